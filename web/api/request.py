@@ -1,5 +1,6 @@
 """The request as endpoints receive it: authenticated, limited, and read."""
 
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -29,6 +30,7 @@ class Request:
     ids            generates ids; under an Idempotency-Key the same ids for every repeat
     cleanup        callbacks that run when the response has been sent or has failed
     repeat         what earlier requests with the same Idempotency-Key have done
+    add_headers    adds headers to the response, also if it will be an error
     """
 
     platform: Platform
@@ -44,6 +46,7 @@ class Request:
     ids: IdGenerator = field(default_factory=IdGenerator)
     cleanup: ExitStack = field(default_factory=ExitStack)
     repeat: PriorUse = "first"
+    add_headers: Callable[[Mapping[str, str]], None] = lambda _: None
 
     @property
     def caller(self) -> Caller:

@@ -146,8 +146,9 @@ class Resource:
             scope["response_sender"].add_headers(admission.headers)
         permit = stream_permit(platform, admission)
         request = Request(
-            platform, admission, scope["request_id"], ip, scope["path_params"], query, headers, body, permit, upload
-        )
+            platform, admission, scope["request_id"], ip, scope["path_params"], query, headers, body, permit, upload,
+            add_headers=scope["response_sender"].add_headers,
+        )  # fmt: skip
         try:
             response = await _respond(route, request)
             if isinstance(response, EventStream):

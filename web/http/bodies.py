@@ -8,8 +8,9 @@ import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, TypeVar
 
 import orjson
 from starlette.exceptions import HTTPException
@@ -20,6 +21,8 @@ from starlette.types import Receive, Scope, Send
 from models.platform.errors import InvalidRequest, TooLarge
 from web.http.threads import run_in_thread
 from web.http.validation import Model, truncate, validate
+
+Parsed = TypeVar("Parsed")
 
 #: Bytes of a body. A turn that fills a context of 128k tokens has about half a megabyte.
 MAX_BYTES = 2 * 1024 * 1024
@@ -70,8 +73,13 @@ def parse(body: bytes, model: type[Model]) -> Model:
 
 
 async def parse_off_loop(body: bytes, model: type[Model]) -> Model:
-    """Parse the body like `parse`, in a thread if it is large: two megabytes take up to 100 ms."""
-    return parse(body, model) if len(body) < MAX_INLINE_BYTES else await run_in_thread(parse, body, model)
+    """Parse the body like `parse`, in a thread if it is large."""
+    return await off_loop(body, partial(parse, model=model))
+
+
+async def off_loop(body: bytes, parse_body: Callable[[bytes], Parsed]) -> Parsed:
+    """Call `parse_body`, in a thread if the body is large: two megabytes take up to 100 ms."""
+    return parse_body(body) if len(body) < MAX_INLINE_BYTES else await run_in_thread(parse_body, body)
 
 
 def parse_object(body: bytes) -> dict[str, Any]:

@@ -33,6 +33,7 @@ EXPOSED_HEADERS = (
     "x-ratelimit-reset-requests",
     "x-ratelimit-reset-tokens",
     "x-request-id",
+    "x-sangha-ignored",
     "x-sangha-job-id",
     "x-sangha-response-id",
     "x-should-retry",

@@ -1,7 +1,7 @@
 """Validate requests with pydantic, with errors in OpenAI's style: `Missing required parameter: 'input'.`"""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, ValidationError
@@ -17,6 +17,13 @@ class RequestBody(BaseModel):
     """Base class of request bodies: exact JSON types, no unknown field, no infinity."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    def without_effect(self) -> Iterable[str]:
+        """Return the known fields that have no effect in this body, for `web.http.ignored_fields`.
+
+        A class that overrides this calls `report` in a validator.
+        """
+        return ()
 
 
 class RequestQuery(BaseModel):
@@ -98,7 +105,7 @@ def validate(model: type[Model], value: dict[str, Any]) -> Model:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise _invalid_request(error, value) from None
+        raise invalid_request(error, value) from None
 
 
 def parse_query(query: QueryParams, model: type[Model]) -> Model:
@@ -110,7 +117,8 @@ def parse_query(query: QueryParams, model: type[Model]) -> Model:
     return validate(model, parameters)
 
 
-def _invalid_request(error: ValidationError, value: object) -> InvalidRequest:
+def invalid_request(error: ValidationError, value: object) -> InvalidRequest:
+    """Describe the most specific of the errors."""
     if error.error_count() > MAX_ERRORS:
         return InvalidRequest(f"The request has {error.error_count()} errors.", code="invalid_value")
     # A union reports an error for each of its members: report the one that matched the value to the greatest depth.

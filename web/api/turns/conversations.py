@@ -16,9 +16,9 @@ from pipelines.chat.deletion import delete_conversation
 from pipelines.chat.thread import ITEM_ID_PREFIXES, resolve_references
 from web.api.request import Request
 from web.api.turns.input_items import Item, stored_items
+from web.api.turns.request_body import parse_body
 from web.api.turns.responses import IncludeQuery
 from web.api.turns.turn_request import Include, Metadata
-from web.http import bodies
 from web.http.responses import json_response, page_object
 from web.http.validation import RequestBody, RequestQuery, parse_query, truncate
 
@@ -80,7 +80,7 @@ class ConversationDeleted(TypedDict):
 
 def create(request: Request) -> Response:
     """`POST /v1/conversations`: create a conversation, optionally with items."""
-    body = bodies.parse(request.body or b"{}", CreateConversation)
+    body = parse_body(request, CreateConversation, default=b"{}")
     conversation_id, caller, access = request.new_id("conv"), request.caller, Access.own(request.caller)
     with request.platform.database.transaction() as connection:
         if request.repeat != "first" and (conversation := conversations.read(connection, conversation_id, access)):
@@ -99,7 +99,7 @@ def retrieve(request: Request) -> Response:
 
 def update(request: Request) -> Response:
     """`POST /v1/conversations/{id}`: replace a conversation's metadata."""
-    body = bodies.parse(request.body, UpdateConversation)
+    body = parse_body(request, UpdateConversation)
     with request.platform.database.connection() as connection:
         conversation = conversations.update(
             connection, _conversation_id(request), Access.own(request.caller), body.metadata or {}
@@ -146,7 +146,7 @@ def list_items(request: Request) -> Response:
 def add_items(request: Request) -> Response:
     """`POST /v1/conversations/{id}/items`: append items to a conversation."""
     parse_query(request.query, ItemQuery)
-    body = bodies.parse(request.body, AddItems)
+    body = parse_body(request, AddItems)
     with request.platform.database.transaction() as connection:
         if not conversations.lock(connection, _conversation_id(request), Access.own(request.caller)):
             raise _not_found(request)

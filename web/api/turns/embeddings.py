@@ -24,8 +24,8 @@ from pipelines.inference.registry import embedder_name
 from web.api.job_results import abandon_job, job_headers, take_result
 from web.api.request import Request
 from web.api.turns.models import DEFAULT_MODEL
+from web.api.turns.request_body import read_body
 from web.api.turns.turn_request import ClientLabel
-from web.http import bodies
 from web.http.disconnects import DeferredResponse
 from web.http.responses import json_response
 from web.http.threads import run_in_thread
@@ -94,7 +94,7 @@ class EmbeddingList(TypedDict):
 
 async def create(request: Request) -> DeferredResponse:
     """`POST /v1/embeddings`: embed one or more texts."""
-    body = await bodies.parse_off_loop(request.body, CreateEmbeddings)
+    body = await read_body(request, CreateEmbeddings)
     _check(body, request.platform.settings)
     job_id = request.new_id("job")
     await run_in_thread(

@@ -17,8 +17,8 @@ from web.api.job_results import cancel_job, delete_ended_job
 from web.api.request import Request
 from web.api.turns.conversion import convert
 from web.api.turns.input_items import stored_items
+from web.api.turns.request_body import read_body
 from web.api.turns.turn_request import CountTokens, parse_thread, prompt_parameters
-from web.http import bodies
 from web.http.responses import json_response
 from web.http.threads import run_in_thread
 
@@ -35,7 +35,7 @@ class InputTokens(TypedDict):
 
 async def count(request: Request) -> Response:
     """`POST /v1/responses/input_tokens`: count the tokens of a response's prompt without creating the response."""
-    body = await bodies.parse_off_loop(request.body, CountTokens)
+    body = await read_body(request, CountTokens)
     items = stored_items(body.input) if body.input is not None else []
     token_count = TokenCountRequest(await convert(request, prompt_parameters, body), items, *parse_thread(body))
     job_id = request.new_id("job")

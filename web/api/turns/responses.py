@@ -18,11 +18,11 @@ from web.api.job_events import StreamCursor, requested_position, resume_position
 from web.api.job_results import cancel_job
 from web.api.request import Request
 from web.api.turns.conversion import convert
+from web.api.turns.request_body import read_body
 from web.api.turns.response_stream import response_frames, wants_all_events
 from web.api.turns.standard_events import StandardEvents
 from web.api.turns.started_turn import on_delivered, read_complete, read_response, start, wait_for_end
 from web.api.turns.turn_request import CreateResponse, IncludeValue, new_turn
-from web.http import bodies
 from web.http.disconnects import DeferredResponse
 from web.http.responses import json_response, page_object
 from web.http.threads import run_in_thread
@@ -65,7 +65,7 @@ async def create(request: Request) -> HttpResponse | EventStream | DeferredRespo
     With `stream` its events are streamed, with `background` the queued response is returned at once. Otherwise the
     request waits for the end of the response, at most 540 seconds.
     """
-    body = await bodies.parse_off_loop(request.body, CreateResponse)
+    body = await read_body(request, CreateResponse)
     all_events = wants_all_events(request)
     turn = await convert(request, new_turn, body)
     started = await start(request, turn, stream=bool(body.stream))

@@ -66,7 +66,6 @@ def test_a_conversation_of_another_account_cannot_be_continued(user, other_user)
         ({"items": [{"role": "user"}]}, "items[0].content"),
         ({"metadata": {"a": None}}, "metadata.a"),
         ({"metadata": {"a" * 65: "x"}}, "metadata"),
-        ({"name": "x"}, "name"),
     ],
 )
 def test_invalid_input_is_rejected_by_parameter(user, body, param):

@@ -14,8 +14,8 @@ from web.api.turns.chat.chunks import CompletionChunks
 from web.api.turns.chat.completion_object import completion_object
 from web.api.turns.chat.completion_request import CreateChatCompletion, chat_turn
 from web.api.turns.conversion import convert
+from web.api.turns.request_body import read_body
 from web.api.turns.started_turn import StartedTurn, on_delivered, start, wait_for_end
-from web.http import bodies
 from web.http.disconnects import DeferredResponse, run_in_background
 from web.http.responses import json_response
 from web.streams.sse import EventStream, Frame
@@ -23,7 +23,7 @@ from web.streams.sse import EventStream, Frame
 
 async def create(request: Request) -> EventStream | DeferredResponse:
     """`POST /v1/chat/completions`: create a chat completion, streamed as chunks with `stream`."""
-    body = await bodies.parse_off_loop(request.body, CreateChatCompletion)
+    body = await read_body(request, CreateChatCompletion)
     settings = request.platform.settings
     started = await start(request, await convert(request, chat_turn, body), stream=bool(body.stream))
     if not body.stream:

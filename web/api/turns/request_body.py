@@ -1,0 +1,56 @@
+"""Read the bodies of routes that OpenAI's API has, too: clients send fields there that are not known here.
+
+Such a field is ignored, and the response names it. A client that wants to find its typing errors asks for an error
+instead, which the other routes return in any case.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+from models.platform.errors import InvalidRequest
+from web.api.request import Request
+from web.http import bodies
+from web.http.ignored_fields import header_value, validate_tolerantly
+from web.http.validation import Model
+
+#: The request header that makes unknown fields an error, and its value.
+STRICT, YES = "X-Sangha-Strict", "1"
+
+#: The response header that names the ignored fields.
+IGNORED = "x-sangha-ignored"
+
+
+async def read_body(request: Request, model: type[Model]) -> Model:
+    """Parse the body, off the event loop if it is large. Raises InvalidRequest, naming the parameter."""
+    if is_strict(request):
+        return await bodies.parse_off_loop(request.body, model)
+    body, ignored = await bodies.off_loop(request.body, partial(_parse_tolerantly, model))
+    _name_ignored(request, ignored)
+    return body
+
+
+def parse_body(request: Request, model: type[Model], *, default: bytes = b"") -> Model:
+    """Parse the body in this thread; `default` replaces an empty one. Raises InvalidRequest, naming the parameter."""
+    content = request.body or default
+    if is_strict(request):
+        return bodies.parse(content, model)
+    body, ignored = _parse_tolerantly(model, content)
+    _name_ignored(request, ignored)
+    return body
+
+
+def is_strict(request: Request) -> bool:
+    """Return whether unknown fields are errors. Raises InvalidRequest for another value of the header."""
+    value = request.headers.get(STRICT)
+    if value not in (None, YES):
+        raise InvalidRequest(f"'{STRICT}' should be '{YES}'.", param=STRICT)
+    return value is not None
+
+
+def _parse_tolerantly(model: type[Model], body: bytes) -> tuple[Model, list[str]]:
+    return validate_tolerantly(model, bodies.parse_object(body))
+
+
+def _name_ignored(request: Request, ignored: Sequence[str]) -> None:
+    if ignored:
+        request.add_headers({IGNORED: header_value(ignored)})

@@ -1,0 +1,97 @@
+"""Ignore what is unknown in a body, and name it.
+
+A strict validation comes first: it is all that a body without unknown fields needs. Where it fails, a second one
+accepts unknown fields, which are then collected and removed. So the cost of being tolerant is paid by the bodies that
+need it, and the errors of known fields are those of a strict validation.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError, ValidationInfo
+
+from web.http.validation import Model, RequestBody, invalid_request, truncate
+
+#: Bytes of the list of ignored fields as the value of a header.
+MAX_HEADER = 1024
+
+#: What may not be in a name in the header: the separator, and all but visible ASCII characters and spaces.
+UNSAFE = re.compile(r"[^ -+\--~]")
+
+
+@dataclass(slots=True)
+class Tolerance:
+    """The validation context of a body whose unknown parts are ignored. `reported`: a known part has no effect."""
+
+    reported: bool = False
+
+
+def is_tolerant(info: ValidationInfo) -> bool:
+    """Return whether unknown parts of the body are ignored."""
+    return isinstance(info.context, Tolerance)
+
+
+def report(info: ValidationInfo) -> None:
+    """Have the fields collected that `without_effect` returns. Validators of such classes call this."""
+    if isinstance(info.context, Tolerance):
+        info.context.reported = True
+
+
+def validate_tolerantly(model: type[Model], value: dict[str, Any]) -> tuple[Model, list[str]]:
+    """Validate a value without its unknown fields; returns also the paths of all that was ignored.
+
+    Raises InvalidRequest, with the name of the wrong parameter as `param`.
+    """
+    tolerance = Tolerance()
+    try:
+        body = model.model_validate(value, context=tolerance)
+    except ValidationError:
+        return _without_unknown_fields(model, value)
+    return body, list(_ignored_parts(body, "")) if tolerance.reported else []
+
+
+def header_value(names: Iterable[str]) -> str:
+    """Format names for a header of at most `MAX_HEADER` bytes."""
+    safe = [UNSAFE.sub("?", name) for name in names]
+    length, kept = 0, list[str]()
+    for name in safe:
+        length += len(name) + len(", ")
+        if length > MAX_HEADER - len(", and 100000 more"):
+            return ", ".join([*kept, f"and {len(safe) - len(kept)} more"])
+        kept.append(name)
+    return ", ".join(kept)
+
+
+def _without_unknown_fields(model: type[Model], value: dict[str, Any]) -> tuple[Model, list[str]]:
+    try:
+        body = model.model_validate(value, extra="allow", context=Tolerance())
+    except ValidationError as error:
+        raise invalid_request(error, value) from None
+    return body, list(_ignored_parts(body, ""))
+
+
+def _ignored_parts(model: BaseModel, path: str) -> Iterator[str]:
+    """Yield the path of each ignored part of a model, and remove its unknown fields."""
+    if unknown := model.__pydantic_extra__:
+        yield from (_join(path, truncate(name)) for name in unknown)
+        unknown.clear()
+    if isinstance(model, RequestBody):
+        yield from (_join(path, name) for name in model.without_effect())
+    for name, field in type(model).model_fields.items():
+        yield from _ignored_in(getattr(model, name), _join(path, field.alias or name))
+
+
+def _ignored_in(value: object, path: str) -> Iterator[str]:
+    if isinstance(value, BaseModel):
+        yield from _ignored_parts(value, path)
+    elif isinstance(value, list):
+        for index, element in enumerate(value):
+            yield from _ignored_in(element, f"{path}[{index}]")
+
+
+def _join(path: str, name: str) -> str:
+    """Append a field's name, or a remark in parentheses."""
+    separator = " " if name.startswith("(") else "."
+    return f"{path}{separator}{name}" if path else name
