@@ -213,8 +213,7 @@ class OpenAIFollower:
             self._client.check_reply(transcript, "OpenAI's client", reply)
         else:
             recorded = RecordedReply(time.monotonic(), 0, type(error).__name__)
-        if not transcript.id:
-            transcript.replies.append(recorded)
+        (transcript.rejections if transcript.id else transcript.replies).append(recorded)
 
 
 def as_received(connection: int, payload: Mapping[str, Any]) -> ReceivedEvent:

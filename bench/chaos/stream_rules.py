@@ -52,7 +52,8 @@ def check_received(transcript: ClientTranscript, *, journal_lost: bool) -> Itera
 
 def was_lost(transcript: ClientTranscript) -> bool:
     """Return whether the work does not exist any more, so that no end can follow."""
-    return transcript.ended is None and bool(transcript.replies) and transcript.replies[-1].status == 404
+    replies = sorted([*transcript.replies, *transcript.rejections], key=lambda reply: reply.at)
+    return transcript.ended is None and bool(replies) and replies[-1].status == 404
 
 
 def check_end(transcript: ClientTranscript) -> Iterator[Violation]:

@@ -225,3 +225,13 @@ def test_work_that_does_not_exist_after_a_failover_needs_no_end(status: int, exc
     violations = list(check(transcript, journal_lost=False, excused=excused))
 
     assert ("ends" in {violation.rule for violation in violations}) == reported
+
+
+def test_a_turn_that_a_failover_has_lost_after_its_stream_began_needs_no_end():
+    """Its stream cannot be resumed: a client of HTTP or of OpenAI gets a 404."""
+    transcript = ClientTranscript("turn", "streamer", "acct_1", "1-streamer-0", {}, 0.0)
+    transcript.replies.append(RecordedReply(0.0, 200, "", "resp_1"))
+    transcript.rejections.append(RecordedReply(1.0, 404))
+
+    assert list(check(transcript, journal_lost=False, excused=True)) == []
+    assert "ends" in {violation.rule for violation in check(transcript, journal_lost=False)}
