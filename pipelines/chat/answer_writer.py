@@ -10,6 +10,8 @@ from typing import Any
 from models.journal.writer import Journal
 from models.turns.responses import Response, TokenUsage
 from pipelines.chat import response_objects
+from pipelines.chat.call_items import begun_item, call_events, call_item, tool_call
+from pipelines.chat.client_tools import ClientTool, client_tools
 from pipelines.chat.response_objects import ItemStatus
 from pipelines.chat.transcript import ITEM_ADDED, ITEM_DONE, TEXT_DELTA, Transcript
 from pipelines.inference.engine import GeneratedCall, Token, ToolCall
@@ -48,7 +50,7 @@ class AnswerWriter:
     @property
     def tool_calls(self) -> list[ToolCall]:
         """The calls so far, for the engine."""
-        return [ToolCall(item["call_id"], item["name"], item["arguments"]) for item in self.call_items]
+        return [tool_call(item) for item in self.call_items]
 
     @property
     def usage(self) -> TokenUsage:
@@ -72,7 +74,7 @@ class AnswerWriter:
 
     def write_call(self, call: GeneratedCall) -> None:
         """Journal a call, and before it the end of the message, if there is one."""
-        item = response_objects.call_item(self.response, len(self.call_items), call.name, call.arguments)
+        item = call_item(self.response, len(self.call_items), self._tool(call.name), call)
         position = {"output_index": len(self.call_items) + (self._message != "none")}
         self._journal.write_atomically(
             [*self.message_end_events("completed"), *_call_events(item, position)], call.count
@@ -80,6 +82,11 @@ class AnswerWriter:
         self._message = "none" if self._message == "none" else "completed"
         self.call_items.append(item)
         self.output_tokens += call.count
+
+    def _tool(self, function: str) -> ClientTool:
+        """Return the caller's tool that an engine knows as this function; it calls no other."""
+        tools = client_tools(self.response.request.get("tools") or [])
+        return next(tool for tool in tools if tool.function.name == function)
 
     def output(self, status: ItemStatus) -> list[Mapping[str, Any]]:
         """Return the response's items. A message that is not complete gets this status."""
@@ -115,12 +122,8 @@ class AnswerWriter:
 
 
 def _call_events(item: Mapping[str, Any], position: Mapping[str, int]) -> Sequence[NewEvent]:
-    in_progress = {**item, "arguments": "", "status": "in_progress"}
-    arguments = {"item_id": item["id"], **position}
-    completed = {**arguments, "name": item["name"], "arguments": item["arguments"]}
     return [
-        (ITEM_ADDED, {**position, "item": in_progress}),
-        ("response.function_call_arguments.delta", {**arguments, "delta": item["arguments"]}),
-        ("response.function_call_arguments.done", completed),
+        (ITEM_ADDED, {**position, "item": begun_item(item)}),
+        *call_events(item, position),
         (ITEM_DONE, {**position, "item": item}),
     ]

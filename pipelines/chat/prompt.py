@@ -1,15 +1,17 @@
 """Assemble the engine's input: instructions, the conversation so far, and the turn's own input."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from models.platform.database import Connection
 from models.turns import conversations, responses
 from models.turns.responses import Response
+from pipelines.chat.call_items import CALLS, OUTPUTS, output_text, tool_call
+from pipelines.chat.client_tools import chosen_function, client_tools
 from pipelines.chat.response_objects import item_text
 from pipelines.inference.context import fit_messages
-from pipelines.inference.engine import PLAIN_TEXT, Engine, Message, OutputFormat, Sampling, Tool, ToolCall
+from pipelines.inference.engine import PLAIN_TEXT, Engine, Message, OutputFormat, Sampling
 
 #: The most items of a conversation, or turns of a chain, in a prompt. The context rarely fits more.
 MAX_HISTORY = 500
@@ -60,15 +62,15 @@ def fit_prompt(engine: Engine, messages: list[Message], request: Mapping[str, An
 
 def output_format_of(request: Mapping[str, Any]) -> OutputFormat:
     """Return the output format that a request asks for."""
-    tools: Sequence[Mapping[str, Any]] = request.get("tools") or ()
+    tools = client_tools(request.get("tools") or ())
     choice_field = request.get("tool_choice") or "auto"
-    choice: Any = choice_field if isinstance(choice_field, str) else ("function", choice_field["name"])
+    choice: Any = choice_field if isinstance(choice_field, str) else ("function", chosen_function(tools, choice_field))
     format_ = (request.get("text") or {}).get("format") or {}
     schema = {"json_object": {}, "json_schema": format_.get("schema", {})}.get(format_.get("type", "text"))
     if not tools and schema is None:
         return PLAIN_TEXT
     return OutputFormat(
-        tools=tuple(Tool(tool["name"], tool.get("description") or "", tool.get("parameters") or {}) for tool in tools),
+        tools=tuple(tool.function for tool in tools),
         tool_choice=choice,
         parallel=request.get("parallel_tool_calls") is not False,
         schema=schema,
@@ -99,21 +101,21 @@ def _history(connection: Connection, response: Response) -> list[dict[str, Any]]
 
 def _messages(items: Iterable[Mapping[str, Any]]) -> Iterator[Message]:
     """Convert items to messages. Calls that follow an assistant's text, or each other, are merged into one message."""
-    call_ids: set[str] = set()
+    call_ids: dict[str, str] = {}  # outputs of the local shell may name a call by the id of its item
     pending: Message | None = None
     for item in items:
         match item["type"]:
             case "message":
                 message = Message(ROLES[item["role"]], item_text(item))
-            case "function_call":
-                call_ids.add(item["call_id"])
-                call = ToolCall(item["call_id"], item["name"], item["arguments"])
+            case type_ if type_ in CALLS:
+                call = tool_call(item)
+                call_ids |= {call.id: call.id, item.get("id", call.id): call.id}
                 if pending is not None and pending.role == "assistant":
                     pending = replace(pending, calls=(*pending.calls, call))
                     continue
                 message = Message("assistant", "", (call,))
-            case "function_call_output" if item["call_id"] in call_ids:
-                message = Message("tool", item["output"], call_id=item["call_id"])
+            case type_ if type_ in OUTPUTS and item["call_id"] in call_ids:
+                message = Message("tool", output_text(item), call_id=call_ids[item["call_id"]])
             case _:  # a result whose call is too far back to be included
                 continue
         if pending is not None:

@@ -3,22 +3,16 @@
 The types are also the OpenAPI schema of the routes: a new field is added to its type and to the function below it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal, NotRequired, cast
 
 from typing_extensions import TypedDict
 
 from models.journal.shared_fields import without_fields
 from models.turns.responses import Response, ResponseStatus, TokenUsage
+from pipelines.chat.call_items import CallItem, CallOutputItem, InputTextPart, parts_text
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
-
-
-class InputTextPart(TypedDict):
-    """A piece of text of an input item."""
-
-    type: Literal["input_text"]
-    text: str
 
 
 class OutputTextPart(TypedDict):
@@ -40,29 +34,8 @@ class MessageItem(TypedDict):
     content: list[InputTextPart | OutputTextPart]
 
 
-class FunctionCallItem(TypedDict):
-    """A function that the model asks the caller to run; `arguments` is JSON as text."""
-
-    id: str
-    type: Literal["function_call"]
-    call_id: str
-    name: str
-    arguments: str
-    status: ItemStatus
-
-
-class FunctionCallOutputItem(TypedDict):
-    """The output of a function call."""
-
-    id: str
-    type: Literal["function_call_output"]
-    call_id: str
-    output: str | list[InputTextPart]
-    status: ItemStatus
-
-
-ItemObject = MessageItem | FunctionCallItem | FunctionCallOutputItem
-OutputItem = MessageItem | FunctionCallItem
+ItemObject = MessageItem | CallItem | CallOutputItem
+OutputItem = MessageItem | CallItem
 
 
 class ResponseConversation(TypedDict):
@@ -267,13 +240,6 @@ def message_item(item_id: str, text: str | None, status: ItemStatus) -> MessageI
     return {"id": item_id, "type": "message", "role": "assistant", "status": status, "content": content}
 
 
-def call_item(response: Response, number: int, name: str, arguments: str) -> FunctionCallItem:
-    """Build a function call, `number` counting from 0. Its ids are the same for every attempt."""
-    suffix = f"{response.id.removeprefix('resp_')}_{number}"
-    return {"id": f"fc_{suffix}", "type": "function_call", "call_id": f"call_{suffix}", "name": name,
-            "arguments": arguments, "status": "completed"}  # fmt: skip
-
-
 def text_part(text: str) -> OutputTextPart:
     """Build a piece of output text."""
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
@@ -292,5 +258,4 @@ def usage_object(usage: TokenUsage) -> ResponseUsage:
 
 def item_text(item: Mapping[str, Any]) -> str:
     """Join the texts of a message item."""
-    content: Sequence[Mapping[str, Any]] = item["content"]
-    return "".join(part["text"] for part in content)
+    return parts_text(item["content"])

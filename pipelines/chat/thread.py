@@ -14,12 +14,13 @@ from models.jobs.cancellation import Cancellation
 from models.platform.database import Connection
 from models.platform.errors import Conflict, InvalidRequest, NotFound
 from models.turns import conversations, responses
+from pipelines.chat.call_items import ID_PREFIXES
 from pipelines.chat.cancellation import cancel_jobs
 
 BusyPolicy = Literal["queue", "reject", "interrupt"]
 
 #: Prefixes of item ids by type. Output items have the same prefixes; ids of input items have an `i` at the end.
-ITEM_ID_PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "fco"}
+ITEM_ID_PREFIXES = {"message": "msg", **ID_PREFIXES}
 
 #: An item's id contains that of its response.
 ITEM_ID = re.compile(r"[a-z]+_([0-9a-f]{32})")

@@ -444,7 +444,7 @@ def test_errors_raise_the_clients_exceptions(client: OpenAI):
         client.responses.retrieve(new_id("resp"))
     with pytest.raises(openai.BadRequestError) as wrong:
         client.responses.create(model="default", input="hello", temperature=3)
-    with pytest.raises(openai.BadRequestError) as unknown:
+    with pytest.raises(openai.NotFoundError) as unknown:
         client.responses.create(model="gpt-4o", input="hello")
     with pytest.raises(openai.BadRequestError) as stale:
         client.responses.create(model="default", input="hello", previous_response_id=new_id("resp"))
@@ -453,7 +453,7 @@ def test_errors_raise_the_clients_exceptions(client: OpenAI):
     assert wrong.value.param == "temperature"
     assert (unknown.value.param, unknown.value.code) == ("model", "model_not_found")
     for unsupported_parameters, param in (
-        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"tools": [{"type": "web_search"}], "tool_choice": {"type": "web_search_preview"}}, "tool_choice.type"),
         ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]},
          "input[0].content[0].type"),
         ({"prompt": {"id": "pmpt_1"}}, "prompt"),

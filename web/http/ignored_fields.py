@@ -75,7 +75,8 @@ def _without_unknown_fields(model: type[Model], value: dict[str, Any]) -> tuple[
 def _ignored_parts(model: BaseModel, path: str) -> Iterator[str]:
     """Yield the path of each ignored part of a model, and remove its unknown fields."""
     if unknown := model.__pydantic_extra__:
-        yield from (_join(path, truncate(name)) for name in unknown)
+        if model.model_config.get("extra") != "ignore":
+            yield from (_join(path, truncate(name)) for name in unknown)
         unknown.clear()
     if isinstance(model, RequestBody):
         yield from (_join(path, name) for name in model.without_effect())

@@ -1,7 +1,8 @@
 """Validate requests with pydantic, with errors in OpenAI's style: `Missing required parameter: 'input'.`"""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, ValidationError
@@ -67,23 +68,34 @@ as_list = BeforeValidator(lambda value: [value] if isinstance(value, str) else v
 
 
 def discriminate_by_type(
-    *names: str, infer_type: Callable[[Mapping[str, Any]], str | None] = lambda _: None
+    *names: str,
+    infer_type: Callable[[Mapping[str, Any]], str | None] = lambda _: None,
+    groups: Mapping[str, Collection[str]] = MappingProxyType({}),
 ) -> Discriminator:
     """Select the member of a union whose `Tag` is `branch(name)` by the value's `type`; reject any other type.
 
-    `infer_type` returns the type of a value without one.
+    infer_type  returns the type of a value without one
+    groups      tags that stand for several types; an error lists only those that are in `names`, too
     """
+    tags = {name: branch(name) for name in names}
+    tags |= {name: branch(group) for group, members in groups.items() for name in members}
 
     def discriminate(value: Any) -> str | None:
         type_ = value.get("type") if isinstance(value, Mapping) else getattr(value, "type", None)
         if type_ is None and isinstance(value, Mapping):
             type_ = infer_type(value)
-        return branch(type_) if isinstance(type_, str) and type_ in names else None
+        return tags.get(type_) if isinstance(type_, str) else None
 
-    supported = ", ".join(repr(name) for name in names)
-    message = f"should be {supported if len(names) == 1 else f'one of {supported}'}"
     # Without a context: a dict would make the union's type unhashable.
-    return Discriminator(discriminate, custom_error_type="unsupported_value", custom_error_message=message)
+    return Discriminator(
+        discriminate, custom_error_type="unsupported_value", custom_error_message=should_be_one_of(names)
+    )
+
+
+def should_be_one_of(names: Sequence[str]) -> str:
+    """Return the message of an error that lists what a value may be."""
+    supported = ", ".join(repr(name) for name in names)
+    return f"should be {supported if len(names) == 1 else f'one of {supported}'}"
 
 
 def discriminate_text(other: str) -> Discriminator:

@@ -8,7 +8,12 @@ from pydantic import TypeAdapter
 
 from models.turns.responses import Response, TokenUsage
 from pipelines.chat import response_objects
+from pipelines.chat.call_items import call_item
+from pipelines.chat.client_tools import ClientTool
 from pipelines.chat.response_objects import ResponseObject
+from pipelines.inference.engine import GeneratedCall, Tool
+
+LOOK_UP = ClientTool(Tool("look_up", "", {}), "function", "look_up")
 
 REQUEST = {
     "background": False,
@@ -40,7 +45,7 @@ COMPLETED = replace(
     job_state="completed",
     output=[
         response_objects.message_item("msg_1", "hello", "completed"),
-        response_objects.call_item(QUEUED, 0, "look_up", "{}"),
+        call_item(QUEUED, 0, LOOK_UP, GeneratedCall("look_up", "{}", 1)),
     ],
     usage=response_objects.usage_object(TokenUsage(3, 1, 2)),
     incomplete_details={"reason": "max_output_tokens"},
@@ -85,4 +90,4 @@ def test_an_error_code_outside_of_openais_list_becomes_the_reason():
 
 def test_ids_of_a_responses_items_are_derived_from_its_id():
     assert response_objects.output_message_id(QUEUED) == "msg_1"
-    assert response_objects.call_item(QUEUED, 2, "look_up", "{}")["call_id"] == "call_1_2"
+    assert call_item(QUEUED, 2, LOOK_UP, GeneratedCall("look_up", "{}", 1))["call_id"] == "call_1_2"

@@ -7,6 +7,7 @@ from pydantic import Field
 from starlette.datastructures import QueryParams
 
 from models.platform.errors import InvalidRequest
+from web.api.turns.input_items import ITEM_TYPES
 from web.api.turns.turn_request import CreateResponse
 from web.http.validation import RequestBody, RequestQuery, parse_query, validate
 
@@ -57,7 +58,7 @@ def test_an_error_names_its_parameter(value, param, code):
         ({"input": [5]}, "Invalid type for 'input[0]': it should be an object."),
         ({"input": [{"role": "user"}]}, "Missing required parameter: 'input[0].content'."),
         ({"input": [{"type": "picture" * 100}]}, f"Unsupported value for 'input[0].type': '{('picture' * 15)[:99]}…; "
-         "it should be one of 'message', 'function_call', 'function_call_output', 'reasoning', 'item_reference'."),
+         f"it should be one of {', '.join(map(repr, ITEM_TYPES))}."),
         ({"input": "x", "n" * 300: 1}, f"Unknown parameter: '{'n' * 100}…'."),
         ({"input": "x", "tool_choice": {"type": "function"}}, "Missing required parameter: 'tool_choice.name'."),
     ],

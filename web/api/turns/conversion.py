@@ -27,4 +27,4 @@ async def convert(request: Request, convert_body: Callable[[Body, Settings], Con
 def has_schemas(body: Any) -> bool:
     """Return whether a request has tools or a text format, under the name that either API gives it."""
     text_format = getattr(body, "response_format", None) or getattr(getattr(body, "text", None), "format", None)
-    return bool(body.tools or text_format)
+    return bool(body.tools or text_format or getattr(body, "functions", None))

@@ -1,66 +1,18 @@
-"""Input items: messages, function calls, their outputs, and references to earlier items.
+"""Input items: messages, calls that the caller ran, their outputs, and references to earlier items.
 
 Types that a text model cannot read, such as images, are rejected. Output items of a response are accepted unchanged.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, Tag
+from pydantic import ConfigDict, Field, Tag, ValidationInfo, model_validator
+from pydantic_core import PydanticCustomError
 
-from web.http.validation import RequestBody, Unsupported, branch, discriminate_by_type, discriminate_text
-
-#: Input items of one turn.
-MAX_ITEMS = 1000
-
-ItemStatus = Literal["in_progress", "completed", "incomplete"]
-FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
-Id = Annotated[str, Field(min_length=1, max_length=128)]
-
-
-class InputText(RequestBody):
-    """A part of a message: text of the input."""
-
-    type: Literal["input_text"]
-    text: str
-    prompt_cache_breakpoint: dict[str, Any] | None = Field(None, description="A hint, accepted without effect.")
-
-
-class PlainText(RequestBody):
-    """A part of a message: text, in the notation of Chat Completions."""
-
-    type: Literal["text"]
-    text: str
-
-
-class OutputText(RequestBody):
-    """A part of a message: text of an earlier output. Annotations and log probabilities are ignored."""
-
-    type: Literal["output_text"]
-    text: str
-    annotations: list[Any] | None = None
-    logprobs: list[Any] | None = None
-
-
-class Refusal(RequestBody):
-    """A part of a message: the refusal of a model. It becomes text of the prompt."""
-
-    type: Literal["refusal"]
-    refusal: str
-
-
-ContentPart = Annotated[
-    Annotated[InputText, Tag(branch("input_text"))]
-    | Annotated[OutputText, Tag(branch("output_text"))]
-    | Annotated[Refusal, Tag(branch("refusal"))]
-    | Annotated[PlainText, Tag(branch("text"))],
-    discriminate_by_type("input_text", "output_text", "refusal", "text"),
-]
-Content = Annotated[
-    Annotated[str, Tag(branch("text"))]
-    | Annotated[list[ContentPart], Field(max_length=MAX_ITEMS), Tag(branch("other"))],
-    discriminate_text("a list of content parts"),
-]
+from web.api.turns.call_types import CALL_TYPES, Call, CallOrOutput, CallOutput, LocalShellCallOutput, stored_call
+from web.api.turns.content_types import MAX_ITEMS, AuthorName, Content, Id, ItemStatus, Refusal
+from web.http.ignored_fields import is_tolerant, report
+from web.http.validation import RequestBody, branch, discriminate_by_type, discriminate_text, should_be_one_of
 
 
 class InputMessage(RequestBody):
@@ -69,42 +21,10 @@ class InputMessage(RequestBody):
     type: Literal["message"] = "message"
     role: Literal["user", "assistant", "system", "developer"]
     content: Content
+    name: AuthorName = None
     id: str | None = None
     status: ItemStatus | None = None
     phase: Literal["commentary", "final_answer"] | None = None
-
-
-class FunctionCall(RequestBody):
-    """A function call of an earlier output."""
-
-    type: Literal["function_call"]
-    call_id: Id
-    name: FunctionName
-    arguments: str
-    id: str | None = None
-    status: ItemStatus | None = None
-    caller: Unsupported = None
-    namespace: Unsupported = None
-
-
-OutputPart = Annotated[Annotated[InputText, Tag(branch("input_text"))], discriminate_by_type("input_text")]
-
-
-class FunctionCallOutput(RequestBody):
-    """The output of a function call."""
-
-    type: Literal["function_call_output"]
-    call_id: Id
-    output: Annotated[
-        Annotated[str, Tag(branch("text"))]
-        | Annotated[list[OutputPart], Field(max_length=MAX_ITEMS), Tag(branch("other"))],
-        discriminate_text("a list of content parts"),
-    ]
-    id: str | None = None
-    name: FunctionName | None = None
-    status: ItemStatus | None = None
-    caller: Unsupported = None
-    namespace: Unsupported = None
 
 
 class ReasoningItem(RequestBody):
@@ -125,17 +45,49 @@ class ItemReference(RequestBody):
     id: Id
 
 
-ITEM_TYPES = ("message", "function_call", "function_call_output", "reasoning", "item_reference")
+#: Calls of tools that another server ran, in outputs of its responses.
+HOSTED_CALLS = (
+    "web_search_call", "file_search_call", "code_interpreter_call", "image_generation_call", "tool_search_call",
+    "tool_search_output", "mcp_call", "mcp_list_tools", "mcp_approval_request", "mcp_approval_response",
+)  # fmt: skip
+
+ITEM_TYPES = ("message", *CALL_TYPES, "reasoning", "item_reference")
+
+
+class HostedCall(RequestBody):
+    """A call that another server ran. It is left out, so that outputs can be sent unchanged."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    type: Literal[HOSTED_CALLS]  # type: ignore[valid-type]
+
+    def without_effect(self) -> Iterable[str]:
+        """Name the item by its type."""
+        return [f"({self.type})"]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reject_unless_tolerant(cls, value: Any, info: ValidationInfo) -> Any:
+        if not is_tolerant(info):
+            raise PydanticCustomError("unsupported_value", "{reason}", {"reason": should_be_one_of(ITEM_TYPES)})
+        report(info)
+        return value
+
+
+def _infer_type(value: Mapping[str, Any]) -> str:
+    return "item_reference" if value.keys() <= {"id", "type"} and value else "message"
+
 
 Item = Annotated[
     Annotated[InputMessage, Tag(branch("message"))]
-    | Annotated[FunctionCall, Tag(branch("function_call"))]
-    | Annotated[FunctionCallOutput, Tag(branch("function_call_output"))]
+    | Annotated[CallOrOutput, Tag(branch("call"))]
     | Annotated[ReasoningItem, Tag(branch("reasoning"))]
-    | Annotated[ItemReference, Tag(branch("item_reference"))],
+    | Annotated[ItemReference, Tag(branch("item_reference"))]
+    | Annotated[HostedCall, Tag(branch("hosted"))],
     discriminate_by_type(
         *ITEM_TYPES,
-        infer_type=lambda value: "item_reference" if value.keys() <= {"id", "type"} and value else "message",
+        infer_type=_infer_type,
+        groups={"call": CALL_TYPES, "hosted": HOSTED_CALLS},
     ),
 ]
 InputItems = Annotated[
@@ -146,36 +98,33 @@ InputItems = Annotated[
 
 
 def stored_items(input_items: str | Sequence[Item]) -> list[dict[str, Any]]:
-    """Convert input to stored items without ids. References are not resolved, reasoning is dropped."""
+    """Convert input to stored items without ids. References are not resolved, reasoning and hosted calls dropped."""
     if isinstance(input_items, str):
         return [_message("user", [input_items])]
-    items = [_stored_item(item) for item in input_items]
+    call_ids = {item.id: item.call_id for item in input_items if isinstance(item, Call) and item.id}
+    items = [_stored_item(item, call_ids) for item in input_items]
     return [item for item in items if item]
 
 
-def _stored_item(item: Item) -> dict[str, Any]:
+def _stored_item(item: Item, call_ids: Mapping[str, str]) -> dict[str, Any]:
     match item:
-        case InputMessage(role=role, content=str(text)):
-            return _message(role, [text])
-        case InputMessage(role=role, content=list(parts)):
-            return _message(role, [part.refusal if isinstance(part, Refusal) else part.text for part in parts])
-        case FunctionCall():
-            return {**_fields(item, "call_id", "name", "arguments"), "status": "completed"}
-        case FunctionCallOutput(output=output):
-            content = output if isinstance(output, str) else [_input_text(part.text) for part in output]
-            return {**_fields(item, "call_id"), "output": content, "status": "completed"}
+        case InputMessage():
+            named = {"name": item.name} if item.name else {}
+            return {**_message(item.role, _texts(item.content)), **named}
+        case LocalShellCallOutput(call_id=None, id=str(call)) if call in call_ids:  # a client may mean the item
+            return {**stored_call(item), "call_id": call_ids[call]}
         case ItemReference(id=item_id):
             return {"type": "item_reference", "id": item_id}
+        case _ if isinstance(item, Call | CallOutput):
+            return stored_call(item)
         case _:
             return {}
 
 
-def _fields(item: FunctionCall | FunctionCallOutput, *names: str) -> dict[str, Any]:
-    return {"type": item.type, **{name: getattr(item, name) for name in names}}
-
-
-def _input_text(text: str) -> dict[str, Any]:
-    return {"type": "input_text", "text": text}
+def _texts(content: Content) -> list[str]:
+    if isinstance(content, str):
+        return [content]
+    return [part.refusal if isinstance(part, Refusal) else part.text for part in content]
 
 
 def _message(role: str, texts: Sequence[str]) -> dict[str, Any]:

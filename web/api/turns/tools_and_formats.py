@@ -1,76 +1,20 @@
-"""Request parameters for function tools, tool choice and text formats, and their validation."""
+"""Resolve the tools and the tool choice of a request, and check its JSON Schemas; the request types of text formats."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, Tag
 
 from models.platform.errors import InvalidRequest
+from pipelines.chat.client_tools import ClientTool, expand_tool
 from pipelines.inference.answer_grammar import calls_error
 from pipelines.inference.engine import OutputFormat
 from pipelines.inference.json_schema import NamedSchema, first_schema_error
-from web.api.turns.input_items import FunctionName
-from web.http.validation import (
-    RequestBody,
-    Unsupported,
-    branch,
-    discriminate_by_type,
-    discriminate_text,
-    strict_literal,
-    truncate,
-)
-
-#: Tools of one turn.
-MAX_TOOLS = 128
-
-Schema = dict[str, Any]
-Description = Annotated[str, Field(max_length=16_384)]
-
-
-class FunctionTool(RequestBody):
-    """A function that the model may call; the caller runs it. `parameters` is the JSON Schema of its arguments."""
-
-    type: Literal["function"]
-    name: FunctionName
-    description: Description | None = None
-    parameters: Schema | None = None
-    strict: bool | None = None
-    async_: Annotated[Literal[False], strict_literal(bool)] | None = Field(None, alias="async")
-    allowed_callers: list[Literal["direct"]] | None = None
-    defer_loading: Annotated[Literal[False], strict_literal(bool)] | None = None
-    output_schema: Unsupported = None
-
-
-Tool = Annotated[Annotated[FunctionTool, Tag(branch("function"))], discriminate_by_type("function")]
-
-
-class FunctionReference(RequestBody):
-    """A reference to a function tool by its name."""
-
-    type: Literal["function"]
-    name: FunctionName
-
-
-class AllowedTools(RequestBody):
-    """A subset of the tools that the model may call; with `mode` `required` it must call one."""
-
-    type: Literal["allowed_tools"]
-    mode: Literal["auto", "required"]
-    tools: Annotated[
-        list[Annotated[Annotated[FunctionReference, Tag(branch("function"))], discriminate_by_type("function")]],
-        Field(min_length=1, max_length=MAX_TOOLS),
-    ]
-
-
-ToolSelection = Annotated[
-    Annotated[FunctionReference, Tag(branch("function"))] | Annotated[AllowedTools, Tag(branch("allowed_tools"))],
-    discriminate_by_type("function", "allowed_tools"),
-]
-ToolChoice = Annotated[
-    Annotated[Literal["auto", "none", "required"], Tag(branch("text"))]
-    | Annotated[ToolSelection, Tag(branch("other"))],
-    discriminate_text("an object"),
-]
+from web.api.turns.content_types import FunctionName
+from web.api.turns.stored_tools import allowed_tools, definition_place, reference_name, stored_tool
+from web.api.turns.tool_types import AllowedToolList, AllowedTools, Description, NestedAllowedTools, Schema, Tool
+from web.http.validation import RequestBody, branch, discriminate_by_type, truncate
 
 
 class PlainFormat(RequestBody):
@@ -110,24 +54,41 @@ class TextOptions(RequestBody):
     verbosity: Literal["low", "medium", "high"] | None = None
 
 
-def resolve_tools(tools: Sequence[FunctionTool] | None, choice: Any) -> tuple[list[dict[str, Any]], Any]:
-    """Return the stored tools and tool choice. Raises InvalidRequest.
+@dataclass(frozen=True, slots=True)
+class ResolvedTools:
+    """The tools of a request that the caller runs.
 
-    For `allowed_tools` only the allowed tools are returned, and its mode is the choice.
+    stored  those that the model may call, in the Responses API's form
+    choice  the stored tool choice
+    places  all tools as an engine knows them, by the parameter that contains each
     """
-    checked = _check_tools(tools or [])
-    if isinstance(choice, AllowedTools):
-        named = {
-            _require_tool(tool.name, checked, f"tool_choice.tools[{n}].name") for n, tool in enumerate(choice.tools)
-        }
-        return [tool for tool in checked if tool["name"] in named], choice.mode
-    if isinstance(choice, FunctionReference):
-        return checked, {"type": "function", "name": _require_tool(choice.name, checked, "tool_choice.name")}
-    if choice == "required" and not checked:
+
+    stored: list[dict[str, Any]]
+    choice: Any
+    places: Mapping[str, ClientTool]
+
+
+def resolve_tools(tools: Sequence[Tool] | None, choice: Any) -> ResolvedTools:
+    """Return the tools and the tool choice of a request. Raises InvalidRequest.
+
+    For `allowed_tools` only the allowed tools are stored, and its mode is the choice.
+    """
+    offered = [(f"tools[{n}]{definition_place(tool)}", stored_tool(tool)) for n, tool in enumerate(tools or [])]
+    places = _places([(place, tool) for place, tool in offered if tool])
+    stored = [tool for _, tool in offered if tool]
+    if isinstance(choice, AllowedTools | NestedAllowedTools):
+        allowed, place = _allowed_list(choice)
+        for number, reference in enumerate(allowed.tools):
+            _require_allowed(reference, places.values(), f"{place}.tools[{number}]{definition_place(reference)}.name")
+        stored, choice = allowed_tools(stored, allowed.tools), allowed.mode
+    elif not isinstance(choice, str | None):
+        choice = _require_tool(choice, places.values())
+    if choice == "required" and not stored:
         raise InvalidRequest(
-            "Invalid value for 'tool_choice': 'required' needs at least one tool in 'tools'.", param="tool_choice"
+            "Invalid value for 'tool_choice': 'required' needs at least one tool in 'tools' that the caller runs.",
+            param="tool_choice",
         )
-    return checked, choice or "auto"
+    return ResolvedTools(stored, choice or "auto", places)
 
 
 def text_parameters(text: TextOptions | None) -> dict[str, Any]:
@@ -139,17 +100,23 @@ def text_parameters(text: TextOptions | None) -> dict[str, Any]:
     return parameters
 
 
-def _check_tools(tools: Sequence[FunctionTool]) -> list[dict[str, Any]]:
+def _places(tools: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, ClientTool]:
+    """Return all tools by their parameters. Raises InvalidRequest if an engine would know two by the same name."""
+    places: dict[str, ClientTool] = {}
     names: set[str] = set()
-    for position, tool in enumerate(tools):
-        if tool.name in names:
-            param = f"tools[{position}].name"
-            raise InvalidRequest(
-                f"Invalid value for '{param}': '{tool.name}' is used by another tool. Names must be unique.",
-                param=param,
-            )
-        names.add(tool.name)
-    return [_tool_object(tool) for tool in tools]
+    for param, stored in tools:
+        for tool in expand_tool(stored):
+            place = f"{param}{tool.place}"
+            if tool.function.name in names:
+                raise _duplicate(f"{place}.{'name' if tool.type in ('function', 'custom') else 'type'}", tool)
+            names.add(tool.function.name)
+            places[place] = tool
+    return places
+
+
+def _duplicate(param: str, tool: ClientTool) -> InvalidRequest:
+    message = f"Invalid value for '{param}': '{tool.function.name}' is used by another tool. Names must be unique."
+    return InvalidRequest(message, param=param)
 
 
 def check_schemas(schemas: Sequence[NamedSchema]) -> None:
@@ -161,7 +128,7 @@ def check_schemas(schemas: Sequence[NamedSchema]) -> None:
         raise _invalid_schema(*found)
 
 
-def check_calls(tools: Sequence[FunctionTool] | None, output_format: OutputFormat) -> None:
+def check_calls(tools: ResolvedTools, output_format: OutputFormat) -> None:
     """Raise InvalidRequest where the schemas of the tools do not compile to one grammar, though each alone does.
 
     Blocks while a new grammar is compiled; call it in a thread.
@@ -170,19 +137,20 @@ def check_calls(tools: Sequence[FunctionTool] | None, output_format: OutputForma
         return
     if error.tool is None:
         raise _invalid_schema("tools", f"these functions cannot be constrained together: {error.reason}")
-    position = [tool.name for tool in tools or []].index(error.tool.name)
-    raise _invalid_schema(f"tools[{position}].parameters", error.reason)
+    place = next(place for place, tool in tools.places.items() if tool.function.name == error.tool.name)
+    raise _invalid_schema(f"{place}.parameters", error.reason)
 
 
-def schemas_of(tools: Sequence[FunctionTool] | None, text: TextOptions | None) -> list[NamedSchema]:
+def schemas_of(tools: ResolvedTools, text: TextOptions | None) -> list[NamedSchema]:
     """Return the JSON Schemas of a request's tools and text format. Raises InvalidRequest for arguments of a type."""
     schemas = []
-    for position, tool in enumerate(tools or []):
-        if tool.parameters:
-            param = f"tools[{position}].parameters"
-            if tool.parameters.get("type", "object") != "object":
+    for place, tool in tools.places.items():
+        parameters = tool.function.parameters
+        if parameters and tool.type in ("function", "custom"):
+            param = f"{place}.{'parameters' if tool.type == 'function' else 'format'}"
+            if parameters.get("type", "object") != "object":
                 raise _invalid_schema(param, "expected type 'object' for the arguments of a function")
-            schemas.append(NamedSchema(param, tool.parameters, strict=tool.strict is True))
+            schemas.append(NamedSchema(param, parameters, strict=tool.strict))
     if text and isinstance(text.format, SchemaFormat):
         schemas.append(NamedSchema("text.format.schema", text.format.schema_, strict=text.format.strict is True))
     return schemas
@@ -193,14 +161,39 @@ def _invalid_schema(param: str, reason: str) -> InvalidRequest:
     return InvalidRequest(f"Invalid schema for '{param}': {detail}.", param=param, code="invalid_json_schema")
 
 
-def _tool_object(tool: FunctionTool) -> dict[str, Any]:
-    return {"type": "function", "name": tool.name, "description": tool.description, "parameters": tool.parameters,
-            "strict": bool(tool.strict)}  # fmt: skip
+def _allowed_list(choice: AllowedTools | NestedAllowedTools) -> tuple[AllowedToolList, str]:
+    if isinstance(choice, NestedAllowedTools):
+        return choice.allowed_tools, "tool_choice.allowed_tools"
+    return choice, "tool_choice"
 
 
-def _require_tool(name: str, tools: Sequence[dict[str, Any]], param: str) -> str:
-    if all(tool["name"] != name for tool in tools):
-        raise InvalidRequest(
-            f"Invalid value for '{param}': '{name}' is not the name of a tool in 'tools'.", param=param
-        )
-    return name
+def _require_allowed(reference: Any, tools: Iterable[ClientTool], param: str) -> None:
+    if (name := reference_name(reference)) and all(name not in (tool.name, tool.namespace) for tool in tools):
+        raise _unknown_tool(name, param)
+
+
+def _require_tool(reference: Any, tools: Iterable[ClientTool]) -> dict[str, Any]:
+    """Return the stored reference to the one tool that has to be called. Raises InvalidRequest."""
+    name = reference_name(reference)
+    if name is None:
+        if all(tool.type != reference.type for tool in tools):
+            raise _not_run_here(reference.type)
+        return {"type": reference.type}
+    matching = [tool for tool in tools if tool.name == name]
+    if not matching:
+        raise _unknown_tool(name, f"tool_choice{definition_place(reference)}.name")
+    return {"type": matching[0].type, "name": name}
+
+
+def _unknown_tool(name: str, param: str) -> InvalidRequest:
+    message = f"Invalid value for '{param}': '{name}' is not the name of a tool in 'tools'."
+    return InvalidRequest(message, param=param)
+
+
+def _not_run_here(type_: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"Unsupported value for 'tool_choice.type': '{truncate(type_)}'. 'tools' has no such tool that the caller "
+        "runs, and this server runs none.",
+        param="tool_choice.type",
+        code="unsupported_value",
+    )

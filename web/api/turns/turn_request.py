@@ -8,19 +8,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, Tag
 
-from models.platform.errors import InvalidRequest
+from models.platform.errors import InvalidRequest, NotFound
 from models.platform.settings import Settings
 from pipelines.chat.memory_prompt import MAX_MEMORIES
 from pipelines.chat.prompt import output_format_of
 from pipelines.chat.start_turn import NewTurn
 from pipelines.inference.registry import model_name, sampling_defaults
-from web.api.turns.input_items import Id, InputItems, stored_items
+from web.api.turns.content_types import Id
+from web.api.turns.input_items import InputItems, stored_items
 from web.api.turns.models import DEFAULT_MODEL
+from web.api.turns.tool_types import MAX_TOOLS, Tool, ToolChoice
 from web.api.turns.tools_and_formats import (
-    MAX_TOOLS,
     TextOptions,
-    Tool,
-    ToolChoice,
     check_calls,
     check_schemas,
     resolve_tools,
@@ -118,7 +117,6 @@ class CountTokens(PromptParameters):
     """The body of `POST /v1/responses/input_tokens`."""
 
     input: InputItems | None = None
-    personality: Unsupported = None
 
 
 class CreateResponse(PromptParameters):
@@ -130,7 +128,7 @@ class CreateResponse(PromptParameters):
     store: bool | None = None
     metadata: Metadata | None = None
     temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
+    top_p: float | None = Field(None, ge=0, le=1)
     max_output_tokens: int | None = Field(None, ge=1, le=1_000_000)
     max_tool_calls: int | None = Field(None, ge=1, le=1_000_000)
     stream_options: StreamOptions | None = None
@@ -151,10 +149,6 @@ class CreateResponse(PromptParameters):
     top_logprobs: Annotated[Literal[0], strict_literal(int)] | None = None
     prompt: Unsupported = None
     moderation: Unsupported = None
-    context_management: Unsupported = None
-    background_options: Unsupported = None
-    access_programs: Unsupported = None
-    image: Unsupported = None
 
 
 def new_turn(body: CreateResponse, settings: Settings) -> NewTurn:
@@ -185,18 +179,18 @@ def prompt_parameters(body: PromptParameters, settings: Settings) -> dict[str, A
 
     Blocks while new JSON Schemas are compiled; see `web.api.turns.conversion`.
     """
-    tools, choice = resolve_tools(body.tools, body.tool_choice)
-    check_schemas(schemas_of(body.tools, body.text))
+    tools = resolve_tools(body.tools, body.tool_choice)
+    check_schemas(schemas_of(tools, body.text))
     parameters = {
         "model": resolve_model(body.model, settings),
         "instructions": body.instructions,
-        "tools": tools,
-        "tool_choice": choice,
+        "tools": tools.stored,
+        "tool_choice": tools.choice,
         "parallel_tool_calls": body.parallel_tool_calls is not False,
         "text": text_parameters(body.text),
         "truncation": body.truncation or "auto",
     }
-    check_calls(body.tools, output_format_of(parameters))
+    check_calls(tools, output_format_of(parameters))
     return parameters
 
 
@@ -213,10 +207,10 @@ def parse_thread(body: PromptParameters) -> tuple[str | None, str | None]:
 
 
 def resolve_model(name: str | None, settings: Settings) -> str:
-    """Return the name of the local model, also for `default` and None. Raises InvalidRequest for another name."""
+    """Return the name of the local model, also for `default` and None. Raises NotFound for another name, as OpenAI."""
     local = model_name(settings)
     if name not in (None, DEFAULT_MODEL, local):
-        raise InvalidRequest(
+        raise NotFound(
             f"The model '{truncate(str(name))}' does not exist. Available models are: '{local}', '{DEFAULT_MODEL}'.",
             param="model",
             code="model_not_found",

@@ -125,7 +125,6 @@ def test_limits_of_the_model_are_rejected_by_parameter(client, user, body, param
         ({"input": ["a" * (MAX_CHARACTERS // 2 + 1)] * 2}, "input"),
         ({"input": "a", "encoding_format": "hex"}, "encoding_format"),
         ({"input": "a", "dimensions": 0}, "dimensions"),
-        ({"input": "a", "unknown": 1}, "unknown"),
     ],
 )
 def test_invalid_input_is_rejected_by_parameter(user, body, param):

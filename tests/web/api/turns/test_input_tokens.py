@@ -69,8 +69,6 @@ def test_without_a_free_worker_the_answer_is_a_503_with_retry_after(user, monkey
     ("body", "status", "param"),
     [
         ({"input": []}, 400, "input"),
-        ({"input": "x", "stream": True}, 400, "stream"),
-        ({"input": "x", "personality": "friendly"}, 400, "personality"),
         ({"input": "x", "conversation": new_id("conv")}, 404, "conversation"),
         ({"input": "x", "previous_response_id": new_id("resp")}, 400, "previous_response_id"),
     ],

@@ -5,7 +5,7 @@ import time
 import pytest
 from pydantic import ValidationError
 
-from models.platform.errors import InvalidRequest
+from models.platform.errors import InvalidRequest, NotFound
 from models.platform.settings import Settings
 from web.api.turns.input_items import stored_items
 from web.api.turns.turn_request import CreateResponse, new_turn, resolve_model
@@ -49,7 +49,7 @@ def test_the_local_model_has_an_alias(name):
 
 
 def test_an_unknown_model_is_rejected_with_the_available_models():
-    with pytest.raises(InvalidRequest, match=r"'gpt-4o' does not exist. Available models are: 'scripted', 'default'"):
+    with pytest.raises(NotFound, match=r"'gpt-4o' does not exist. Available models are: 'scripted', 'default'"):
         resolve_model("gpt-4o", SETTINGS)
 
 

@@ -87,7 +87,9 @@ class DeliveredAnswer:
 class CompletionChunks:
     """The chunks of one completion. `ended` is true after the last one, `diverged` after `answer_restarted`."""
 
-    def __init__(self, response: Response, settings: Settings, *, include_usage: bool) -> None:
+    def __init__(
+        self, response: Response, settings: Settings, *, include_usage: bool, calls_functions: bool = False
+    ) -> None:
         self._response_id = response.id
         self._head = {
             "id": completion_object.completion_id(response.id),
@@ -98,6 +100,7 @@ class CompletionChunks:
             "system_fingerprint": completion_object.system_fingerprint(settings),
         }
         self._include_usage = include_usage
+        self._calls_functions = calls_functions
         self._delivered = DeliveredAnswer()
         self.ended = self.diverged = False
 
@@ -131,7 +134,9 @@ class CompletionChunks:
             case b"response.output_item.added":
                 yield from self._call(event.sequence, orjson.loads(event.data))
             case b"response.function_call_arguments.delta":
-                yield from self._arguments(event.sequence, orjson.loads(event.data))
+                yield from self._call_text(event.sequence, orjson.loads(event.data), "function", "arguments")
+            case b"response.custom_tool_call_input.delta":
+                yield from self._call_text(event.sequence, orjson.loads(event.data), "custom", "input")
             case kind if kind == REWOUND:
                 self._delivered.rewind(event.sequence)
             case kind if kind == ANSWER_RESTARTED.encode():
@@ -141,19 +146,23 @@ class CompletionChunks:
 
     def _call(self, sequence: int, event: Mapping[str, Any]) -> Iterator[Frame]:
         item = event["item"]
-        if item["type"] != "function_call":
+        if item["type"] not in completion_object.CALLS:
             return
         number = self._delivered.add_call(sequence, item, event["output_index"])
-        if number is not None:
-            yield self._delta(
-                {"tool_calls": [{"index": number, **completion_object.tool_call_object({**item, "arguments": ""})}]}
-            )
+        if number is not None and self._calls_functions:
+            yield self._delta({"function_call": completion_object.function_object(item)})
+        elif number is not None:
+            yield self._delta({"tool_calls": [{"index": number, **completion_object.tool_call_object(item)}]})
 
-    def _arguments(self, sequence: int, event: Mapping[str, Any]) -> Iterator[Frame]:
+    def _call_text(self, sequence: int, event: Mapping[str, Any], kind: str, name: str) -> Iterator[Frame]:
         index = event["output_index"]
-        if new_text := self._delivered.add(sequence, index, event["delta"]):
+        if not (new_text := self._delivered.add(sequence, index, event["delta"])):
+            return
+        if self._calls_functions:
+            yield self._delta({"function_call": {name: new_text}})
+        else:
             number = list(self._delivered.calls).index(index)
-            yield self._delta({"tool_calls": [{"index": number, "function": {"arguments": new_text}}]})
+            yield self._delta({"tool_calls": [{"index": number, kind: {name: new_text}}]})
 
     def _end(self, event: Mapping[str, Any]) -> Iterator[Frame]:
         self.ended = True
@@ -162,7 +171,7 @@ class CompletionChunks:
             yield error_frame(error)
             return
         self._delivered.check_complete()
-        yield self._delta({}, completion_object.finish_reason(response))
+        yield self._delta({}, completion_object.finish_reason(response, calls_functions=self._calls_functions))
         if self._include_usage:
             yield data_frame({**self._head, "choices": [], "usage": completion_object.usage_object(response["usage"])})
         yield DONE

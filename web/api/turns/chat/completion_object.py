@@ -10,7 +10,10 @@ from models.platform.errors import Conflict, InvalidRequest, JobFailed, RequestE
 from models.platform.settings import Settings
 from pipelines.inference.registry import model_name
 
-FinishReason = Literal["stop", "length", "content_filter", "tool_calls"]
+FinishReason = Literal["stop", "length", "content_filter", "tool_calls", "function_call"]
+
+#: Types of items that are tool calls here.
+CALLS = ("function_call", "custom_tool_call")
 
 
 class FunctionObject(TypedDict):
@@ -28,6 +31,21 @@ class ToolCallObject(TypedDict):
     function: FunctionObject
 
 
+class CustomObject(TypedDict):
+    """A called custom tool and its input."""
+
+    name: str
+    input: str
+
+
+class CustomToolCallObject(TypedDict):
+    """A call of a custom tool."""
+
+    id: str
+    type: Literal["custom"]
+    custom: CustomObject
+
+
 class MessageObject(TypedDict):
     """The answer of the model."""
 
@@ -35,7 +53,8 @@ class MessageObject(TypedDict):
     content: str | None
     refusal: None
     annotations: list[Any]
-    tool_calls: NotRequired[list[ToolCallObject]]
+    tool_calls: NotRequired[list[ToolCallObject | CustomToolCallObject]]
+    function_call: NotRequired[FunctionObject]
 
 
 class ChoiceObject(TypedDict):
@@ -87,8 +106,13 @@ class ChatCompletion(TypedDict):
     metadata: dict[str, str]
 
 
-def completion_object(response: Mapping[str, Any], settings: Settings) -> ChatCompletion:
-    """Convert an ended response to a completion. Raises an error for a response without an answer."""
+def completion_object(
+    response: Mapping[str, Any], settings: Settings, *, calls_functions: bool = False
+) -> ChatCompletion:
+    """Convert an ended response to a completion. Raises an error for a response without an answer.
+
+    With `calls_functions` a call has its former name `function_call`.
+    """
     if (error := turn_error(response)) is not None:
         raise error
     return {
@@ -99,9 +123,9 @@ def completion_object(response: Mapping[str, Any], settings: Settings) -> ChatCo
         "choices": [
             {
                 "index": 0,
-                "message": message_object(response),
+                "message": message_object(response, calls_functions=calls_functions),
                 "logprobs": None,
-                "finish_reason": finish_reason(response),
+                "finish_reason": finish_reason(response, calls_functions=calls_functions),
             }
         ],
         "usage": usage_object(response["usage"]),
@@ -122,30 +146,40 @@ def system_fingerprint(settings: Settings) -> str:
     return "fp_" + hashlib.sha256(configuration.encode()).hexdigest()[:10]
 
 
-def message_object(response: Mapping[str, Any]) -> MessageObject:
+def message_object(response: Mapping[str, Any], *, calls_functions: bool = False) -> MessageObject:
     """Convert the output of an ended response to a message."""
     parts = [part for item in response["output"] if item["type"] == "message" for part in item["content"]]
     text = "".join(part["text"] for part in parts if part["type"] == "output_text")
-    calls = [tool_call_object(item) for item in response["output"] if item["type"] == "function_call"]
+    calls = [item for item in response["output"] if item["type"] in CALLS]
     message: MessageObject = {
         "role": "assistant", "content": text if text or not calls else None, "refusal": None, "annotations": []
     }  # fmt: skip
-    if calls:
-        message["tool_calls"] = calls
+    if calls and calls_functions:
+        message["function_call"] = function_object(calls[0])
+    elif calls:
+        message["tool_calls"] = [tool_call_object(item) for item in calls]
     return message
 
 
-def tool_call_object(item: Mapping[str, Any]) -> ToolCallObject:
-    """Convert a `function_call` item to a tool call."""
-    function: FunctionObject = {"name": item["name"], "arguments": item["arguments"]}
-    return {"id": item["call_id"], "type": "function", "function": function}
+def tool_call_object(item: Mapping[str, Any]) -> ToolCallObject | CustomToolCallObject:
+    """Convert the item of a call to a tool call."""
+    if item["type"] == "custom_tool_call":
+        return {"id": item["call_id"], "type": "custom", "custom": {"name": item["name"], "input": item["input"]}}
+    return {"id": item["call_id"], "type": "function", "function": function_object(item)}
 
 
-def finish_reason(response: Mapping[str, Any]) -> FinishReason:
+def function_object(item: Mapping[str, Any]) -> FunctionObject:
+    """Convert a `function_call` item to a called function."""
+    return {"name": item["name"], "arguments": item["arguments"]}
+
+
+def finish_reason(response: Mapping[str, Any], *, calls_functions: bool = False) -> FinishReason:
     """Return why generation ended."""
     if details := response["incomplete_details"]:
         return "content_filter" if details["reason"] == "content_filter" else "length"
-    return "tool_calls" if any(item["type"] == "function_call" for item in response["output"]) else "stop"
+    if all(item["type"] not in CALLS for item in response["output"]):
+        return "stop"
+    return "function_call" if calls_functions else "tool_calls"
 
 
 def usage_object(usage: Mapping[str, Any]) -> CompletionUsage:

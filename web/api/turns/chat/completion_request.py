@@ -4,9 +4,10 @@ Parameters that the platform does not support are rejected by name.
 """
 
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, Tag
+from pydantic import AfterValidator, Field, Tag, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
 from models.platform.errors import InvalidRequest, NotFound
@@ -14,9 +15,10 @@ from models.platform.settings import Settings
 from pipelines.chat.start_turn import NewTurn
 from web.api.turns import tools_and_formats
 from web.api.turns.chat.messages import ChatMessage, message_items
-from web.api.turns.input_items import MAX_ITEMS, FunctionName
-from web.api.turns.tools_and_formats import MAX_TOOLS, Description, Schema
+from web.api.turns.content_types import MAX_ITEMS, FunctionName
+from web.api.turns.tool_types import MAX_TOOLS, ChatTool, Description, FunctionDefinition, Schema, ToolChoice
 from web.api.turns.turn_request import ClientLabel, CreateResponse, MemoryOptions, Metadata, StopSequences, new_turn
+from web.http.ignored_fields import report, validate_tolerantly
 from web.http.validation import (
     RequestBody,
     Unsupported,
@@ -24,7 +26,6 @@ from web.http.validation import (
     discriminate_by_type,
     discriminate_text,
     strict_literal,
-    validate,
 )
 
 
@@ -36,66 +37,6 @@ def _reject_unless_neutral(value: Any) -> Any:
 
 #: A parameter that is not supported: only null, false, 0 and empty values are accepted.
 Neutral = AfterValidator(_reject_unless_neutral)
-
-
-class FunctionDefinition(RequestBody):
-    """A function that the model may call; the caller runs it. `parameters` is the JSON Schema of its arguments."""
-
-    name: FunctionName
-    description: Description | None = None
-    parameters: Schema | None = None
-    strict: bool | None = None
-
-
-class ChatTool(RequestBody):
-    """A function tool."""
-
-    type: Literal["function"]
-    function: FunctionDefinition
-
-
-FunctionOnly = Annotated[Annotated[ChatTool, Tag(branch("function"))], discriminate_by_type("function")]
-
-
-class ReferencedFunction(RequestBody):
-    """The name of a function."""
-
-    name: FunctionName
-
-
-class ChatToolReference(RequestBody):
-    """A reference to a function tool by its name."""
-
-    type: Literal["function"]
-    function: ReferencedFunction
-
-
-class AllowedToolList(RequestBody):
-    """A subset of the tools that the model may call; with `mode` `required` it must call one."""
-
-    mode: Literal["auto", "required"]
-    tools: Annotated[
-        list[Annotated[Annotated[ChatToolReference, Tag(branch("function"))], discriminate_by_type("function")]],
-        Field(min_length=1, max_length=MAX_TOOLS),
-    ]
-
-
-class ChatAllowedTools(RequestBody):
-    """A tool choice that restricts the model to some tools."""
-
-    type: Literal["allowed_tools"]
-    allowed_tools: AllowedToolList
-
-
-ToolSelection = Annotated[
-    Annotated[ChatToolReference, Tag(branch("function"))] | Annotated[ChatAllowedTools, Tag(branch("allowed_tools"))],
-    discriminate_by_type("function", "allowed_tools"),
-]
-ToolChoice = Annotated[
-    Annotated[Literal["auto", "none", "required"], Tag(branch("text"))]
-    | Annotated[ToolSelection, Tag(branch("other"))],
-    discriminate_text("an object"),
-]
 
 
 class JsonSchema(RequestBody):
@@ -122,6 +63,18 @@ ResponseFormat = Annotated[
 ]
 
 
+class ReferencedFunction(RequestBody):
+    """The name of a function."""
+
+    name: FunctionName
+
+
+FunctionChoice = Annotated[
+    Annotated[Literal["auto", "none"], Tag(branch("text"))] | Annotated[ReferencedFunction, Tag(branch("other"))],
+    discriminate_text("an object"),
+]
+
+
 class ChatStreamOptions(RequestBody):
     """Options of a stream. `include_usage` adds a last chunk with the usage; `include_obfuscation` has no effect."""
 
@@ -139,12 +92,15 @@ class CreateChatCompletion(RequestBody):
     max_completion_tokens: int | None = Field(None, ge=1, le=1_000_000)
     max_tokens: int | None = Field(None, ge=1, le=1_000_000)
     temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
+    top_p: float | None = Field(None, ge=0, le=1)
     stop: StopSequences | None = None
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    tools: Annotated[list[FunctionOnly], Field(max_length=MAX_TOOLS)] | None = None
+    tools: Annotated[list[ChatTool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
+    # The former names of tools.
+    functions: Annotated[list[FunctionDefinition], Field(max_length=MAX_TOOLS)] | None = None
+    function_call: FunctionChoice | None = None
     response_format: ResponseFormat | None = None
     store: bool | None = None
     metadata: Metadata | None = None
@@ -166,11 +122,7 @@ class CreateChatCompletion(RequestBody):
     presence_penalty: Annotated[float | None, Neutral] = None
     frequency_penalty: Annotated[float | None, Neutral] = None
     reasoning_effort: Literal["none"] | None = None
-    functions: Unsupported = None
-    function_call: Unsupported = None
-    prediction: Unsupported = None
     audio: Unsupported = None
-    web_search_options: Unsupported = None
     moderation: Unsupported = None
 
     @property
@@ -178,35 +130,54 @@ class CreateChatCompletion(RequestBody):
         """Whether the stream ends with a chunk that has the usage."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
+    @property
+    def calls_functions(self) -> bool:
+        """Whether calls are returned as `function_call`, the former name of tool calls."""
+        return bool(self.functions) and not self.tools
+
+    def without_effect(self) -> Iterable[str]:
+        """Name options of a stream that was not asked for, and the limit that another one replaces."""
+        if self.stream_options is not None and not self.stream:
+            yield "stream_options"
+        if self.max_tokens is not None and self.max_completion_tokens is not None:
+            yield "max_tokens"
+        if self.functions and self.tools:
+            yield "functions"
+
+    @model_validator(mode="after")
+    def _report(self, info: ValidationInfo) -> "CreateChatCompletion":
+        if any(self.without_effect()):
+            report(info)
+        return self
+
 
 #: The number of seeds of an engine. OpenAI's seeds are 64-bit integers.
 ENGINE_SEEDS = 2**32 - 1
 
 #: Parameters with the same name in both APIs.
 SHARED_PARAMETERS = (
-    "model", "stream", "metadata", "temperature", "top_p", "stop", "parallel_tool_calls", "user", "safety_identifier",
+    "model", "stream", "metadata", "temperature", "top_p", "stop", "user", "safety_identifier",
     "prompt_cache_key", "service_tier", "memory",
 )  # fmt: skip
 
 #: Names of response parameters in error messages, and the names of the same parameters here.
-PARAMETER_NAMES = (
-    (re.compile(r"(?<![.\w])tools\[(\d+)\]\."), r"tools[\1].function."),
-    (re.compile(r"\btool_choice\.tools\[(\d+)\]\."), r"tool_choice.allowed_tools.tools[\1].function."),
-    (re.compile(r"\btool_choice\.name\b"), "tool_choice.function.name"),
-    (re.compile(r"\btext\.format\.schema\b"), "response_format.json_schema.schema"),
+PARAMETER_NAMES = ((re.compile(r"\btext\.format\.schema\b"), "response_format.json_schema.schema"),)
+
+#: The same, where functions have their former name.
+FORMER_NAMES = (
+    (re.compile(r"(?<![.\w])tools\["), "functions["),
+    (re.compile(r"\btool_choice\.name\b"), "function_call.name"),
 )
 
 
 def chat_turn(body: CreateChatCompletion, settings: Settings) -> NewTurn:
-    """Convert the body to a new turn. Raises InvalidRequest, and NotFound for an unknown model as OpenAI does here."""
-    _check_combinations(body)
+    """Convert the body to a new turn. Raises InvalidRequest, and NotFound for an unknown model."""
+    names = PARAMETER_NAMES + (FORMER_NAMES if body.calls_functions else ())
     try:
         return new_turn(to_response_body(body), settings)
-    except InvalidRequest as error:
-        error_type = NotFound if error.code == "model_not_found" else InvalidRequest
-        raise error_type(
-            _rename_parameters(error.message), param=_rename_parameters(error.param or "") or None, code=error.code
-        ) from None
+    except (InvalidRequest, NotFound) as error:
+        message, param = _renamed(error.message, names), _renamed(error.param or "", names)
+        raise type(error)(message, param=param or None, code=error.code) from None
 
 
 def to_response_body(body: CreateChatCompletion) -> CreateResponse:
@@ -216,35 +187,26 @@ def to_response_body(body: CreateChatCompletion) -> CreateResponse:
         "max_output_tokens": body.max_completion_tokens or body.max_tokens,
         "store": body.store is True,
         "seed": None if body.seed is None else body.seed % ENGINE_SEEDS,
-        "tools": None if body.tools is None else [_flatten_tool(tool) for tool in body.tools],
-        "tool_choice": _tool_choice(body.tool_choice),
         "text": {"format": _text_format(body.response_format), "verbosity": body.verbosity},
         **{name: getattr(body, name) for name in SHARED_PARAMETERS},
+        **(_functions(body) if body.calls_functions else _tools(body)),
     }
-    return validate(CreateResponse, parameters)
+    return validate_tolerantly(CreateResponse, parameters)[0]  # it has the tools that are left out
 
 
-def _check_combinations(body: CreateChatCompletion) -> None:
-    if body.stream_options is not None and not body.stream:
-        raise InvalidRequest(
-            "Unsupported parameter: 'stream_options'. It requires 'stream': true.", param="stream_options"
-        )
-    if body.max_tokens is not None and body.max_completion_tokens is not None:
-        raise InvalidRequest(
-            "Mutually exclusive parameters: 'max_completion_tokens' and 'max_tokens'. Provide only one of them.",
-            param="max_tokens",
-        )
+def _tools(body: CreateChatCompletion) -> dict[str, Any]:
+    tools = None if body.tools is None else [tool.model_dump(exclude_none=True) for tool in body.tools]
+    choice = body.tool_choice if isinstance(body.tool_choice, str | None) else body.tool_choice.model_dump()
+    return {"tools": tools, "tool_choice": choice, "parallel_tool_calls": body.parallel_tool_calls}
 
 
-def _tool_choice(choice: Any) -> Any:
-    if isinstance(choice, ChatAllowedTools):
-        return {"type": "allowed_tools", "mode": choice.allowed_tools.mode,
-                "tools": [_flatten_tool(tool) for tool in choice.allowed_tools.tools]}  # fmt: skip
-    return _flatten_tool(choice) if isinstance(choice, ChatToolReference) else choice
-
-
-def _flatten_tool(tool: ChatTool | ChatToolReference) -> dict[str, Any]:
-    return {"type": "function", **tool.function.model_dump()}
+def _functions(body: CreateChatCompletion) -> dict[str, Any]:
+    """Convert functions to tools. One message has one call."""
+    tools = [{"type": "function", **function.model_dump()} for function in body.functions or ()]
+    choice = body.function_call
+    if isinstance(choice, ReferencedFunction):
+        return {"tools": tools, "tool_choice": {"type": "function", "name": choice.name}, "parallel_tool_calls": False}
+    return {"tools": tools, "tool_choice": choice, "parallel_tool_calls": False}
 
 
 def _text_format(format_: Any) -> Any:
@@ -254,7 +216,7 @@ def _text_format(format_: Any) -> Any:
     return format_ and format_.model_dump()
 
 
-def _rename_parameters(text: str) -> str:
-    for pattern, name in PARAMETER_NAMES:
+def _renamed(text: str, names: Iterable[tuple[re.Pattern[str], str]]) -> str:
+    for pattern, name in names:
         text = pattern.sub(name, text)
     return text

@@ -27,8 +27,11 @@ async def create(request: Request) -> EventStream | DeferredResponse:
     settings = request.platform.settings
     started = await start(request, await convert(request, chat_turn, body), stream=bool(body.stream))
     if not body.stream:
-        return DeferredResponse(partial(_completion, request, started), started.on_disconnect)
-    chunks = CompletionChunks(started.response, settings, include_usage=body.include_usage)
+        respond = partial(_completion, request, started, calls_functions=body.calls_functions)
+        return DeferredResponse(respond, started.on_disconnect)
+    chunks = CompletionChunks(
+        started.response, settings, include_usage=body.include_usage, calls_functions=body.calls_functions
+    )
     return EventStream(
         _frames(request, started, chunks),
         request.platform.streams,
@@ -51,7 +54,7 @@ async def _frames(request: Request, started: StartedTurn, chunks: CompletionChun
     yield chunks.interrupted()
 
 
-async def _completion(request: Request, started: StartedTurn) -> HttpResponse:
+async def _completion(request: Request, started: StartedTurn, *, calls_functions: bool) -> HttpResponse:
     """Wait for the turn's end and return the completion. Raises an error for a turn without an answer."""
     at_end = await wait_for_end(request, started)
     if not at_end.ended and request.platform.streams.closing:
@@ -62,7 +65,8 @@ async def _completion(request: Request, started: StartedTurn) -> HttpResponse:
     if at_end.ended:
         _delete_unstored(request, started.response)
     response: ResponseObject = orjson.loads(at_end.json)
-    return json_response(completion_object(response, request.platform.settings), headers=started.headers)
+    completion = completion_object(response, request.platform.settings, calls_functions=calls_functions)
+    return json_response(completion, headers=started.headers)
 
 
 def _delete_unstored(request: Request, response: Response) -> None:

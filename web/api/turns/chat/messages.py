@@ -1,12 +1,12 @@
 """Messages of chat completions, and their conversion to input items."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import Discriminator, Field, Tag
 
 from models.platform.errors import InvalidRequest
-from web.api.turns.input_items import MAX_ITEMS, FunctionName, Id
+from web.api.turns.content_types import MAX_ITEMS, AuthorName, FunctionName, Id
 from web.http.validation import RequestBody, Unsupported, branch, discriminate_by_type, discriminate_text
 
 
@@ -39,12 +39,6 @@ AssistantContent = Annotated[
     Annotated[str, Tag(branch("text"))]
     | Annotated[list[AssistantPart], Field(max_length=MAX_ITEMS), Tag(branch("other"))],
     discriminate_text("a list of content parts"),
-]
-
-
-AuthorName = Annotated[
-    Annotated[str, Field(max_length=256)] | None,
-    Field(description="The participant that wrote the message. Ignored: chat templates have no place for it."),
 ]
 
 
@@ -81,21 +75,40 @@ class ToolCall(RequestBody):
     index: int | None = Field(None, description="Added by streams. Ignored.")
 
 
+class CalledCustomTool(RequestBody):
+    """A called custom tool and its input."""
+
+    name: FunctionName
+    input: str
+
+
+class CustomToolCall(RequestBody):
+    """A call of a custom tool, of an earlier answer."""
+
+    id: Id
+    type: Literal["custom"]
+    custom: CalledCustomTool
+    index: int | None = Field(None, description="Added by streams. Ignored.")
+
+
+AnyToolCall = Annotated[
+    Annotated[ToolCall, Tag(branch("function"))] | Annotated[CustomToolCall, Tag(branch("custom"))],
+    discriminate_by_type("function", "custom"),
+]
+
+
 class AssistantMessage(RequestBody):
     """An earlier answer of the model, which can be sent unchanged."""
 
     role: Literal["assistant"]
     content: AssistantContent | None = None
     refusal: str | None = None
-    tool_calls: Annotated[
-        list[Annotated[Annotated[ToolCall, Tag(branch("function"))], discriminate_by_type("function")]],
-        Field(max_length=MAX_ITEMS),
-    ] | None = None  # fmt: skip
+    tool_calls: Annotated[list[AnyToolCall], Field(max_length=MAX_ITEMS)] | None = None
     annotations: list[Any] | None = Field(None, description="Ignored.")
     parsed: Any = Field(None, description="Added by OpenAI's client. Ignored.")
     name: AuthorName = None
     audio: Unsupported = None
-    function_call: Unsupported = None
+    function_call: CalledFunction | None = Field(None, description="The former name of a single tool call.")
 
 
 class ToolMessage(RequestBody):
@@ -104,19 +117,27 @@ class ToolMessage(RequestBody):
     role: Literal["tool"]
     content: Content
     tool_call_id: Id
-    name: FunctionName | None = None
+    name: str | None = None
+
+
+class FunctionMessage(RequestBody):
+    """The output of a `function_call`."""
+
+    role: Literal["function"]
+    content: Content | None
+    name: str
 
 
 class UnknownRoleMessage(RequestBody):
     """A message with an unknown role, which validation rejects with the list of roles."""
 
-    role: Literal["system", "developer", "user", "assistant", "tool"]
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
 
 
 #: Tool calls without output that an error message names: a message may have up to MAX_ITEMS of them.
 MAX_NAMED_CALLS = 5
 
-ROLES = ("system", "developer", "user", "assistant", "tool")
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
 
 def _branch_by_role(value: Any) -> str:
@@ -129,6 +150,7 @@ ChatMessage = Annotated[
     | Annotated[UserMessage, Tag(branch("user"))]
     | Annotated[AssistantMessage, Tag(branch("assistant"))]
     | Annotated[ToolMessage, Tag(branch("tool"))]
+    | Annotated[FunctionMessage, Tag(branch("function"))]
     | Annotated[UnknownRoleMessage, Tag(branch("other"))],
     Discriminator(_branch_by_role),
 ]
@@ -136,8 +158,10 @@ ChatMessage = Annotated[
 
 def message_items(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
     """Convert messages to input items. Raises InvalidRequest for a tool call without output, and the reverse."""
+    messages = with_tool_calls(messages)
     _check_calls(messages)
-    items = [item for message in messages for item in _items(message)]
+    custom = {call.id for message in messages for call in _calls(message) if isinstance(call, CustomToolCall)}
+    items = [item for message in messages for item in _items(message, custom)]
     if len(items) > MAX_ITEMS:
         raise InvalidRequest(
             f"'messages' is too long: {len(items)} messages and tool calls, the maximum is {MAX_ITEMS}.",
@@ -146,25 +170,55 @@ def message_items(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
     return items
 
 
-def _items(message: ChatMessage) -> Iterator[dict[str, Any]]:
+def with_tool_calls(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
+    """Convert `function_call` and its output, the former names of a tool call and its output. Raises InvalidRequest."""
+    converted: list[ChatMessage] = []
+    open_call: str | None = None
+    for index, message in enumerate(messages):
+        match message:
+            case AssistantMessage(function_call=CalledFunction() as function, tool_calls=None | []):
+                open_call = f"call_function_{index}"
+                call = ToolCall(id=open_call, type="function", function=function, index=None)
+                converted.append(message.model_copy(update={"tool_calls": [call]}))
+            case FunctionMessage():
+                if open_call is None:
+                    _reject(index, "expected an earlier message with 'function_call'", "role")
+                output = ToolMessage(role="tool", content=message.content or "", tool_call_id=open_call)
+                converted, open_call = [*converted, output], None
+            case _:
+                converted.append(message)
+    return converted
+
+
+def _calls(message: ChatMessage) -> Sequence[ToolCall | CustomToolCall]:
+    return message.tool_calls or () if isinstance(message, AssistantMessage) else ()
+
+
+def _items(message: ChatMessage, custom: Collection[str]) -> Iterator[dict[str, Any]]:
     match message:
         case SystemMessage() | UserMessage():
-            yield _message(message.role, "input_text", _texts(message.content))
+            yield _message(message.role, message.name, "input_text", _texts(message.content))
         case AssistantMessage():
             texts = [text for text in (*_texts(message.content or ""), message.refusal) if text]
             if texts:
-                yield _message("assistant", "output_text", texts)
-            for call in message.tool_calls or ():
-                function = call.function
-                yield {"type": "function_call", "call_id": call.id, "name": function.name,
-                       "arguments": function.arguments}  # fmt: skip
+                yield _message("assistant", message.name, "output_text", texts)
+            yield from map(_call_item, _calls(message))
         case ToolMessage():
+            kind = "custom_tool_call" if message.tool_call_id in custom else "function_call"
             output = "".join(_texts(message.content))
-            yield {"type": "function_call_output", "call_id": message.tool_call_id, "output": output}
+            yield {"type": f"{kind}_output", "call_id": message.tool_call_id, "output": output}
 
 
-def _message(role: str, kind: str, texts: Sequence[str]) -> dict[str, Any]:
-    return {"type": "message", "role": role, "content": [{"type": kind, "text": text} for text in texts]}
+def _call_item(call: ToolCall | CustomToolCall) -> dict[str, Any]:
+    if isinstance(call, CustomToolCall):
+        return {"type": "custom_tool_call", "call_id": call.id, "name": call.custom.name, "input": call.custom.input}
+    function = call.function
+    return {"type": "function_call", "call_id": call.id, "name": function.name, "arguments": function.arguments}
+
+
+def _message(role: str, name: str | None, kind: str, texts: Sequence[str]) -> dict[str, Any]:
+    content = [{"type": kind, "text": text} for text in texts]
+    return {"type": "message", "role": role, "name": name, "content": content}
 
 
 def _texts(content: str | Sequence[TextPart | RefusalPart]) -> list[str]:
@@ -184,7 +238,7 @@ def _check_calls(messages: Sequence[ChatMessage]) -> None:
             open_calls.remove(message.tool_call_id)
             continue
         _check_answered(open_calls, index)
-        open_calls = {call.id for call in message.tool_calls or ()} if isinstance(message, AssistantMessage) else set()
+        open_calls = {call.id for call in _calls(message)}
     _check_answered(open_calls, len(messages))
 
 
@@ -201,6 +255,6 @@ def _name_calls(call_ids: set[str]) -> str:
     return f"{named} and {others} more" if others > 0 else named
 
 
-def _reject(index: int, reason: str, field: str) -> None:
+def _reject(index: int, reason: str, field: str) -> NoReturn:
     param = f"messages[{index}].{field}"
     raise InvalidRequest(f"Invalid value for '{param}': {reason}.", param=param, code="invalid_value")

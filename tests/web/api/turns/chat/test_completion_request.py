@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from models.platform.errors import InvalidRequest, NotFound
 from models.platform.settings import Settings
 from web.api.turns.chat.completion_request import CreateChatCompletion, chat_turn
+from web.http.ignored_fields import validate_tolerantly
 from web.http.validation import validate
 
 SETTINGS = Settings(engine="scripted")
@@ -124,7 +125,7 @@ def test_allowed_tools_restrict_the_stored_tools():
 def test_neutral_values_of_unsupported_parameters_are_accepted():
     turn(
         n=1, logprobs=False, top_logprobs=0, logit_bias={}, presence_penalty=0, frequency_penalty=0.0,
-        modalities=["text"], functions=None, function_call=None, prediction=None, audio=None, web_search_options=None,
+        modalities=["text"], functions=None, function_call=None, audio=None, top_p=0,
         reasoning_effort="none", response_format={"type": "text"}, stream=False, stop=None, tool_choice="none",
     )  # fmt: skip
 
@@ -139,21 +140,18 @@ def test_neutral_values_of_unsupported_parameters_are_accepted():
         ({"presence_penalty": 0.1}, "presence_penalty"),
         ({"frequency_penalty": -1}, "frequency_penalty"),
         ({"modalities": ["text", "audio"]}, "modalities"),
-        ({"functions": [{"name": "look"}]}, "functions"),
-        ({"function_call": "auto"}, "function_call"),
-        ({"prediction": {"type": "content", "content": "x"}}, "prediction"),
         ({"audio": {"voice": "alloy", "format": "wav"}}, "audio"),
-        ({"web_search_options": {}}, "web_search_options"),
         ({"reasoning_effort": "high"}, "reasoning_effort"),
-        ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0].type"),
         ({"tools": [TOOL, TOOL]}, "tools[1].function.name"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"tools": [{"type": "custom", "custom": {"name": "a b"}}]}, "tools[0].custom.name"),
+        ({"functions": [{"name": "look"}, {"name": "look"}]}, "functions[1].name"),
+        ({"functions": [{"name": "look"}], "function_call": {"name": "hear"}}, "function_call.name"),
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
         ({"tool_choice": {"type": "function", "function": {"name": "look"}}}, "tool_choice.function.name"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"response_format": {"type": "grammar"}}, "response_format.type"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
-        ({"stream_options": {"include_usage": True}}, "stream_options"),
-        ({"max_tokens": 1, "max_completion_tokens": 1}, "max_tokens"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"stop": ["a"] * 5}, "stop"),
         ({"stop": ""}, "stop"),
@@ -168,12 +166,80 @@ def test_unsupported_and_invalid_parameters_are_rejected_by_name(parameters, par
     assert param in error.value.message
 
 
+def test_functions_are_tools_under_their_former_name():
+    messages = [
+        *HELLO,
+        {"role": "assistant", "content": None, "function_call": {"name": "look", "arguments": "{}"}},
+        {"role": "function", "name": "look", "content": "a cat"},
+    ]
+    request = turn(messages, functions=[{"name": "look"}], function_call={"name": "look"})
+
+    assert [summarize(item) for item in request.input[1:]] == [
+        ("call_function_1", "look", "{}"),
+        ("call_function_1", "a cat"),
+    ]
+    assert request.request["tools"][0]["name"] == "look"
+    assert request.request["tool_choice"] == {"type": "function", "name": "look"}
+    assert request.request["parallel_tool_calls"] is False
+
+
+def test_calls_of_custom_tools_are_converted():
+    tool = {"type": "custom", "custom": {"name": "note", "format": {
+        "type": "grammar", "grammar": {"syntax": "regex", "definition": "a+"}}}}  # fmt: skip
+    messages = [
+        *HELLO,
+        {"role": "assistant", "tool_calls": [{"id": "c", "type": "custom", "custom": {"name": "note", "input": "aa"}}]},
+        {"role": "tool", "tool_call_id": "c", "content": "noted"},
+    ]
+    request = turn(messages, tools=[tool], tool_choice={"type": "custom", "custom": {"name": "note"}})
+
+    assert [item["type"] for item in request.input] == ["message", "custom_tool_call", "custom_tool_call_output"]
+    assert request.input[1]["input"] == "aa"
+    assert request.request["tools"][0]["format"] == {"type": "grammar", "syntax": "regex", "definition": "a+"}
+    assert request.request["tool_choice"] == {"type": "custom", "name": "note"}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "ignored"),
+    [
+        ({"stream_options": {"include_usage": True}}, ["stream_options"]),
+        ({"max_tokens": 5, "max_completion_tokens": 6}, ["max_tokens"]),
+        ({"tools": [TOOL, {"type": "web_search"}]}, ["tools[1] (web_search)"]),
+        ({"tools": [TOOL], "functions": [{"name": "look"}]}, ["functions"]),
+        ({"functions": []}, []),
+        ({"tool_choice": {"type": "allowed_tools", "allowed_tools": {"tools": [{"type": "function", "function": {
+            "name": "look"}}]}}, "tools": [TOOL]}, []),
+    ],
+)  # fmt: skip
+def test_parameters_without_effect_are_ignored_and_named(parameters, ignored):
+    body, names = validate_tolerantly(CreateChatCompletion, {"messages": HELLO, **parameters})
+
+    chat_turn(body, SETTINGS)
+    assert names == ignored
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "top_k", "min_p", "repetition_penalty", "repeat_penalty", "min_tokens", "best_of", "ignore_eos",
+        "cache_prompt", "enable_thinking", "think", "keep_alive", "guided_json", "skip_special_tokens", "session_id",
+        "chat_id", "id", "options", "prediction", "web_search_options",
+    ],
+)  # fmt: skip
+def test_fields_of_widespread_clients_are_accepted(fields):
+    value = {"options": {}, "prediction": {}, "web_search_options": {}}.get(fields, 1)
+
+    body, _ = validate_tolerantly(CreateChatCompletion, {"messages": HELLO, fields: value})
+    assert chat_turn(body, SETTINGS).input
+
+
 @pytest.mark.parametrize(
     ("messages", "param"),
     [
         ([], "messages"),
         ([{"content": "x"}], "messages[0].role"),
         ([{"role": "function", "content": "x", "name": "look"}], "messages[0].role"),
+        ([{"role": "robot", "content": "x"}], "messages[0].role"),
         ([{"role": "user"}], "messages[0].content"),
         ([{"role": "user", "content": []}], "messages[0].content"),
         ([{"role": "user", "content": "x", "name": 7}], "messages[0].name"),

@@ -1,0 +1,312 @@
+"""Items of tool calls and their outputs: their JSON as OpenAI's clients know it, and what an engine reads of them.
+
+Each type of call has one function for either direction. A later item names a call by its `call_id`, except that
+outputs of the local shell have it as `id` in OpenAI's API.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NotRequired
+
+import orjson
+from typing_extensions import TypedDict
+
+from models.turns.responses import Response
+from pipelines.chat.client_tools import INPUT, ClientTool, ToolType, function_name
+from pipelines.inference.engine import GeneratedCall, ToolCall
+
+CallStatus = Literal["in_progress", "completed", "incomplete"]
+
+
+class InputTextPart(TypedDict):
+    """A piece of text of an input item."""
+
+    type: Literal["input_text"]
+    text: str
+
+
+class FunctionCallItem(TypedDict):
+    """A function that the model asks the caller to run; `arguments` is JSON as text."""
+
+    id: str
+    type: Literal["function_call"]
+    call_id: str
+    name: str
+    namespace: NotRequired[str]
+    arguments: str
+    status: CallStatus
+
+
+class FunctionCallOutputItem(TypedDict):
+    """The output of a function call."""
+
+    id: str
+    type: Literal["function_call_output"]
+    call_id: str
+    output: str | list[InputTextPart]
+    status: CallStatus
+
+
+class CustomToolCallItem(TypedDict):
+    """A call of a custom tool; `input` is free text."""
+
+    id: str
+    type: Literal["custom_tool_call"]
+    call_id: str
+    name: str
+    namespace: NotRequired[str]
+    input: str
+    status: CallStatus
+
+
+class CustomToolCallOutputItem(TypedDict):
+    """The output of a custom tool."""
+
+    id: str
+    type: Literal["custom_tool_call_output"]
+    call_id: str
+    output: str | list[InputTextPart]
+    status: CallStatus
+
+
+class LocalShellAction(TypedDict):
+    """A command for the caller's machine: a program and its arguments."""
+
+    type: Literal["exec"]
+    command: list[str]
+    env: dict[str, str]
+    timeout_ms: int | None
+    user: str | None
+    working_directory: str | None
+
+
+class LocalShellCallItem(TypedDict):
+    """A command that the model asks the caller to run."""
+
+    id: str
+    type: Literal["local_shell_call"]
+    call_id: str
+    action: LocalShellAction
+    status: CallStatus
+
+
+class LocalShellCallOutputItem(TypedDict):
+    """The output of a command, in any form."""
+
+    id: str
+    type: Literal["local_shell_call_output"]
+    call_id: str
+    output: str
+    status: CallStatus
+
+
+class ShellAction(TypedDict):
+    """Shell commands for the caller's machine."""
+
+    commands: list[str]
+    timeout_ms: int | None
+    max_output_length: int | None
+
+
+class ShellCallItem(TypedDict):
+    """Shell commands that the model asks the caller to run."""
+
+    id: str
+    type: Literal["shell_call"]
+    call_id: str
+    action: ShellAction
+    status: CallStatus
+
+
+class ShellCallOutputItem(TypedDict):
+    """The outputs of shell commands: each has `stdout`, `stderr` and an `outcome`."""
+
+    id: str
+    type: Literal["shell_call_output"]
+    call_id: str
+    output: list[dict[str, Any]]
+    status: CallStatus
+
+
+class ApplyPatchCallItem(TypedDict):
+    """A change of a file that the model asks the caller to make: `type`, `path`, and except for a deletion `diff`."""
+
+    id: str
+    type: Literal["apply_patch_call"]
+    call_id: str
+    operation: dict[str, str]
+    status: CallStatus
+
+
+class ApplyPatchCallOutputItem(TypedDict):
+    """Whether a file was changed, and what the caller says about it."""
+
+    id: str
+    type: Literal["apply_patch_call_output"]
+    call_id: str
+    output: str | None
+    status: Literal["completed", "failed"]
+
+
+CallItem = FunctionCallItem | CustomToolCallItem | LocalShellCallItem | ShellCallItem | ApplyPatchCallItem
+CallOutputItem = (
+    FunctionCallOutputItem
+    | CustomToolCallOutputItem
+    | LocalShellCallOutputItem
+    | ShellCallOutputItem
+    | ApplyPatchCallOutputItem
+)
+
+#: The types of calls, and the prefixes of their ids, by the type of their tool. Outputs have the same with an "o".
+CALL_TYPES: Mapping[ToolType, tuple[str, str]] = {
+    "function": ("function_call", "fc"),
+    "custom": ("custom_tool_call", "ctc"),
+    "local_shell": ("local_shell_call", "lsh"),
+    "shell": ("shell_call", "sh"),
+    "apply_patch": ("apply_patch_call", "apc"),
+}
+
+#: The prefixes of item ids by the type of the item.
+ID_PREFIXES: Mapping[str, str] = {
+    **dict(CALL_TYPES.values()),
+    **{f"{type_}_output": f"{prefix}o" for type_, prefix in CALL_TYPES.values()},
+}
+
+#: Types of items that are calls, and that are their outputs.
+CALLS = frozenset(type_ for type_, _ in CALL_TYPES.values())
+OUTPUTS = frozenset(f"{type_}_output" for type_ in CALLS)
+
+
+def call_item(response: Response, number: int, tool: ClientTool, call: GeneratedCall) -> dict[str, Any]:
+    """Build the item of a generated call, `number` counting from 0. Its ids are the same for every attempt."""
+    type_, prefix = CALL_TYPES[tool.type]
+    suffix = f"{response.id.removeprefix('resp_')}_{number}"
+    head = {"id": f"{prefix}_{suffix}", "type": type_, "call_id": f"call_{suffix}"}
+    return {**head, **_call_fields(tool, call.arguments), "status": "completed"}
+
+
+def tool_call(item: Mapping[str, Any]) -> ToolCall:
+    """Convert the item of a call to what an engine reads."""
+    match item["type"]:
+        case "function_call":
+            return ToolCall(item["call_id"], function_name(item["name"], item.get("namespace")), item["arguments"])
+        case "custom_tool_call":
+            name = function_name(item["name"], item.get("namespace"))
+            return ToolCall(item["call_id"], name, _json({INPUT: item["input"]}))
+        case "apply_patch_call":
+            return ToolCall(item["call_id"], "apply_patch", _json({"diff": "", **item["operation"]}))
+        case type_:
+            arguments = {name: value for name, value in item["action"].items() if value and name != "type"}
+            return ToolCall(item["call_id"], type_.removesuffix("_call"), _json(arguments))
+
+
+def output_text(item: Mapping[str, Any]) -> str:
+    """Return the output of a call as text: no engine reads parts."""
+    output = item["output"]
+    match item["type"]:
+        case "shell_call_output":
+            return "\n".join(_command_text(command) for command in output)
+        case "apply_patch_call_output":
+            return "\n".join(text for text in (item["status"], output) if text)
+        case _:
+            return output if isinstance(output, str) else parts_text(output)
+
+
+def parts_text(parts: Iterable[Mapping[str, Any]]) -> str:
+    """Join the texts of parts."""
+    return "".join(part.get("text") or "" for part in parts)
+
+
+def call_events(item: Mapping[str, Any], position: Mapping[str, int]) -> Sequence[tuple[str, Mapping[str, Any]]]:
+    """Return the events of a complete call between those that add its item and end it."""
+    place = {"item_id": item["id"], **position}
+    match item["type"]:
+        case "function_call":
+            kind, name, text = "function_call_arguments", "arguments", item["arguments"]
+            done = {**place, "name": item["name"], name: text}
+        case "custom_tool_call":
+            kind, name, text = "custom_tool_call_input", "input", item["input"]
+            done = {**place, name: text}
+        case "shell_call":
+            return [event for number, command in enumerate(item["action"]["commands"])
+                    for event in _command_events(position, number, command)]  # fmt: skip
+        case _:
+            return []
+    return [(f"response.{kind}.delta", {**place, "delta": text}), (f"response.{kind}.done", done)]
+
+
+def begun_item(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the item as the event that adds it has it: without the text that follows in deltas."""
+    empty = {name: "" for name in ("arguments", "input") if name in item}
+    return {**item, **empty, "status": "in_progress"}
+
+
+def _command_events(position: Mapping[str, int], number: int, command: str) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    place = {**position, "command_index": number}
+    yield "response.shell_call_command.added", {**place, "command": ""}
+    yield "response.shell_call_command.delta", {**place, "delta": command}
+    yield "response.shell_call_command.done", {**place, "command": command}
+
+
+def _call_fields(tool: ClientTool, arguments: str) -> dict[str, Any]:
+    named = {"name": tool.name, **({"namespace": tool.namespace} if tool.namespace else {})}
+    if tool.type == "function":
+        return {**named, "arguments": arguments}
+    values = _object(arguments)
+    match tool.type:
+        case "custom":
+            text = values.get(INPUT)
+            return {**named, "input": text if isinstance(text, str) else arguments}
+        case "local_shell":
+            return {"action": _local_shell_action(values)}
+        case "shell":
+            action = {"commands": _texts(values.get("commands")), "timeout_ms": _number(values, "timeout_ms")}
+            return {"action": {**action, "max_output_length": None}}
+        case _:
+            return {"operation": _operation(values)}
+
+
+def _local_shell_action(values: Mapping[str, Any]) -> LocalShellAction:
+    directory = values.get("working_directory")
+    return {
+        "type": "exec",
+        "command": _texts(values.get("command")),
+        "env": {},
+        "timeout_ms": _number(values, "timeout_ms"),
+        "user": None,
+        "working_directory": directory if isinstance(directory, str) else None,
+    }
+
+
+def _operation(values: Mapping[str, Any]) -> dict[str, str]:
+    operation = {name: str(values.get(name) or "") for name in ("type", "path", "diff")}
+    if operation["type"] == "delete_file":
+        del operation["diff"]
+    return operation
+
+
+def _command_text(command: Mapping[str, Any]) -> str:
+    outcome = command.get("outcome") or {}
+    code = "timed out" if outcome.get("type") == "timeout" else f"exit code {outcome.get('exit_code', 0)}"
+    return "\n".join(text for text in (command.get("stdout"), command.get("stderr"), f"({code})") if text)
+
+
+def _object(arguments: str) -> Mapping[str, Any]:
+    """Parse the arguments of a call. Hosted engines may answer anything: what is not an object has no values."""
+    try:
+        value = orjson.loads(arguments)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _texts(value: object) -> list[str]:
+    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
+
+
+def _number(values: Mapping[str, Any], name: str) -> int | None:
+    value = values.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value).decode()
