@@ -18,6 +18,9 @@ from models.platform.settings import Settings
 from ops.embedded_servers import Postgres
 from tests.pgbouncer import PgBouncer
 
+#: The name of the migrated database that is copied.
+MIGRATED = "migrated"
+
 ADD_COLUMNS = """
 DO $$ DECLARE name regclass; BEGIN
     FOR name IN SELECT oid FROM pg_class
@@ -42,16 +45,42 @@ def migrate_beyond(dsn: str) -> None:
     add_columns(dsn)
 
 
+def create_database(postgres: Postgres) -> str:
+    """Create a database as `migrate_beyond` leaves it, and return its DSN.
+
+    It is a copy of a database that is migrated on first use: a copy takes a tenth of a migration's time.
+    """
+    name = new_id("test")
+    with psycopg.connect(postgres.dsn, autocommit=True, dbname="postgres") as admin:
+        if not admin.execute("SELECT 1 FROM pg_database WHERE datname = %s", (MIGRATED,)).fetchone():
+            admin.execute(f"CREATE DATABASE {name}")
+            migrate_beyond(_dsn_of(postgres, name))
+            admin.execute(f"ALTER DATABASE {name} RENAME TO {MIGRATED}")
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE {MIGRATED}")
+    return _dsn_of(postgres, name)
+
+
 @contextmanager
 def bare_database(postgres: Postgres) -> Iterator[str]:
     """Create a database without a schema and yield its DSN; it is dropped at the end, with its open sessions."""
     name = new_id("test")
     with psycopg.connect(postgres.dsn, autocommit=True, dbname="postgres") as admin:
         admin.execute(f"CREATE DATABASE {name}")
-        try:
-            yield postgres.dsn.replace("/sangha?", f"/{name}?")
-        finally:
-            admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with _dropped_at_the_end(_dsn_of(postgres, name)) as dsn:
+        yield dsn
+
+
+def _dsn_of(postgres: Postgres, name: str) -> str:
+    return postgres.dsn.replace("/sangha?", f"/{name}?")
+
+
+@contextmanager
+def _dropped_at_the_end(dsn: str) -> Iterator[str]:
+    try:
+        yield dsn
+    finally:
+        with psycopg.connect(dsn, autocommit=True, dbname="postgres") as admin:
+            admin.execute(f"DROP DATABASE {conninfo_to_dict(dsn)['dbname']} WITH (FORCE)")
 
 
 def open_database(dsn: str, pgbouncer: PgBouncer | None) -> Database:
@@ -69,8 +98,7 @@ def new_database(postgres: Postgres, *, durable: bool = True, pgbouncer: PgBounc
 
     Without `durable`, commits do not wait for the disk.
     """
-    with bare_database(postgres) as dsn:
-        migrate_beyond(dsn)
+    with _dropped_at_the_end(create_database(postgres)) as dsn:
         if not durable:
             with psycopg.connect(dsn, autocommit=True) as connection:
                 connection.execute(f"ALTER DATABASE {connection.info.dbname} SET synchronous_commit = off")

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psycopg
 import pytest
 
 from bench.harness import stack
@@ -31,23 +30,13 @@ from models.platform.ids import new_id
 from models.platform.redis_client import connect
 from ops.child_process import ChildProcess
 from ops.rabbitmq import free_ports
-from tests.databases import migrate_beyond
+from tests.databases import create_database
 from tests.journeys.stream_follower import StreamFollower
 
 #: Runs a test over one broker only, because it does not depend on the broker.
 ON_REDIS = pytest.mark.parametrize("installation", ["redis"], indirect=True)
 
 FINAL_STATUSES = ("completed", "incomplete", "failed", "cancelled")
-
-
-def create_database(servers: Servers) -> str:
-    """Create a database with the current schema and the columns of a newer version; returns its address."""
-    name = new_id("test")
-    with psycopg.connect(servers.postgres.dsn, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    dsn = servers.postgres.dsn.replace("/sangha?", f"/{name}?")
-    migrate_beyond(dsn)
-    return dsn
 
 
 @contextmanager
@@ -76,7 +65,7 @@ class Installation(ProcessGroup):
         servers.start_for(broker)
         self.servers = servers
         self.broker = broker
-        changes = {"data_dir": home, "database_url": create_database(servers), "engine": "scripted"}
+        changes = {"data_dir": home, "database_url": create_database(servers.postgres), "engine": "scripted"}
         self.settings = servers.settings(broker, **changes)
         self.database = Database(self.settings.postgres_dsn, size=4)
         self.redis = connect(self.settings.redis_address)
