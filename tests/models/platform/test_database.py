@@ -176,7 +176,7 @@ def test_a_connection_lost_in_a_batch_raises_unavailable(job_store, account_id):
     def lose(connection):
         connection.sync()
         with job_store.database.connection() as other:
-            other.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
+            other.execute("SELECT pg_terminate_backend(%s, 30000)", (connection.info.backend_pid,))
 
     with pytest.raises(Unavailable):
         insert(job_store.database, account_id, then=lose)

@@ -189,7 +189,7 @@ def test_an_interrupted_index_build_is_repeated_by_the_next_run(previous: str) -
             building = "SELECT pid FROM pg_stat_progress_create_index WHERE phase LIKE 'waiting for%'"
             (pid,) = wait_until(lambda: operator.execute(building).fetchone())
             # When its session is terminated
-            operator.execute("SELECT pg_terminate_backend(%s)", (pid,))
+            operator.execute("SELECT pg_terminate_backend(%s, 30000)", (pid,))
             with pytest.raises(Unavailable):
                 run.result(20)
         assert len(operator.execute(INVALID_INDEXES).fetchall()) == 1

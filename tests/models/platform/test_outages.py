@@ -1,12 +1,14 @@
 """Only outages are raised as Unavailable; the failure of a statement keeps its error."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import psycopg
 import pytest
 from psycopg.errors import DeadlockDetected, LockNotAvailable, PipelineAborted, ProgramLimitExceeded, QueryCanceled
 
 from bench.harness.waiting import wait_until
+from models.platform.database import Database
 from models.platform.errors import Unavailable
 from models.platform.ids import new_id
 from tests.databases import new_database
@@ -116,11 +118,11 @@ def test_a_transaction_that_postgres_ended_for_being_idle_is_unavailable(databas
 
 
 def test_the_pool_recovers_after_all_connections_were_ended(postgres):
-    with new_database(postgres) as database:
+    with new_database(postgres) as server, closing(Database(server.dsn, size=2)) as database:
         with database.connection() as one, database.connection() as two:
             pids = [one.info.backend_pid, two.info.backend_pid]
         with psycopg.connect(postgres.dsn, autocommit=True) as admin:
-            admin.execute("SELECT pg_terminate_backend(pid) FROM unnest(%s) AS pid", (pids,))
+            admin.execute("SELECT pg_terminate_backend(pid, 30000) FROM unnest(%s) AS pid", (pids,))
 
         with pytest.raises(Unavailable), database.connection() as connection:
             connection.execute("SELECT 1")

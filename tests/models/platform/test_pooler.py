@@ -150,7 +150,7 @@ def test_a_lost_connection_of_the_pooler_is_unavailable(database):
     def lose():
         with database.transaction() as connection, database.connection() as other:
             pid = connection.execute("SELECT pg_backend_pid() AS pid").fetchone()["pid"]
-            other.execute("SELECT pg_terminate_backend(%s)", (pid,))
+            other.execute("SELECT pg_terminate_backend(%s, 30000)", (pid,))
             connection.execute("SELECT 1")
 
     with pytest.raises(Unavailable):
