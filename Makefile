@@ -29,7 +29,7 @@ up: install ## Run everything on this machine until Ctrl-C: make up [PORT=8000]
 test: $(VENV)/.installed-dev ## Run all tests; installs RabbitMQ and PgBouncer if possible
 	@sh tests/rabbitmq.sh
 	@sh tests/pgbouncer.sh
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: check
 check: $(VENV)/.installed-dev ## Check format, lint, types, import rules, links and reference pages
