@@ -26,6 +26,8 @@ def declare_actors(runner: JobRunner) -> dict[str, int]:
         engine.slots,
     )
     sharing = SlotSharing(engine.slots)
+    if engine.continues:
+        sharing.watch_lanes(runner.database)
     run_turn = partial(turn.run, engine, recall=recaller, own_prompts=OwnPrompts(engine))
     handlers = {
         "turn.run": Handler(sharing.interactive(run_turn), turn.end),

@@ -1,12 +1,25 @@
-"""Share an engine's slots between interactive and batch work: batch work waits for a slot, and yields it."""
+"""Share an engine's slots: batch work waits for a slot and yields it to turns, and one account leaves one to others."""
 
+import logging
 import threading
+import time
 from collections.abc import Callable
 
 from models.jobs.attempt_context import Attempt, Outcome
+from models.jobs.jobs import lane_of
+from models.jobs.windows import others_wait
+from models.platform.database import Database
+from models.platform.errors import Unavailable
+
+log = logging.getLogger(__name__)
 
 #: Seconds between two looks of a waiting batch attempt at whether it should stop.
 POLL_INTERVAL = 0.5
+
+#: Seconds between two looks at whether one lane has all slots, and for how long it must have had them before one of its
+#: turns yields: the next attempt reads the prompt again.
+LOOK_INTERVAL = 0.5
+SHORTEST_SLICE = 2.0
 
 Run = Callable[[Attempt], Outcome]
 
@@ -14,15 +27,16 @@ Run = Callable[[Attempt], Outcome]
 class SlotSharing:
     """Counts the attempts that use the slots of one engine.
 
-    Interactive attempts never wait here. A batch attempt starts only while a slot stays free for the next interactive
-    one, if there are several slots. Where interactive attempts need its slot, the batch attempt that began last stops
-    at its next token, and its job continues later.
+    Interactive attempts never wait here. Where those of one lane have all slots while another lane waits, the one that
+    began last stops at its next token, and its job continues later. A batch attempt starts only while a slot stays
+    free for the next interactive one, if there are several slots. Where interactive attempts need its slot, the batch
+    attempt that began last stops at its next token, and its job continues later.
     """
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
         self._batch_slots = max(1, slots - 1)
-        self._interactive = 0
+        self._interactive: dict[Attempt, float] = {}  # with their starts, in their order
         self._batch: list[Attempt] = []  # in the order in which they began
         self._changed = threading.Condition()
 
@@ -31,13 +45,13 @@ class SlotSharing:
 
         def run_first(attempt: Attempt) -> Outcome:
             with self._changed:
-                self._interactive += 1
+                self._interactive[attempt] = time.monotonic()
                 self._stop_surplus_batch()
             try:
                 return run(attempt)
             finally:
                 with self._changed:
-                    self._interactive -= 1
+                    del self._interactive[attempt]
                     self._changed.notify_all()
 
         return run_first
@@ -64,9 +78,43 @@ class SlotSharing:
             self._batch.append(attempt)
 
     def _has_batch_slot(self) -> bool:
-        return len(self._batch) < self._batch_slots and self._interactive + len(self._batch) < self._slots
+        return len(self._batch) < self._batch_slots and len(self._interactive) + len(self._batch) < self._slots
 
     def _stop_surplus_batch(self) -> None:
-        surplus = self._interactive + len(self._batch) - self._slots
+        surplus = len(self._interactive) + len(self._batch) - self._slots
         for attempt in self._batch[::-1][: max(0, surplus)]:
             attempt.stop("yielded")
+
+    def watch_lanes(self, database: Database) -> None:
+        """Start a thread that makes a lane with all slots leave one to others. The engine must continue texts."""
+        if self._slots > 1:
+            threading.Thread(target=self._watch, args=(database,), name="slot-sharing", daemon=True).start()
+
+    def yield_to_others(self, database: Database) -> None:
+        """Stop a turn of a lane that has all slots while another lane waits. Raises Unavailable."""
+        attempt = self._last_of_full_lane()
+        if attempt is None:
+            return
+        with database.connection() as connection:
+            waiting = others_wait(connection, attempt.job)
+        if waiting:
+            attempt.stop("yielded")
+
+    def _last_of_full_lane(self) -> Attempt | None:
+        """Return the attempt that began last, if one lane has had all slots for long enough."""
+        with self._changed:
+            attempts = list(self._interactive)
+            began = self._interactive[attempts[-1]] if attempts else 0.0
+        if len(attempts) < self._slots or len({lane_of(attempt.job) for attempt in attempts}) > 1:
+            return None
+        return attempts[-1] if time.monotonic() - began >= SHORTEST_SLICE else None
+
+    def _watch(self, database: Database) -> None:
+        while True:
+            time.sleep(LOOK_INTERVAL)
+            try:
+                self.yield_to_others(database)
+            except Unavailable:
+                continue
+            except Exception:
+                log.exception("Cannot check whether other accounts wait for a slot; retrying")

@@ -7,6 +7,7 @@ import pytest
 from bench.harness.waiting import wait_until
 from models.jobs.attempt_context import Attempt
 from models.platform.errors import Cancelled, Released
+from tasks import slot_sharing as module
 from tasks.slot_sharing import SlotSharing
 
 
@@ -67,6 +68,56 @@ def runs(job_store, account):
             each.finish(attempt)
         for thread in each.threads:
             thread.join(20)
+
+
+def wait_in_queue(job_store, account, seconds=1):
+    """Insert a job with a message that no thread has taken for some seconds."""
+    job_id = job_store.enqueue(account)
+    job_store.update(job_id, f"published_at = now() - interval '{seconds} seconds'")
+    return job_id
+
+
+@pytest.fixture
+def full(runs, monkeypatch):
+    """Attempts of one account that have all three slots."""
+    monkeypatch.setattr(module, "SHORTEST_SLICE", 0)
+    runs = runs(3)
+    for number in range(3):
+        runs.start("interactive")
+        wait_until(lambda count=number + 1: len(runs.running) == count)
+    return runs
+
+
+def test_an_account_with_all_slots_leaves_one_to_another_that_waits(full, job_store):
+    newest = full.running[-1]
+    wait_in_queue(job_store, job_store.create_account())
+
+    full.sharing.yield_to_others(job_store.database)
+
+    wait_until(lambda: full.errors)
+    assert isinstance(full.errors[id(newest)], Released)
+    assert len(full.running) == 2
+    # And it keeps the others, although more work waits
+    wait_in_queue(job_store, job_store.create_account())
+    full.sharing.yield_to_others(job_store.database)
+    assert not any(attempt.should_stop() for attempt in full.running)
+
+
+def test_an_account_that_is_alone_keeps_all_slots(full, job_store, account):
+    wait_in_queue(job_store, account)
+
+    full.sharing.yield_to_others(job_store.database)
+
+    assert not any(attempt.should_stop() for attempt in full.running)
+
+
+def test_a_turn_that_has_just_begun_does_not_yield(full, job_store, monkeypatch):
+    monkeypatch.setattr(module, "SHORTEST_SLICE", 60)
+    wait_in_queue(job_store, job_store.create_account())
+
+    full.sharing.yield_to_others(job_store.database)
+
+    assert not any(attempt.should_stop() for attempt in full.running)
 
 
 class UnfencedJournal:
