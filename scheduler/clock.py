@@ -19,7 +19,8 @@ from models.platform.errors import Unavailable
 from models.platform.migration_files import schema_version
 from models.platform.redis_client import connect
 from models.platform.settings import Settings
-from models.turns import responses
+from models.turns import abandoned_turns, responses
+from pipelines.chat.cancellation import cancel_jobs
 from pipelines.maintenance.expired_files import expired_files_job
 from pipelines.schedules.firing import fire_due
 from pipelines.schedules.starters import STARTERS, StartedWork
@@ -98,6 +99,7 @@ class Clock:
                 queued = self._queue_due(connection)
                 self._finalize_upgrade(connection)
                 queued += self._delete_expired_files(connection)
+                self._cancel_abandoned(connection)
                 deleted_job_ids = [
                     *responses.delete_expired(connection),
                     *unclaimed_results.delete_unclaimed(connection),
@@ -123,6 +125,14 @@ class Clock:
             return False
         with connection.transaction():
             return enqueue(connection, expired_files_job())
+
+    def _cancel_abandoned(self, connection: Connection) -> None:
+        """Cancel the turns whose clients have left and did not return in time."""
+        with connection.transaction():
+            due = abandoned_turns.take_due(connection)
+            cancelled = [cancel_jobs(connection, job_ids, account_id) for account_id, job_ids in due.items()]
+        for cancellation in cancelled:
+            self._queue.announce_cancellation(cancellation, cancellation.account_id)
 
     def _queue_due(self, connection: Connection) -> int:
         """Queue the jobs that have become due, and return their number."""

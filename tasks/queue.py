@@ -11,6 +11,7 @@ from models.journal import journal, shards
 from models.journal.events import Event
 from models.journal.journal import Claim
 from models.platform.database import Database
+from models.platform.redis_cluster import Command
 from models.platform.redis_memory import RedisMemory
 from models.platform.settings import Settings
 from tasks.broker import build_broker
@@ -31,15 +32,19 @@ class Queue:
         self._memory = RedisMemory(client)
         self._relay = Relay(database, self._broker, interval=interval).start()
 
-    def announce_job(self, job_id: str, opening_events: Sequence[Event], lane: str) -> None:
+    def announce_job(
+        self, job_id: str, opening_events: Sequence[Event], lane: str, *, also: Sequence[Command] = ()
+    ) -> None:
         """Publish a committed job of a lane and write the first events of its journal.
+
+        `also` are Redis commands that are executed with the write, and left out where Redis has little room.
 
         Raises nothing when the broker or Redis is down, since the job is accepted: the sweeper publishes it and the
         worker writes the events.
         """
         self._relay.nudge(lane)
         if opening_events:
-            self._open(job_id, opening_events)
+            self._open(job_id, opening_events, also)
 
     def announce_cancellation(self, cancellation: Cancellation, lane: str) -> None:
         """Write the last events of the jobs that a committed cancellation has ended, notify running workers, and return
@@ -81,14 +86,15 @@ class Queue:
         self._relay.stop()
         self._broker.close()
 
-    def _open(self, job_id: str, events: Sequence[Event]) -> None:
+    def _open(self, job_id: str, events: Sequence[Event], also: Sequence[Command]) -> None:
         """Write the first events of a journal; only to the archive if they are large or Redis has little room."""
-        if sum(len(event.data) for event in events) <= MAX_OPENING and not self._memory.is_short():
-            self._append(job_id, events)
+        is_short = self._memory.is_short()
+        if sum(len(event.data) for event in events) <= MAX_OPENING and not is_short:
+            self._append(job_id, events, also)
             return
         with suppress(redis.RedisError):
-            journal.open_archived(self._client, job_id, events)
+            journal.open_archived(self._client, job_id, events, () if is_short else also)
 
-    def _append(self, job_id: str, events: Sequence[Event]) -> None:
+    def _append(self, job_id: str, events: Sequence[Event], also: Sequence[Command] = ()) -> None:
         with suppress(redis.RedisError):  # the archive has these events: streams and the worker read them there
-            journal.append(self._client, Claim(job_id), events)
+            journal.append(self._client, Claim(job_id), events, also=also)

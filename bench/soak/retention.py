@@ -72,6 +72,7 @@ LEFT_OVER: Mapping[str, str] = {
         WHERE state IN ('done', 'failed') AND updated_at < now() - interval '1 day'
           AND NOT EXISTS (SELECT FROM jobs WHERE jobs.id = effects.job_id
                           AND jobs.state NOT IN ('completed', 'failed', 'cancelled'))""",
+    "abandoned turns": "SELECT count(*) AS count FROM abandoned_turns",
     "responses that were not stored": "SELECT count(*) AS count FROM responses WHERE expires_at < now()",
     "events without a job": "SELECT count(*) AS count FROM job_events WHERE job_id NOT IN (SELECT id FROM jobs)",
     "postings without a memory": """

@@ -79,10 +79,17 @@ def execute_all(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
     return exchange(client, [command.arguments for command in commands])
 
 
-def run_script(client: redis.Redis, sha: str, script: str, arguments: Sequence[Any]) -> Any:
-    """Run a script by its hash, or by its text where the server lacks it. `arguments` begin with the number of keys."""
+def run_script(
+    client: redis.Redis, sha: str, script: str, arguments: Sequence[Any], also: Sequence[Command] = ()
+) -> Any:
+    """Run a script by its hash, or by its text where the server lacks it. `arguments` begin with the number of keys.
+
+    `also` is executed in the same round trip; its replies and errors are ignored.
+    """
     try:
-        return _execute(client, "EVALSHA", sha, *arguments)
+        if not also:
+            return _execute(client, "EVALSHA", sha, *arguments)
+        return _raised(execute_all(client, [*also, Command(arguments[1], ["EVALSHA", sha, *arguments])])[-1])
     except NoScriptError:
         return _execute(client, "EVAL", script, *arguments)
 
@@ -91,6 +98,10 @@ def _execute(client: redis.Redis, *command: Any) -> Any:
     if isinstance(client, ClusterClient):
         return client.execute_command(*command)  # type: ignore[no-untyped-call]
     (reply,) = exchange(client, [command])
+    return _raised(reply)
+
+
+def _raised(reply: Any) -> Any:
     if isinstance(reply, Exception):
         raise reply
     return reply

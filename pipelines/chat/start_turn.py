@@ -94,7 +94,7 @@ def start_turn(
     have, Conflict for a busy thread with the policy `reject`, and LimitExceeded and InsufficientQuota for what exceeds
     the allowance.
     """
-    if repeat != "first" and (existing := _existing(database, caller, response_id, repeat)) is not None:
+    if repeat != "first" and (existing := find_accepted(database, caller, response_id, repeat)) is not None:
         return existing
     with database.connection() as connection:
         prepared = _prepare(connection, caller, turn, response_id, job_id, allowance, shares_fields=shares_fields)
@@ -105,7 +105,7 @@ def start_turn(
             interrupted = _insert(connection, turn, prepared, allowance)
     except (UniqueViolation, Conflict, LimitExceeded):
         # The conflict may be with this same turn, inserted by an earlier request.
-        if (existing := _existing(database, caller, response_id, "tried")) is None:
+        if (existing := find_accepted(database, caller, response_id, "tried")) is None:
             raise
         return existing
     return AcceptedTurn(prepared.response, prepared.opening_events, interrupted)
@@ -203,7 +203,7 @@ def _insert(connection: Connection, turn: NewTurn, prepared: PreparedTurn, allow
     return interrupted
 
 
-def _existing(database: Database, caller: Caller, response_id: str, repeat: PriorUse) -> AcceptedTurn | None:
+def find_accepted(database: Database, caller: Caller, response_id: str, repeat: PriorUse) -> AcceptedTurn | None:
     """Return the turn as it was accepted, if it exists. Raises NotFound for one that was answered and then deleted."""
     with database.connection() as connection:
         response = responses.read(connection, response_id, Access.own(caller))

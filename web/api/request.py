@@ -13,6 +13,7 @@ from models.accounts.plans import Allowance
 from models.platform.errors import NotAuthenticated
 from models.platform.ids import IdGenerator
 from web.access.gate import Admission, AuthRequest
+from web.access.request_tries import RequestTry
 from web.access.rights import Rights
 from web.api.platform import Platform
 from web.http.uploads import Upload
@@ -31,6 +32,7 @@ class Request:
     cleanup        callbacks that run when the response has been sent or has failed
     repeat         what earlier requests with the same Idempotency-Key have done
     add_headers    adds headers to the response, also if it will be an error
+    request_try    of a request that creates turns and has no Idempotency-Key
     """
 
     platform: Platform
@@ -47,6 +49,7 @@ class Request:
     cleanup: ExitStack = field(default_factory=ExitStack)
     repeat: PriorUse = "first"
     add_headers: Callable[[Mapping[str, str]], None] = lambda _: None
+    request_try: RequestTry | None = None
 
     @property
     def caller(self) -> Caller:

@@ -22,6 +22,7 @@ from models.platform.ids import IdGenerator
 from web.access import idempotency
 from web.access.gate import Admission, AuthRequest
 from web.access.idempotency import KeyedRequest
+from web.access.request_tries import RequestTry
 from web.access.rights import Rights
 from web.api.platform import Platform
 from web.api.request import Request
@@ -77,6 +78,11 @@ class Route:
     cost: int = 1
     same_origin: bool = False
     purpose: str = ""
+
+    @property
+    def creates_turns(self) -> bool:
+        """Whether a request to the route creates turns."""
+        return self.creates and self.streams
 
     @property
     def max_body_bytes(self) -> int:
@@ -172,7 +178,7 @@ class Resource:
     @property
     def creates_turns(self) -> bool:
         """Whether a request to the path creates a turn."""
-        return any(route.creates and route.streams for route in self.routes.values())
+        return any(route.creates_turns for route in self.routes.values())
 
     @cached_property
     def allowed(self) -> str:
@@ -199,6 +205,9 @@ async def _spool(platform: Platform, admission: Admission, scope: Scope, receive
 async def _respond(route: Route, request: Request) -> EndpointResponse:
     """Call the endpoint; for a request with an Idempotency-Key, at most once with success."""
     key = idempotency.read_key(request.headers) if route.creates else None
+    if key is None and route.creates_turns:
+        request_try = RequestTry(request.caller, f"{route.method} {route.path}", request.headers, request.body)
+        request = replace(request, ids=IdGenerator(request_try.seed), request_try=request_try)
     if key is None:
         return await route.run(request)
 

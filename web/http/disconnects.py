@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any
+from typing import Any, Literal, cast
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
@@ -11,26 +11,29 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from models.platform.errors import InvalidRequest
-from web.http.threads import run_in_thread
 
 log = logging.getLogger(__name__)
 
-#: Request header: `finish` (the default) lets the job of a disconnected client run on, `cancel` cancels it.
+#: Request header: `finish` lets the job of a disconnected client run on, `cancel` cancels it at once.
 HEADER = "x-sangha-on-disconnect"
 
 #: Awaited when a client disconnects before its response is complete.
 OnDisconnect = Callable[[], Awaitable[None]]
 
 
-def on_disconnect(headers: Headers, cancel: Callable[[], None]) -> OnDisconnect | None:
-    """Return what to do when the client disconnects: call `cancel` in a thread, or nothing (None).
+#: What happens to a job when its client disconnects. `default` is decided by whether its result can be read later.
+DisconnectPolicy = Literal["cancel", "finish", "default"]
 
-    Raises InvalidRequest for an unknown value of the header, so call it before the job is created.
+
+def disconnect_policy(headers: Headers) -> DisconnectPolicy:
+    """Return the value of the header.
+
+    Raises InvalidRequest for an unknown value, so call it before the job is created.
     """
-    policy = headers.get(HEADER, "finish").strip().lower()
-    if policy not in ("cancel", "finish"):
-        raise InvalidRequest(f"'{HEADER}' should be 'cancel' or 'finish'.", param=HEADER)
-    return (lambda: run_in_thread(cancel)) if policy == "cancel" else None
+    policy = headers.get(HEADER, "default").strip().lower()
+    if policy in ("cancel", "finish") or HEADER not in headers:
+        return cast(DisconnectPolicy, policy)
+    raise InvalidRequest(f"'{HEADER}' should be 'cancel' or 'finish'.", param=HEADER)
 
 
 async def wait_for_disconnect(receive: Receive) -> None:
@@ -59,13 +62,14 @@ class DeferredResponse:
         disconnect = asyncio.create_task(wait_for_disconnect(receive))
         try:
             await asyncio.wait((computation, disconnect), return_when=asyncio.FIRST_COMPLETED)
-            if not computation.done():
-                await self._abandon()
-            response = computation.result()
+            disconnected = not computation.done()
         finally:
             computation.cancel()
             disconnect.cancel()
             await asyncio.gather(computation, disconnect, return_exceptions=True)
+        if disconnected:
+            await self._abandon()
+        response = computation.result()
         response.headers.update(self._headers)
         await response(scope, receive, send)
 

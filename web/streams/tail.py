@@ -13,12 +13,14 @@ import contextlib
 import itertools
 import logging
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from datetime import datetime
 
 from models.jobs.stream_state import ended_ids, read_rewound_at, reopen_cancelled, stale_ids
 from models.journal.events import Event
 from models.journal.shards import parse_shard_entry, shard_entry_job
 from models.platform.database import Database
 from models.platform.errors import Unavailable
+from models.turns.abandoned_turns import keep_followed, list_abandoned
 from web.http.threads import run_in_thread
 from web.streams.completer import PART_BYTES, Completer, Part, parts
 from web.streams.follower import Follower, merge_appends
@@ -212,12 +214,41 @@ class Tail:
         for number in itertools.count(1):
             await asyncio.sleep(CHECK_INTERVAL)
             await self._read_again()
+            await self._keep_followed()
             silent = [job_id for job_id, followers in self._followers.items() if not _reset_active(followers)]
             if silent:
                 self._mark_stale(await run_in_thread(self._ended, silent), ended=True)
             if silent and number % CHECKS_PER_ARCHIVE_CHECK == 0:
                 positions = {job_id: self._lowest_position(job_id) for job_id in silent}
                 self._mark_stale(await run_in_thread(self._behind, positions))
+
+    async def _keep_followed(self) -> None:
+        """Keep turns that are followed here from being cancelled because another client of theirs has left."""
+        if not self._followers:
+            return
+        abandoned = await run_in_thread(self._list_abandoned)
+        # A client that leaves unsubscribes first, so those that are followed now have another client.
+        if followed := {job_id: time for job_id, time in abandoned.items() if job_id in self._followers}:
+            await run_in_thread(self._keep, followed)
+
+    def _list_abandoned(self) -> Mapping[str, datetime]:
+        try:
+            with self._database.connection() as connection:
+                return list_abandoned(connection)
+        except Unavailable:
+            return {}
+        except Exception:
+            log.exception("Cannot list the abandoned turns; retrying in %g s", CHECK_INTERVAL)
+            return {}
+
+    def _keep(self, followed: Mapping[str, datetime]) -> None:
+        try:
+            with self._database.connection() as connection:
+                keep_followed(connection, followed)
+        except Unavailable:
+            return
+        except Exception:
+            log.exception("Cannot keep the abandoned turns that are followed; retrying in %g s", CHECK_INTERVAL)
 
     async def _read_again(self) -> None:
         """Wake the followers of jobs whose history could not be read, as soon as Redis responds again."""

@@ -18,6 +18,7 @@ from web.api.job_events import StreamCursor, requested_position, resume_position
 from web.api.job_results import cancel_job
 from web.api.request import Request
 from web.api.turns.conversion import convert
+from web.api.turns.earlier_tries import keep_turn
 from web.api.turns.request_body import read_body
 from web.api.turns.response_stream import response_frames, wants_all_events
 from web.api.turns.standard_events import StandardEvents
@@ -89,6 +90,7 @@ async def retrieve(request: Request) -> HttpResponse | EventStream:
     query = parse_query(request.query, RetrieveResponse)
     read = _read if query.stream else _read_complete
     response = await run_in_thread(read, request)
+    on_disconnect = await run_in_thread(keep_turn, request, response) if response.expires_at else None
     if not query.stream:
         return _respond(request, response, response_object(response), ended=response.ended)
     after = await resume_position(request, response.job_id, query)
@@ -97,7 +99,7 @@ async def retrieve(request: Request) -> HttpResponse | EventStream:
     standard = None if wants_all_events(request) else StandardEvents(response.id, received)
     batches = request.platform.tail.follow(response.job_id, after, owner=request.caller.account_id)
     frames = response_frames(batches, standard, on_delivered(request, response))
-    return EventStream(frames, request.platform.streams)
+    return EventStream(frames, request.platform.streams, on_disconnect=on_disconnect)
 
 
 def cancel(request: Request) -> HttpResponse:

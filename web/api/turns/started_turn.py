@@ -1,9 +1,9 @@
 """Start a turn, wait for its end, and delete it after delivery if it is not stored; common to all APIs for turns."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import orjson
@@ -14,17 +14,28 @@ from models.journal.shared_fields import SINCE
 from models.platform.errors import NotFound, RequestError
 from models.turns import responses
 from models.turns.responses import Response
+from pipelines.chat.cancellation import cancel_jobs
 from pipelines.chat.recalled_memories import response_with_texts
 from pipelines.chat.response_objects import response_object
 from pipelines.chat.start_turn import AcceptedTurn, NewTurn, start_turn
 from web.access import idempotency
 from web.access.gate import Admission
+from web.access.idempotency import REPLAYED
 from web.api.job_events import EventBatches
-from web.api.job_results import cancel_job, job_headers
+from web.api.job_results import job_headers
 from web.api.request import Request
-from web.http.disconnects import OnDisconnect, on_disconnect
+from web.api.turns.earlier_tries import (
+    TurnIds,
+    is_unreadable,
+    join_earlier,
+    new_ids,
+    note_commands,
+    when_client_leaves,
+)
+from web.http.disconnects import OnDisconnect, disconnect_policy
 from web.http.threads import run_in_thread
 from web.http.validation import truncate
+from web.streams.follower import Follower
 
 #: Seconds that a request without stream waits for the end of its turn. Then it returns the unfinished response.
 #: OpenAI's client times out after 600 seconds and sends the request again, which would start a second turn.
@@ -47,39 +58,114 @@ class StartedTurn:
 
 
 async def start(request: Request, turn: NewTurn, *, stream: bool) -> StartedTurn:
-    """Accept a turn. Raises the errors of `start_turn`, and LimitExceeded if the limit of open streams is reached."""
-    response_id, job_id = request.new_id("resp"), request.new_id("job")
-    headers = job_headers(job_id, response_id)
-    on_client_disconnect = on_disconnect(request.headers, partial(cancel_job, request, job_id))
+    """Accept a turn, or join that of an earlier try. Raises as `start_all`."""
+    (started,) = await start_all(request, [turn], stream=stream)
+    return started
+
+
+async def start_all(request: Request, turns: Sequence[NewTurn], *, stream: bool) -> list[StartedTurn]:
+    """Accept the turns of a request, all or none, or join those of an earlier try.
+
+    Raises the errors of `start_turn`, and LimitExceeded if the limit of open streams is reached.
+    """
+    policy = disconnect_policy(request.headers)
     if stream:
         request.stream_permit.acquire()
+    ids = new_ids(request.ids, len(turns))
+    followers = [_subscribe(request, job_id) for _, job_id in ids]  # before the first event: no history has to be read
+    accepted = await run_in_thread(_accept, request, turns, ids)
+    job_ids = [turn.response.job_id for turn in accepted.turns]
+    leave = when_client_leaves(request, policy, job_ids, seed=accepted.seed if is_unreadable(turns[0]) else None)
+    return [
+        _started(request, turn, follower, accepted, leave)
+        for turn, follower in zip(accepted.turns, followers, strict=True)
+    ]
+
+
+def _subscribe(request: Request, job_id: str) -> Follower:
     tail = request.platform.tail
-    follower = tail.subscribe(job_id)  # before the first event, so that no history has to be read
+    follower = tail.subscribe(job_id)
     request.cleanup.callback(tail.unsubscribe, job_id, follower)
+    return follower
 
-    def accept() -> AcceptedTurn:
-        shares_fields = request.platform.compatibility.at_least(SINCE)
-        with _tokens_drawn(request, turn) as admission:
-            headers.update(admission.headers)
-            accepted = start_turn(
-                request.platform.database,
-                request.caller,
-                turn,
-                response_id,
-                job_id,
-                replace(request.allowance, estimated_tokens=admission.estimated_tokens),
-                repeat=request.repeat,
-                shares_fields=shares_fields,
+
+def _started(
+    request: Request, turn: AcceptedTurn, follower: Follower, accepted: "Accepted", leave: OnDisconnect | None
+) -> StartedTurn:
+    response, joined = turn.response, accepted.joined
+    follower.push_opening(turn.opening_events)
+    events = request.platform.tail.follow(
+        response.job_id, follower=None if joined else follower, owner=request.caller.account_id
+    )
+    headers = {**job_headers(response.job_id, response.id), **accepted.headers, **(REPLAYED if joined else {})}
+    return StartedTurn(turn, events, headers, leave)
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The turns of a request.
+
+    seed     of their ids; None for a request with an Idempotency-Key
+    joined   an earlier try of the request has created them
+    headers  rate limit headers for the response
+    """
+
+    turns: Sequence[AcceptedTurn]
+    seed: str | None
+    joined: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def _accept(request: Request, turns: Sequence[NewTurn], ids: Sequence[TurnIds]) -> Accepted:
+    if (earlier := join_earlier(request, turns)) is not None:
+        request.platform.gate.give_back(request.admission)  # the first try has drawn the tokens
+        return Accepted(earlier.turns, earlier.seed, joined=True)
+    with _tokens_drawn(request, turns) as admission:
+        accepted = _start_each(request, turns, ids, admission)
+    also = note_commands(request)
+    for turn in accepted:
+        account_id = request.caller.account_id
+        request.platform.queue.announce_job(turn.response.job_id, turn.opening_events, account_id, also=also)
+        if turn.interrupted is not None:
+            request.platform.queue.announce_cancellation(turn.interrupted, account_id)
+        also = []
+    seed = request.request_try.seed if request.request_try else None
+    return Accepted(accepted, seed, headers=admission.headers)
+
+
+def _start_each(
+    request: Request, turns: Sequence[NewTurn], ids: Sequence[TurnIds], admission: Admission
+) -> list[AcceptedTurn]:
+    """Insert the turns. If one is refused, those before it are cancelled."""
+    platform = request.platform
+    shares_fields = platform.compatibility.at_least(SINCE)
+    allowance = replace(request.allowance, estimated_tokens=admission.estimated_tokens // len(turns))
+    accepted: list[AcceptedTurn] = []
+    try:
+        for turn, (response_id, job_id) in zip(turns, ids, strict=True):
+            accepted.append(
+                start_turn(
+                    platform.database,
+                    request.caller,
+                    turn,
+                    response_id,
+                    job_id,
+                    allowance,
+                    repeat=request.repeat,
+                    shares_fields=shares_fields,
+                )
             )
-        request.platform.queue.announce_job(job_id, accepted.opening_events, request.caller.account_id)
-        if accepted.interrupted is not None:
-            request.platform.queue.announce_cancellation(accepted.interrupted, request.caller.account_id)
-        return accepted
+    except BaseException:
+        _withdraw(request, [turn.response.job_id for turn in accepted])
+        raise
+    return accepted
 
-    accepted = await run_in_thread(accept)
-    follower.push_opening(accepted.opening_events)
-    event_batches = tail.follow(job_id, follower=follower, owner=request.caller.account_id)
-    return StartedTurn(accepted, event_batches, headers, on_client_disconnect)
+
+def _withdraw(request: Request, job_ids: Sequence[str]) -> None:
+    """Cancel turns of a request that is refused. What it has drawn is returned as a whole."""
+    with request.platform.database.transaction() as connection:
+        cancelled = cancel_jobs(connection, job_ids, request.caller.account_id)
+    request.platform.queue.announce_cancellation(replace(cancelled, drawn=[]), request.caller.account_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,12 +256,13 @@ def _delete(request: Request, response: Response) -> None:
 
 
 @contextmanager
-def _tokens_drawn(request: Request, turn: NewTurn) -> Iterator[Admission]:
-    """Draw the most tokens of the answer from the limit per minute. Return what was drawn if the turn is refused."""
-    gate, most = request.platform.gate, turn.request["max_output_tokens"] or 0
+def _tokens_drawn(request: Request, turns: Sequence[NewTurn]) -> Iterator[Admission]:
+    """Draw the most tokens of the answers from the limit per minute. Return what was drawn if a turn is refused."""
+    gate, context = request.platform.gate, request.platform.settings.context
+    most = sum(min(turn.request["max_output_tokens"] or 0, context) for turn in turns)
     if request.repeat != "first":
         most = 0  # an earlier request has drawn it
-    admission = gate.draw_answer(request.admission, min(most, request.platform.settings.context))
+    admission = gate.draw_answer(request.admission, most)
     try:
         yield admission
     except RequestError:  # after other errors the turn may exist: its end returns what it does not use

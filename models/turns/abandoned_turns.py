@@ -1,0 +1,90 @@
+"""Turns whose client has left and that nobody can read again. They are cancelled unless a client returns in time.
+
+A row says when its turn is cancelled. A turn that is followed has none, so turns of clients that stay cost nothing.
+The scheduler cancels, hence the end of the web process that saw a client leave changes nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from models.platform.database import Connection, fetch_all, fetch_one
+
+#: Seconds in which a client may return: longer than the pause of OpenAI's clients before their first two retries.
+GRACE = 5.0
+
+# A turn that has ended gets a row too: a retry that finds it joins.
+ABANDON = """
+INSERT INTO abandoned_turns (job_id, cancel_at)
+SELECT id, now() + make_interval(secs => %(grace)s) FROM jobs
+WHERE id = ANY(%(ids)s) AND account_id = %(account_id)s
+ON CONFLICT (job_id) DO UPDATE SET cancel_at = excluded.cancel_at
+"""
+
+
+def abandon(connection: Connection, job_ids: Sequence[str], account_id: str, *, grace: float = GRACE) -> None:
+    """Let turns of an account be cancelled in `grace` seconds."""
+    connection.execute(ABANDON, {"ids": list(job_ids), "account_id": account_id, "grace": grace})
+
+
+KEEP = """
+DELETE FROM abandoned_turns USING jobs
+WHERE job_id = ANY(%(ids)s) AND jobs.id = job_id AND jobs.account_id = %(account_id)s
+RETURNING job_id
+"""
+
+
+def keep(connection: Connection, job_ids: Sequence[str], account_id: str) -> set[str]:
+    """Keep abandoned turns of an account from being cancelled. Returns the ids of those that were abandoned."""
+    rows = fetch_all(connection, KEEP, {"ids": list(job_ids), "account_id": account_id})
+    return {row["job_id"] for row in rows}
+
+
+def list_abandoned(connection: Connection) -> dict[str, datetime]:
+    """Return when each abandoned turn, of any account, is cancelled, by its job id."""
+    rows = fetch_all(connection, "SELECT job_id, cancel_at FROM abandoned_turns")
+    return {row["job_id"]: row["cancel_at"] for row in rows}
+
+
+# Not a row that was written since it was listed: then the follower has left, too.
+KEEP_FOLLOWED = """
+DELETE FROM abandoned_turns USING unnest(%(ids)s::text[], %(times)s::timestamptz[]) AS followed (id, listed_at)
+WHERE job_id = followed.id AND cancel_at = listed_at
+"""
+
+
+def keep_followed(connection: Connection, followed: Mapping[str, datetime]) -> None:
+    """Keep listed turns, of any account, since clients of this process follow them."""
+    connection.execute(KEEP_FOLLOWED, {"ids": list(followed), "times": list(followed.values())})
+
+
+# A row that is being deleted by a client that returns is skipped; one that returns later waits for this transaction.
+TAKE_DUE = """
+WITH due AS (
+    SELECT job_id AS due_id FROM abandoned_turns WHERE cancel_at <= now()
+    ORDER BY cancel_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)
+DELETE FROM abandoned_turns USING due, jobs WHERE job_id = due_id AND jobs.id = due_id
+RETURNING job_id, jobs.account_id
+"""
+
+
+def take_due(connection: Connection, limit: int = 100) -> dict[str, list[str]]:
+    """Delete the rows that are due, in the transaction that cancels their turns. Returns job ids by account."""
+    by_account: dict[str, list[str]] = {}
+    for row in fetch_all(connection, TAKE_DUE, {"limit": limit}):
+        by_account.setdefault(row["account_id"], []).append(row["job_id"])
+    return by_account
+
+
+USABLE = """
+SELECT count(*) AS count FROM jobs
+WHERE id = ANY(%(ids)s) AND account_id = %(account_id)s AND cancel_requested_at IS NULL
+  AND state NOT IN ('failed', 'cancelled', 'dead')
+"""
+
+
+def are_usable(connection: Connection, job_ids: Sequence[str], account_id: str) -> bool:
+    """Return whether all turns exist and have, or may still get, an answer."""
+    row: dict[str, Any] | None = fetch_one(connection, USABLE, {"ids": list(job_ids), "account_id": account_id})
+    return row is not None and row["count"] == len(job_ids)

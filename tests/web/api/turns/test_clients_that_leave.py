@@ -1,0 +1,287 @@
+"""Turns whose client leaves: who goes on, who is cancelled after the grace, and which requests join them."""
+
+import threading
+from contextlib import suppress
+
+import httpx
+import pytest
+
+from bench.harness.waiting import wait_until
+from models.jobs.attempts import Ending, claim, end
+from models.turns import abandoned_turns
+from scheduler.clock import Clock
+from tests.web.api_client import ApiUser, app_client
+from web.access.request_tries import RETRY_COUNT
+
+CHAT = ("/v1/chat/completions", {"messages": [{"role": "user", "content": "hello"}]})
+UNSTORED = ("/v1/responses", {"input": "hello", "store": False})
+STORED = ("/v1/responses", {"input": "hello"})
+RETRY = {RETRY_COUNT: "1"}
+
+
+class Visit:
+    """A request whose client leaves when `leave` is called."""
+
+    def __init__(self, user, path, body, headers=None, *, stream=False):
+        self.answer = httpx.Response(0)
+        self._client = httpx.Client(base_url=user.client.base_url, timeout=httpx.Timeout(20, read=0.5))
+        sent = {"authorization": f"Bearer {user.token}", **(headers or {})}
+        if stream:
+            request = self._client.build_request("POST", path, json={**body, "stream": True}, headers=sent)
+            self.answer = self._client.send(request, stream=True)
+            assert self.answer.status_code == 200
+            self._lines = self.answer.iter_lines()  # a dropped iterator would close the connection
+            next(self._lines)
+        else:
+            with pytest.raises(httpx.ReadTimeout):  # the client gives up
+                self._client.post(path, json=body, headers=sent)
+
+    def leave(self):
+        self.answer.close()
+        self._client.close()
+
+
+def turns_of(user):
+    return [job for job in user.jobs() if job["kind"] == "turn.run"]
+
+
+def abandoned(database):
+    with database.connection() as connection:
+        return set(abandoned_turns.list_abandoned(connection))
+
+
+@pytest.fixture
+def visit(user):
+    """`visit(path, body, …)` → the id of a new turn whose client has left."""
+
+    def visit(path, body, headers=None, *, stream=False):
+        known = {job["id"] for job in turns_of(user)}
+        Visit(user, path, body, headers, stream=stream).leave()
+        (job_id,) = {job["id"] for job in turns_of(user)} - known
+        return job_id
+
+    return visit
+
+
+@pytest.fixture
+def end_grace(user, database, settings):
+    """`end_grace()` lets the grace of all abandoned turns end, and the scheduler notice it."""
+    clock = Clock(settings, database, user.client.app.state.platform.queue)
+
+    def end_grace():
+        with database.connection() as connection:
+            connection.execute("UPDATE abandoned_turns SET cancel_at = now()")
+        clock.sweep()
+
+    return end_grace
+
+
+def state(user, job_id):
+    return user.request("GET", f"/v1/jobs/{job_id}").json()["state"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("request_", [CHAT, UNSTORED])
+def test_an_unreadable_turn_is_cancelled_some_seconds_after_its_client_left(
+    user, database, visit, end_grace, request_, stream
+):
+    # Given a client that leaves while its turn waits in the queue
+    job_id = visit(*request_, stream=stream)
+
+    # When it has left, the turn still waits
+    wait_until(lambda: job_id in abandoned(database))
+    assert state(user, job_id) == "queued"
+
+    # Then it is cancelled when the grace is over
+    end_grace()
+    assert state(user, job_id) == "cancelled"
+    assert job_id not in abandoned(database)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "headers"),
+    [
+        (*STORED, {}),
+        (CHAT[0], {**CHAT[1], "store": True}, {}),
+        (*CHAT, {"idempotency-key": "a-key"}),
+        (*UNSTORED, {"x-sangha-on-disconnect": "finish"}),
+    ],
+)
+def test_a_turn_that_can_be_read_later_or_has_to_finish_goes_on(user, database, visit, end_grace, path, body, headers):
+    job_id = visit(path, body, headers)
+    marker = visit(*CHAT)  # its client left later
+    wait_until(lambda: marker in abandoned(database))
+
+    end_grace()
+
+    assert (state(user, job_id), state(user, marker)) == ("queued", "cancelled")
+
+
+def test_a_turn_of_a_conversation_goes_on_since_its_items_are_kept(user, database, visit, end_grace):
+    conversation = user.request("POST", "/v1/conversations", json={}).json()["id"]
+    job_id = visit("/v1/responses", {"input": "hello", "store": False, "conversation": conversation})
+    marker = visit(*CHAT)
+    wait_until(lambda: marker in abandoned(database))
+
+    end_grace()
+
+    assert state(user, job_id) == "queued"
+
+
+@pytest.mark.parametrize("request_", [CHAT, UNSTORED])
+def test_the_same_request_joins_the_abandoned_turn(user, database, visit, end_grace, request_):
+    job_id = visit(*request_)
+    wait_until(lambda: job_id in abandoned(database))
+
+    # When the client sends the request again within the grace
+    again = Visit(user, *request_)
+
+    # Then there is no second turn, and that client leaves the first one
+    wait_until(lambda: job_id in abandoned(database))
+    assert [job["id"] for job in turns_of(user)] == [job_id]
+    again.leave()
+
+
+def test_a_turn_that_was_joined_is_not_cancelled(user, database, visit, end_grace):
+    job_id = visit(CHAT[0], {**CHAT[1], "stream": True})
+    wait_until(lambda: job_id in abandoned(database))
+
+    returned = Visit(user, *CHAT, stream=True)
+    end_grace()
+
+    assert returned.answer.headers["x-sangha-job-id"] == job_id
+    assert returned.answer.headers["idempotent-replayed"] == "true"
+    assert state(user, job_id) == "queued"
+    # And when this client leaves too, the grace begins again
+    returned.leave()
+    wait_until(lambda: job_id in abandoned(database))
+
+
+def test_the_same_request_begins_a_turn_once_the_first_one_was_cancelled(user, database, visit, end_grace):
+    first = visit(*CHAT)
+    wait_until(lambda: first in abandoned(database))
+    end_grace()
+
+    assert visit(*CHAT) != first
+
+
+def test_the_same_request_begins_a_turn_while_the_client_of_the_first_one_stays(user):
+    first = Visit(user, *CHAT, stream=True)
+    second = Visit(user, *CHAT, stream=True)
+
+    assert first.answer.headers["x-sangha-job-id"] != second.answer.headers["x-sangha-job-id"]
+    first.leave(), second.leave()
+
+
+@pytest.mark.parametrize("request_", [CHAT, UNSTORED, STORED])
+def test_a_numbered_retry_joins_the_turn_of_its_first_try(user, request_):
+    # Given a first try whose end the server has not noticed, as after a lost network
+    first = Visit(user, *request_, stream=True)
+
+    # When OpenAI's client tries again
+    again = Visit(user, *request_, RETRY, stream=True)
+
+    # Then it reads the same turn from its first event on
+    assert again.answer.headers["x-sangha-job-id"] == first.answer.headers["x-sangha-job-id"]
+    first.leave(), again.leave()
+
+
+def test_a_numbered_retry_is_a_first_try_for_another_body(user, visit):
+    first = visit(*STORED)
+
+    assert visit(STORED[0], {"input": "something else"}, RETRY) != first
+
+
+@pytest.mark.parametrize("change", ["credential", "user", "route", "header"])
+def test_requests_of_different_callers_never_join(user, other_user, visit, database, change):
+    # Given a turn that its client has left
+    first = visit(*UNSTORED)
+    wait_until(lambda: first in abandoned(database))
+
+    # When the same body arrives with another credential, from another user, or for another purpose
+    path, body, headers, caller = *UNSTORED, dict(RETRY), user
+    if change == "credential":
+        key = user.request("POST", "/v1/api_keys", json={"name": "a key"}).json()["key"]
+        caller = _with_token(user, key)
+    elif change == "user":
+        caller = other_user
+    elif change == "header":
+        headers["x-sangha-events"] = "all"
+    else:
+        path, body = CHAT
+    second = Visit(caller, path, body, headers, stream=True)
+
+    # Then it has a turn of its own
+    assert second.answer.headers["x-sangha-job-id"] != first
+    second.leave()
+
+
+def _with_token(user, token):
+    class Other:
+        client, jobs = user.client, user.jobs
+
+    Other.token = token
+    return Other
+
+
+def test_a_turn_that_failed_is_tried_again(user, database, visit):
+    first = visit(*STORED)
+    with database.connection() as connection:
+        job = claim(connection, first, message_id="a message", worker="a worker")
+    with database.transaction() as connection:
+        end(connection, job, Ending("failed", []), [])
+
+    assert visit(*STORED, RETRY) != first
+
+
+def test_a_reader_keeps_an_abandoned_response(user, database, visit, end_grace):
+    job_id = visit(*UNSTORED)
+    wait_until(lambda: job_id in abandoned(database))
+    with database.connection() as connection:
+        (row,) = connection.execute("SELECT id FROM responses WHERE job_id = %s", (job_id,)).fetchall()
+
+    # When a client reads the response by its id
+    assert user.request("GET", f"/v1/responses/{row['id']}").status_code == 200
+    end_grace()
+
+    # Then it goes on
+    assert state(user, job_id) == "queued"
+
+
+def test_a_late_notice_of_a_disconnect_does_not_cancel_a_turn_that_is_followed(user, database, end_grace):
+    # Given a client that follows a turn which another connection left
+    followed = Visit(user, *CHAT, stream=True)
+    job_id = followed.answer.headers["x-sangha-job-id"]
+    with database.connection() as connection:
+        abandoned_turns.abandon(connection, [job_id], user.caller.account_id)
+
+    # When the web process looks
+    wait_until(lambda: job_id not in abandoned(database))
+    end_grace()
+
+    # Then the turn goes on
+    assert state(user, job_id) == "queued"
+    followed.leave()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_web_process_that_stops_abandons_nothing(settings, database, stream):
+    # Given an unstored turn with a client
+    with app_client(settings) as client:
+        user = ApiUser(client, database)
+        body = {**CHAT[1], "stream": stream}
+        headers = {"authorization": f"Bearer {user.token}"}
+
+        def ask():
+            with suppress(httpx.HTTPError):
+                client.post(CHAT[0], json=body, headers=headers)
+
+        request = threading.Thread(target=ask)
+        request.start()
+        (job,) = wait_until(lambda: turns_of(user))
+        # When the process is asked to stop
+    request.join(20)
+
+    # Then the turn is not abandoned
+    assert job["id"] not in abandoned(database)
+    user.delete_account()

@@ -1,0 +1,44 @@
+"""Recognise a retry of a request that has no Idempotency-Key.
+
+OpenAI's clients number their tries. Other clients only disconnect and send the same request again.
+"""
+
+from dataclasses import dataclass, field
+
+from starlette.datastructures import Headers
+
+from models.accounts.accounts import Caller
+from models.platform.ids import new_id
+from web.access import idempotency
+from web.http import disconnects
+
+#: Request header of OpenAI's clients: 0 for the first try.
+RETRY_COUNT = "x-stainless-retry-count"
+
+#: Prefix of headers that change what a request does, except for the one below.
+OWN_HEADERS = "x-sangha-"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestTry:
+    """A try of a request. `seed` is that of the ids which the request creates unless it joins an earlier try."""
+
+    caller: Caller
+    route: str
+    headers: Headers
+    body: bytes
+    seed: str = field(default_factory=lambda: new_id("seed"))
+
+    @property
+    def is_retry(self) -> bool:
+        """Whether the client says that it has sent this request before."""
+        count = self.headers.get(RETRY_COUNT, "")
+        return count.isascii() and count.isdigit() and int(count) > 0
+
+    def fingerprint(self) -> str:
+        """Hash what makes two requests the same: caller, credential, route, own headers and body."""
+        own = sorted(pair for pair in self.headers.items() if pair[0].startswith(OWN_HEADERS))
+        own = [(name, value) for name, value in own if name != disconnects.HEADER]
+        caller = self.caller
+        target = (caller.account_id, caller.user_id, caller.key_id, self.route, own)
+        return idempotency.fingerprint(repr(target), self.body).hex()

@@ -1,0 +1,143 @@
+"""Turns and the clients that leave them: a retry joins the turns of its first try, and abandoned ones are cancelled.
+
+An abandoned turn is one that nobody can read again, so it is not stored, its conversation does not keep it, and no
+Idempotency-Key repeats it. It runs on for a few seconds, in which a retry may join it.
+"""
+
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+import redis
+
+from models.access import recent_requests
+from models.platform.errors import Unavailable
+from models.platform.ids import IdGenerator
+from models.platform.redis_cluster import Command
+from models.turns import abandoned_turns
+from models.turns.responses import Response
+from pipelines.chat.start_turn import AcceptedTurn, NewTurn, find_accepted
+from web.api.job_results import cancel_job
+from web.api.request import Request
+from web.http.disconnects import DisconnectPolicy, OnDisconnect
+from web.http.threads import run_in_thread
+
+log = logging.getLogger(__name__)
+
+#: The ids of a turn: of its response and its job.
+TurnIds = tuple[str, str]
+
+
+def new_ids(ids: IdGenerator, count: int) -> list[TurnIds]:
+    """Return ids for the turns of a request."""
+    return [(ids.new("resp"), ids.new("job")) for _ in range(count)]
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedTurns:
+    """The turns of an earlier try, and the seed of their ids."""
+
+    turns: list[AcceptedTurn]
+    seed: str
+
+
+def join_earlier(request: Request, turns: Sequence[NewTurn]) -> JoinedTurns | None:
+    """Return the turns that an earlier try of the request has created; None where this one has to create them.
+
+    A try without the header of OpenAI's clients joins only what its client has left. None joins a turn that failed.
+    """
+    earlier = _find_earlier(request, turns)
+    if earlier is None:
+        return None
+    ids = new_ids(IdGenerator(earlier.seed), len(turns))
+    if not _keep(request, [job_id for _, job_id in ids]):
+        return None
+    found = [find_accepted(request.platform.database, request.caller, response_id, "tried") for response_id, _ in ids]
+    accepted = [turn for turn in found if turn is not None]
+    if len(accepted) < len(turns):  # deleted meanwhile: another client has received the end
+        return None
+    note_try(request, earlier.seed, left=False)
+    return JoinedTurns(accepted, earlier.seed)
+
+
+def _find_earlier(request: Request, turns: Sequence[NewTurn]) -> recent_requests.RecentRequest | None:
+    request_try = request.request_try
+    if request_try is None or not (request_try.is_retry or is_unreadable(turns[0])):
+        return None
+    with suppress(redis.RedisError):
+        earlier = recent_requests.find(request.platform.redis, request_try.fingerprint())
+        return earlier if earlier is not None and (earlier.left or request_try.is_retry) else None
+    return None
+
+
+def _keep(request: Request, job_ids: Sequence[str]) -> bool:
+    """Keep turns from being cancelled. Returns whether the request may join them."""
+    account_id, request_try = request.caller.account_id, request.request_try
+    assert request_try is not None
+    with request.platform.database.connection() as connection:
+        kept = abandoned_turns.keep(connection, job_ids, account_id)
+        return (len(kept) == len(job_ids) or request_try.is_retry) and abandoned_turns.are_usable(
+            connection, job_ids, account_id
+        )
+
+
+def note_commands(request: Request) -> list[Command]:
+    """Return the Redis commands that note the request's try, for its retries to find."""
+    request_try = request.request_try
+    return [] if request_try is None else [recent_requests.note_command(request_try.fingerprint(), request_try.seed)]
+
+
+def note_try(request: Request, seed: str, *, left: bool) -> None:
+    """Note who has the turns of a request. Without Redis, a retry creates another turn."""
+    if request.request_try is not None:
+        with suppress(redis.RedisError):
+            recent_requests.note(request.platform.redis, request.request_try.fingerprint(), seed, left=left)
+
+
+def is_unreadable(turn: NewTurn) -> bool:
+    """Return whether nobody can read a turn once its client has left, unless a key repeats its request."""
+    return turn.request.get("store", True) is False and turn.conversation_id is None
+
+
+def when_client_leaves(
+    request: Request, policy: DisconnectPolicy, job_ids: Sequence[str], *, seed: str | None = None
+) -> OnDisconnect | None:
+    """Return what to do when the client of turns disconnects.
+
+    seed  of the ids of turns that nobody can read again; None for those that go on
+    """
+    if policy == "cancel":
+        return partial(run_in_thread, partial(_cancel, request, job_ids))
+    return None if policy == "finish" or seed is None else partial(_abandon_unless_closing, request, job_ids, seed)
+
+
+async def _abandon_unless_closing(request: Request, job_ids: Sequence[str], seed: str) -> None:
+    if not request.platform.streams.closing:  # the clients of a process that ends have not left
+        await run_in_thread(_abandon, request, job_ids, seed)
+
+
+def _abandon(request: Request, job_ids: Sequence[str], seed: str) -> None:
+    try:
+        with request.platform.database.connection() as connection:
+            abandoned_turns.abandon(connection, job_ids, request.caller.account_id)
+    except Unavailable as error:
+        log.warning("Request %s: cannot abandon its turns, which go on: %s", request.request_id, error)
+        return
+    if seed:
+        note_try(request, seed, left=True)
+
+
+def _cancel(request: Request, job_ids: Sequence[str]) -> None:
+    for job_id in job_ids:
+        cancel_job(request, job_id)
+
+
+def keep_turn(request: Request, response: Response) -> OnDisconnect | None:
+    """Keep a response from being cancelled, since a client reads it. Returns what to do when this client leaves."""
+    if response.ended or response.expires_at is None:
+        return None
+    with request.platform.database.connection() as connection:
+        kept = abandoned_turns.keep(connection, [response.job_id], response.account_id)
+    return partial(_abandon_unless_closing, request, [response.job_id], "") if kept else None
