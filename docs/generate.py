@@ -38,7 +38,7 @@ OTHER_ERRORS = {
 
 #: A type of OpenAI's events; other texts that look like one are types of objects.
 STANDARD_EVENT = re.compile(r"response(\.[a-z_]+)+")
-OBJECT_TYPES = {"response.input_tokens", "response.deleted"}
+OBJECT_TYPES = {"response.input_tokens", "response.deleted", "response.compaction"}
 
 Row = Sequence[str]
 

@@ -4,7 +4,7 @@ from functools import partial
 
 from models.jobs.attempt_context import Handler, plain_ending
 from models.platform.compatibility import Compatibility
-from pipelines.chat import token_count, turn
+from pipelines.chat import compact_context, token_count, turn
 from pipelines.chat.turn_recall import TurnRecall
 from pipelines.inference.llamacpp.embedder import load_embedder
 from pipelines.inference.own_prompts import OwnPrompts
@@ -32,6 +32,7 @@ def declare_actors(runner: JobRunner) -> dict[str, int]:
     handlers = {
         "turn.run": Handler(sharing.interactive(run_turn), turn.end),
         "tokens.count": Handler(partial(token_count.run, engine), plain_ending),
+        "context.compact": Handler(partial(compact_context.run, engine), plain_ending),
         "memory.fact": Handler(sharing.batch(partial(suggest_facts.run, engine)), plain_ending),
         "memory.insight": Handler(sharing.batch(partial(suggest_insights.run, engine)), plain_ending),
     }

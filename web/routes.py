@@ -44,7 +44,7 @@ from web.api.schedules.schemas import (
     UpdateSchedule,
 )
 from web.api.system import openapi, probes
-from web.api.turns import conversations, embeddings, input_tokens, models, responses
+from web.api.turns import compact, conversations, embeddings, input_tokens, models, responses
 from web.api.turns.chat import completions
 from web.api.turns.chat.completion_object import ChatCompletion
 from web.api.turns.chat.completion_request import CreateChatCompletion
@@ -101,6 +101,8 @@ ROUTES = (
           response=embeddings.EmbeddingList, creates=True, handles_repeats=True),
     Route("POST", "/v1/responses", responses.create, Rights.INFERENCE, body=CreateResponse, response=ResponseObject,
           streams=True, creates=True, handles_repeats=True),
+    Route("POST", "/v1/responses/compact", compact.compact, Rights.INFERENCE, body=compact.CompactContext,
+          response=compact.CompactedResponse),
     Route("POST", "/v1/responses/input_tokens", input_tokens.count, Rights.INFERENCE, body=CountTokens,
           response=input_tokens.InputTokens),
     Route("GET", "/v1/responses/{response_id}", responses.retrieve, Rights.READ, query=responses.RetrieveResponse,

@@ -40,6 +40,7 @@ SHARED_QUEUES = frozenset(queue for pool, queues in POOLS.items() if pool != "in
 CATALOGUE: Mapping[str, JobKind] = {
     "turn.run": JobKind(queue="inference", time_limit=900, attempts=5, backoff=0.5),
     "tokens.count": JobKind(queue="inference", priority=-1, time_limit=60, attempts=2, backoff=0.5),
+    "context.compact": JobKind(queue="inference", priority=-1, time_limit=60, attempts=2, backoff=0.5),
     # 40 attempts take about five hours: a mail server may be down that long.
     "email.send": JobKind(queue="delivery", time_limit=120, attempts=40, backoff=10),
     "account.export": JobKind(queue="reporting", time_limit=3600, attempts=3, backoff=10),

@@ -5,8 +5,8 @@ from models.platform.database import Connection, fetch_all
 #: Seconds that a result is kept for its client, whose web process may have crashed.
 KEPT = 600.0
 
-#: The kinds of jobs with such a result; those of the partial indexes `jobs_unread` and `jobs_movable`.
-KINDS = ("embedding.create", "tokens.count", "memory.search")
+#: The kinds of jobs with such a result; those of the partial index `jobs_unclaimed`.
+KINDS = ("embedding.create", "tokens.count", "memory.search", "context.compact")
 
 #: The kinds as a list of SQL.
 KIND_LIST = ", ".join(f"'{kind}'" for kind in KINDS)

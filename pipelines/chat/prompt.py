@@ -1,6 +1,6 @@
 """Assemble the engine's input: instructions, the conversation so far, and the turn's own input."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -9,6 +9,7 @@ from models.turns import conversations, responses
 from models.turns.responses import Response
 from pipelines.chat.call_items import CALLS, OUTPUTS, output_text, tool_call
 from pipelines.chat.client_tools import chosen_function, client_tools
+from pipelines.chat.compaction import expanded
 from pipelines.chat.response_objects import item_text
 from pipelines.inference.context import fit_messages
 from pipelines.inference.engine import PLAIN_TEXT, Engine, Message, OutputFormat, Sampling
@@ -28,10 +29,20 @@ ROLES: Mapping[str, Literal["system", "user", "assistant"]] = {
 
 
 def assemble_messages(connection: Connection, response: Response) -> list[Message]:
-    """Read the whole conversation up to this turn, of any length."""
-    instructions = response.request["instructions"]
+    """Read the whole conversation up to this turn, of any length, without what a compaction stands for."""
+    return messages_of(response.request, thread_items(connection, response))
+
+
+def thread_items(connection: Connection, response: Response) -> list[Mapping[str, Any]]:
+    """Read the items of the conversation up to this turn, and of its input."""
+    return [*_history(connection, response), *response.input]
+
+
+def messages_of(request: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> list[Message]:
+    """Convert a request's instructions and items to messages."""
+    instructions = request["instructions"]
     system = [Message("system", instructions)] if instructions else []
-    return [*system, *_messages([*_history(connection, response), *response.input])]
+    return [*system, *_messages(expanded(items))]
 
 
 @dataclass(frozen=True, slots=True)

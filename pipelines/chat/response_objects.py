@@ -25,17 +25,27 @@ class OutputTextPart(TypedDict):
 
 
 class MessageItem(TypedDict):
-    """A message of a user, an assistant or the system."""
+    """A message of a user, an assistant or the system. The client's `name` and `phase` are returned."""
 
     id: str
     type: Literal["message"]
     role: Literal["user", "assistant", "system", "developer"]
     status: ItemStatus
     content: list[InputTextPart | OutputTextPart]
+    name: NotRequired[str]
+    phase: NotRequired[Literal["commentary", "final_answer"]]
 
 
-ItemObject = MessageItem | CallItem | CallOutputItem
-OutputItem = MessageItem | CallItem
+class CompactionItem(TypedDict):
+    """What stands for the part of a conversation before it. `encrypted_content` is for this server to read."""
+
+    id: str
+    type: Literal["compaction"]
+    encrypted_content: str
+
+
+ItemObject = MessageItem | CallItem | CallOutputItem | CompactionItem
+OutputItem = MessageItem | CallItem | CompactionItem
 
 
 class ResponseConversation(TypedDict):

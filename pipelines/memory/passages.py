@@ -29,12 +29,27 @@ SENTENCE_END = regex.compile(r"(?:[.!?…]+[\"'”»)]*\s+|[。！？।؟]+|\n+
 
 
 def split_passages(text: str) -> Iterator[tuple[int, int]]:
-    """Yield the start and the length of each passage of a long text, in characters; none of a short one.
+    """Yield the start and the length of each passage of a long text, in characters; none of a short one."""
+    if len(text) >= MIN_LONG:
+        yield from _spans(text)
+
+
+def split_sentences(text: str) -> Iterator[tuple[int, int]]:
+    """Yield the start and the length of each sentence of a text, in characters; of a long one, of its passages."""
+    start = 0
+    for end in (*(match.end() for match in SENTENCE_END.finditer(text)), len(text)):
+        for offset, length in _spans(text[start:end]):
+            yield start + offset, length
+        start = end
+
+
+def _spans(text: str) -> Iterator[tuple[int, int]]:
+    """Yield the start and the length of each passage of a text.
 
     A passage ends with a sentence where one ends in its second half, else with a word.
     """
     start = 0
-    while len(text) >= MIN_LONG and start < len(text):
+    while start < len(text):
         length = _passage_length(text[start : start + MAX_PASSAGE + 1])
         if text[start : start + length].strip():
             yield start, length

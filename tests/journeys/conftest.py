@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
+from openai import OpenAI
 
 from bench.harness.stack import Servers
 from models.platform.ids import new_id
-from tests.journeys.stack import AccountOwner, Installation
+from tests.journeys.stack import AccountOwner, Installation, openai_client
 
 #: A process that other tests start, as their web applications need it.
 GRAMMAR_CHILD = "pipelines.inference.grammars.child"
@@ -57,3 +58,19 @@ def stack(installation: Installation) -> Iterator[Installation]:
 def user(stack: Installation) -> AccountOwner:
     """The owner of a new account."""
     return AccountOwner(stack)
+
+
+@pytest.fixture(scope="module")
+def scripted_installation(installation: Installation) -> Installation:
+    """An installation whose engine answers at once; for the input "slowly" it stops at the fifth token."""
+    installation.start_web("web-a")
+    installation.start_scheduler()
+    installation.start_worker("tokens=20,rate=0,hang_at=5,trigger=slowly")
+    return installation
+
+
+@pytest.fixture
+def client(scripted_installation: Installation) -> Iterator[OpenAI]:
+    """The official client with a new account."""
+    with openai_client(scripted_installation, AccountOwner(scripted_installation)) as client:
+        yield client

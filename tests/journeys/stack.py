@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from openai import OpenAI
 
 from bench.harness import stack
 from bench.harness.processes import (
@@ -208,6 +209,11 @@ class AccountOwner:
             return response if response["status"] in FINAL_STATUSES else {}
 
         return wait_until(ended, timeout, what="the end of the turn")
+
+
+def openai_client(stack: Installation, user: AccountOwner) -> OpenAI:
+    """Return the official client, with the token of a user."""
+    return OpenAI(base_url=f"{stack.addresses()[0]}/v1", api_key=user.token, timeout=60)
 
 
 class WorkerSupervisor:

@@ -1,7 +1,6 @@
 """The unmodified official client works with every supported endpoint."""
 
 import time
-from collections.abc import Iterator
 
 import openai
 import orjson
@@ -52,26 +51,6 @@ class Sum(BaseModel):
 
     total: int
     steps: list[str]
-
-
-@pytest.fixture(scope="module")
-def scripted_installation(installation: Installation) -> Installation:
-    """An installation whose engine answers at once; for the input "slowly" it stops at the fifth token."""
-    installation.start_web("web-a")
-    installation.start_scheduler()
-    installation.start_worker("tokens=20,rate=0,hang_at=5,trigger=slowly")
-    return installation
-
-
-@pytest.fixture
-def client(scripted_installation: Installation) -> Iterator[OpenAI]:
-    """The official client with a new account."""
-    with openai_client(scripted_installation, AccountOwner(scripted_installation)) as client:
-        yield client
-
-
-def openai_client(stack: Installation, user: AccountOwner) -> OpenAI:
-    return OpenAI(base_url=f"{stack.addresses()[0]}/v1", api_key=user.token, timeout=60)
 
 
 def wait_for_end(client: OpenAI, response_id: str) -> Response:

@@ -79,6 +79,7 @@ WAITING = {
     "/v1/memories",
     "/v1/memories/search",
     "/v1/memories/{memory_id}",
+    "/v1/responses/compact",
     "/v1/responses/input_tokens",
 }
 UNKNOWN = {"zz_unknown": 1}

@@ -109,6 +109,7 @@ BODIES: dict[tuple[str, str], object] = {
     ("POST", "/v1/conversations/{conversation_id}/items"): {"items": [{"role": "user", "content": "hello"}]},
     ("PATCH", "/v1/account/members/{user_id}"): {"role": "member"},
     # Invalid, so that the request does not wait for a worker.
+    ("POST", "/v1/responses/compact"): {"input": 5},
     ("POST", "/v1/responses/input_tokens"): {"input": 5},
     ("PATCH", "/v1/memories/{memory_id}"): {"importance": 0.25},
 }

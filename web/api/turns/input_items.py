@@ -6,13 +6,22 @@ Types that a text model cannot read, such as images, are rejected. Output items 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, Tag, ValidationInfo, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, Tag, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
+from pipelines.chat.compaction import read_compaction
 from web.api.turns.call_types import CALL_TYPES, Call, CallOrOutput, CallOutput, LocalShellCallOutput, stored_call
 from web.api.turns.content_types import MAX_ITEMS, AuthorName, Content, Id, ItemStatus, Refusal
 from web.http.ignored_fields import is_tolerant, report
 from web.http.validation import RequestBody, branch, discriminate_by_type, discriminate_text, should_be_one_of
+
+
+def _checked_compaction(content: str) -> str:
+    try:
+        read_compaction(content)
+    except ValueError as error:
+        raise PydanticCustomError("compaction", "cannot be read: {reason}", {"reason": str(error)}) from None
+    return content
 
 
 class InputMessage(RequestBody):
@@ -38,6 +47,15 @@ class ReasoningItem(RequestBody):
     status: ItemStatus | None = None
 
 
+class Compaction(RequestBody):
+    """A compaction of this server, which stands for the items before it."""
+
+    type: Literal["compaction"]
+    encrypted_content: Annotated[str, AfterValidator(_checked_compaction)]
+    id: str | None = None
+    created_by: str | None = None
+
+
 class ItemReference(RequestBody):
     """A reference to an item of the account by its id."""
 
@@ -51,7 +69,7 @@ HOSTED_CALLS = (
     "tool_search_output", "mcp_call", "mcp_list_tools", "mcp_approval_request", "mcp_approval_response",
 )  # fmt: skip
 
-ITEM_TYPES = ("message", *CALL_TYPES, "reasoning", "item_reference")
+ITEM_TYPES = ("message", *CALL_TYPES, "reasoning", "compaction", "item_reference")
 
 
 class HostedCall(RequestBody):
@@ -82,6 +100,7 @@ Item = Annotated[
     Annotated[InputMessage, Tag(branch("message"))]
     | Annotated[CallOrOutput, Tag(branch("call"))]
     | Annotated[ReasoningItem, Tag(branch("reasoning"))]
+    | Annotated[Compaction, Tag(branch("compaction"))]
     | Annotated[ItemReference, Tag(branch("item_reference"))]
     | Annotated[HostedCall, Tag(branch("hosted"))],
     discriminate_by_type(
@@ -109,10 +128,15 @@ def stored_items(input_items: str | Sequence[Item]) -> list[dict[str, Any]]:
 def _stored_item(item: Item, call_ids: Mapping[str, str]) -> dict[str, Any]:
     match item:
         case InputMessage():
-            named = {"name": item.name} if item.name else {}
-            return {**_message(item.role, _texts(item.content)), **named}
+            labels = {"name": item.name, "phase": item.phase}
+            return {
+                **_message(item.role, _texts(item.content)),
+                **{key: label for key, label in labels.items() if label},
+            }
         case LocalShellCallOutput(call_id=None, id=str(call)) if call in call_ids:  # a client may mean the item
             return {**stored_call(item), "call_id": call_ids[call]}
+        case Compaction(encrypted_content=content):
+            return {"type": "compaction", "encrypted_content": content}
         case ItemReference(id=item_id):
             return {"type": "item_reference", "id": item_id}
         case _ if isinstance(item, Call | CallOutput):

@@ -11,7 +11,7 @@ from models.journal.events import event
 from models.journal.journal import Claim
 from models.platform.ids import new_id
 from tests.web.api_client import assert_error
-from web.api.turns import input_tokens
+from web.api.turns import prompt_jobs
 
 PATH = "/v1/responses/input_tokens"
 
@@ -56,7 +56,7 @@ def test_a_prompt_that_the_engine_rejects_is_a_400(user, count_with):
 
 
 def test_without_a_free_worker_the_answer_is_a_503_with_retry_after(user, monkeypatch):
-    monkeypatch.setattr(input_tokens, "TIMEOUT", 0.05)
+    monkeypatch.setattr(prompt_jobs, "TIMEOUT", 0.05)
 
     answer = user.request("POST", PATH, json={"input": "how many"})
 

@@ -1,0 +1,78 @@
+"""Compact a conversation on request, for clients that keep it themselves.
+
+The compaction keeps instructions and the latest user messages, and quotes all else. Calls that have no output yet
+follow it, since the client may still send one.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from models.jobs.attempt_context import Attempt, plain_ending
+from models.jobs.attempts import Ending
+from models.turns.responses import TokenUsage
+from pipelines.chat.call_items import CALLS, OUTPUTS
+from pipelines.chat.compaction import (
+    Compaction,
+    ItemFields,
+    compaction_item,
+    is_instruction,
+    quotes_of,
+    select_within,
+    split_at_compaction,
+)
+from pipelines.chat.prompt import thread_items
+from pipelines.chat.prompt_jobs import hypothetical_turn
+from pipelines.chat.response_objects import item_text, usage_object
+from pipelines.inference.engine import Engine, Message
+
+KIND = "context.compact"
+
+#: The shares of the context that the latest user messages and the quotes may take.
+MESSAGES_SHARE, QUOTES_SHARE = 0.25, 0.25
+
+
+def run(engine: Engine, attempt: Attempt) -> Ending:
+    """Compact the items of a hypothetical turn. Raises the reason to stop."""
+    with attempt.database.connection() as connection:
+        items = thread_items(connection, hypothetical_turn(attempt))
+    attempt.check()
+    item_id = "cmp_" + attempt.job.id.partition("_")[2]
+    output = compact(engine, items, item_id, attempt)
+    # No model has read or written anything.
+    return plain_ending(attempt, "completed", result={"output": output, "usage": usage_object(TokenUsage(0, 0, 0))})
+
+
+def compact(engine: Engine, items: Sequence[ItemFields], item_id: str, attempt: Attempt) -> list[ItemFields]:
+    """Return a compaction that stands for these items, and the calls that it does not stand for."""
+    earlier, present = split_at_compaction(items)
+    open_calls = _open_calls(present)
+    latest = {id(item) for item in _latest_user_messages(engine, present)}
+    kept = [item for item in present if is_instruction(item) or id(item) in latest]
+    represented = {id(item) for item in (*kept, *open_calls)}
+    quotes = [*earlier, *quotes_of([item for item in present if id(item) not in represented])]
+    selected = select_within(engine, quotes, int(engine.context * QUOTES_SHARE), attempt.check)
+    return [compaction_item(item_id, Compaction(selected, kept)), *open_calls]
+
+
+def _latest_user_messages(engine: Engine, items: Sequence[ItemFields]) -> list[ItemFields]:
+    """Return the latest user messages that fit, each whole."""
+    left, latest = engine.context * MESSAGES_SHARE, list[ItemFields]()
+    for item in reversed(items):
+        if item["type"] != "message" or item["role"] != "user":
+            continue
+        message = [Message("user", item_text(item))]
+        if engine.min_tokens(message) > left or (tokens := engine.count(message)) > left:
+            break
+        left -= tokens
+        latest.append(item)
+    return latest[::-1]
+
+
+def _open_calls(items: Iterable[ItemFields]) -> list[ItemFields]:
+    """Return the calls without an output: the client may still send one."""
+    calls: dict[str, ItemFields] = {}
+    for item in items:
+        if item["type"] in CALLS:
+            calls[item["call_id"]] = item
+        elif item["type"] in OUTPUTS:
+            calls.pop(item["call_id"], None)
+    return list(calls.values())

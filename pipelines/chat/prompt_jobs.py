@@ -1,0 +1,60 @@
+"""Jobs about the prompt of a turn that is not run. Only the engine can count: they are short jobs of its pool."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from models.accounts.accounts import Caller
+from models.accounts.ownership import Access
+from models.accounts.plans import Limits
+from models.jobs.attempt_context import Attempt
+from models.jobs.jobs import NewJob, enqueue
+from models.jobs.quota import check_unfinished_jobs
+from models.platform.database import Database
+from models.platform.ids import new_id
+from models.turns.responses import Response
+from pipelines.chat.thread import find_thread, resolve_items
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRequest:
+    """The input of a job about a turn's prompt: that of a turn, see `pipelines.chat.start_turn.NewTurn`."""
+
+    request: Mapping[str, Any]
+    input: Sequence[Mapping[str, Any]]
+    conversation_id: str | None = None
+    previous_id: str | None = None
+
+
+def enqueue_prompt_job(
+    database: Database, caller: Caller, kind: str, prompt: PromptRequest, job_id: str, limits: Limits
+) -> None:
+    """Enqueue a job of this kind about a prompt. Announce the job to the queue after this.
+
+    Raises NotFound and InvalidRequest, as `find_thread` and `resolve_items` do, and LimitExceeded.
+    """
+    with database.transaction() as connection:
+        find_thread(connection, Access.own(caller), prompt.conversation_id, prompt.previous_id)
+        items = resolve_items(connection, Access.own(caller), new_id("resp"), prompt.input)
+        arguments = {**asdict(prompt), "input": items}
+        job = NewJob(kind, caller.account_id, arguments, id=job_id, owner_id=caller.user_id)
+        check_unfinished_jobs(connection, caller.account_id, limits, size=job.total_bytes)
+        enqueue(connection, job)
+
+
+def hypothetical_turn(attempt: Attempt) -> Response:
+    """Return the turn whose prompt the job is about. It is not stored."""
+    arguments = attempt.job.arguments
+    return Response(
+        id="",
+        account_id=attempt.job.account_id,
+        user_id=None,
+        job_id=attempt.job.id,
+        conversation_id=arguments["conversation_id"],
+        previous_id=arguments["previous_id"],
+        thread="",
+        request=arguments["request"],
+        input=arguments["input"],
+        created_at=datetime.now(UTC),
+    )

@@ -1,0 +1,131 @@
+"""Compactions stand for what is before them in prompts, and say who said what."""
+
+import base64
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.chat.compaction import (
+    FORMAT,
+    HEADER,
+    Compaction,
+    compaction_item,
+    expanded,
+    quotes_of,
+    quotes_text,
+    read_compaction,
+    select_within,
+)
+from pipelines.chat.key_quotes import Quote
+from pipelines.chat.prompt import messages_of
+from pipelines.inference.engine import Message
+
+
+def message(role, text):
+    return {"type": "message", "role": role, "content": [{"text": text}]}
+
+
+def named(text):
+    return {**message("user", text), "name": "ann"}
+
+
+def call(call_id):
+    return {"type": "function_call", "id": "fc_1", "call_id": call_id, "name": "look_up", "arguments": "{}"}
+
+
+def result(call_id, text):
+    return {"type": "function_call_output", "call_id": call_id, "output": text}
+
+
+def item(*quotes, kept=()):
+    return compaction_item("cmp_1", Compaction(quotes, kept))
+
+
+ROLES = st.sampled_from(["user", "assistant", "system", "developer"])
+QUOTES = st.lists(st.builds(Quote, st.text(max_size=20), st.text(max_size=50)), max_size=5)
+TEXT = st.text(max_size=50)
+KEPT = st.lists(
+    st.one_of(
+        st.builds(message, ROLES, TEXT), st.builds(named, TEXT), st.builds(call, TEXT), st.builds(result, TEXT, TEXT)
+    ),
+    max_size=5,
+)
+
+
+@given(st.builds(Compaction, QUOTES, KEPT))
+def test_a_compaction_is_read_as_it_was_written(compaction):
+    content = compaction_item("cmp_1", compaction)["encrypted_content"]
+
+    assert read_compaction(content) == compaction
+
+
+def encoded(json: bytes) -> str:
+    return FORMAT + base64.urlsafe_b64encode(json).decode()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "", "gAAAAABo", FORMAT, FORMAT + "!!!", item(Quote("user", "x"))["encrypted_content"][:-8], encoded(b"[]"),
+        encoded(b'{"quotes":[{"speaker":1,"text":"x"}],"kept":[]}'),
+        encoded(b'{"quotes":[],"kept":[{"role":"root","name":"","text":"x"}]}'), encoded(b'{"quotes":3,"kept":[]}'),
+        encoded(b"[" * 100_000),
+    ],
+)  # fmt: skip
+def test_a_text_that_is_no_compaction_is_refused(content):
+    with pytest.raises(ValueError, match=r"not of this server|changed or cut off"):
+        read_compaction(content)
+
+
+def test_a_prompt_has_what_the_last_compaction_stands_for_in_place_of_all_before_it():
+    # Given a compaction that keeps instructions, a question and a call, and quotes the rest
+    kept = [message("developer", "Be brief."), message("user", "Which gate?"), call("1"), result("1", "B12")]
+    compaction = item(Quote("assistant", "At 7:40."), kept=kept)
+
+    # When a prompt is built from it and what is around it
+    messages = messages_of(
+        {"instructions": "Be kind."}, [message("user", "old"), item(), compaction, message("user", "new")]
+    )
+
+    # Then the instructions come first, then the quotes, and the rest has its roles
+    assert [(each.role, each.content) for each in messages] == [
+        ("system", "Be kind."),
+        ("system", "Be brief."),
+        ("system", f"{HEADER}\n- assistant: “At 7:40.”"),
+        ("user", "Which gate?"),
+        ("assistant", ""),
+        ("tool", "B12"),
+        ("user", "new"),
+    ]
+    assert messages[4].calls[0].name == "look_up"
+
+
+def test_a_conversation_without_a_compaction_stays():
+    items = [message("user", "one"), message("assistant", "two")]
+
+    assert expanded(items) == items
+
+
+def test_quotes_name_speakers_and_calls():
+    items = [
+        message("assistant", "I look it up."), call("1"), result("1", [{"type": "input_text", "text": "found"}]),
+        message("user", " "),
+    ]  # fmt: skip
+
+    assert [(quote.speaker, quote.text) for quote in quotes_of(items)] == [
+        ("assistant", "I look it up."), ("call of look_up", "{}"), ("result of look_up", "found"),
+    ]  # fmt: skip
+
+
+def test_a_quote_is_one_line():
+    assert quotes_text([Quote("user", "one\n- two")]) == f"{HEADER}\n- user: “one - two”"
+
+
+def test_quotes_fit_into_the_tokens_of_the_engine(fake_engine):
+    """The fake engine's tokens are words: fewer than the first guess by characters expects."""
+    quotes = [Quote("user", f"the number {number} is a b c d e f g h") for number in range(100)]
+
+    selected = select_within(fake_engine(), quotes, 60)
+
+    assert 30 < fake_engine().count([Message("system", quotes_text(selected))]) <= 60

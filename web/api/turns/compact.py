@@ -1,0 +1,63 @@
+"""`POST /v1/responses/compact`: compact a conversation that the client keeps itself."""
+
+import time
+from typing import Any, Literal
+
+from pydantic import Field
+from starlette.responses import Response
+from typing_extensions import TypedDict
+
+from models.platform.errors import InvalidRequest
+from pipelines.chat import compact_context
+from pipelines.chat.prompt_jobs import PromptRequest
+from pipelines.chat.response_objects import ItemObject, ResponseUsage
+from web.api.request import Request
+from web.api.turns.input_items import Id, InputItems, stored_items
+from web.api.turns.prompt_jobs import run_prompt_job
+from web.api.turns.request_body import read_body
+from web.api.turns.turn_request import ClientLabel, resolve_model
+from web.http.responses import json_response
+from web.http.validation import RequestBody
+
+
+class CompactContext(RequestBody):
+    """The body of `POST /v1/responses/compact`. `instructions` belong to requests and are not compacted."""
+
+    model: str = Field(max_length=256)
+    input: InputItems | None = None
+    previous_response_id: Id | None = None
+    # Accepted without effect.
+    instructions: str | None = None
+    prompt_cache_key: ClientLabel | None = None
+    prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None = None
+
+
+class CompactedResponse(TypedDict):
+    """A compacted conversation: send `output` in place of what was compacted, as the first items of an input."""
+
+    id: str
+    object: Literal["response.compaction"]
+    created_at: int
+    output: list[ItemObject]
+    usage: ResponseUsage
+
+
+async def compact(request: Request) -> Response:
+    """`POST /v1/responses/compact`: compact a conversation: keep the latest user messages, and quote all else."""
+    body = await read_body(request, CompactContext)
+    resolve_model(body.model, request.platform.settings)
+    if body.input is None and body.previous_response_id is None:
+        raise InvalidRequest("Missing required parameter: 'input' or 'previous_response_id'.", param="input")
+    items = [] if body.input is None else stored_items(body.input)
+    prompt = PromptRequest({}, items, previous_id=body.previous_response_id)
+    result = await run_prompt_job(request, compact_context.KIND, prompt)
+    compacted: CompactedResponse = {
+        "id": request.new_id("resp"),
+        "object": "response.compaction",
+        "created_at": int(time.time()),
+        "output": result["output"],
+        "usage": result["usage"],
+    }
+    return json_response(compacted)

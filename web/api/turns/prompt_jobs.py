@@ -1,0 +1,49 @@
+"""Run a short job about a prompt in the inference pool, and take its result. It is deleted after the response."""
+
+import asyncio
+from typing import Any
+
+import orjson
+
+from models.platform.errors import InvalidRequest, Unavailable
+from pipelines.chat.prompt_jobs import PromptRequest, enqueue_prompt_job
+from web.api.job_results import cancel_job, delete_ended_job
+from web.api.request import Request
+from web.http.threads import run_in_thread
+
+#: Seconds to wait for the result.
+TIMEOUT = 30.0
+
+
+async def run_prompt_job(request: Request, kind: str, prompt: PromptRequest) -> dict[str, Any]:
+    """Return the result of a job of this kind. Raises InvalidRequest for a prompt that the engine rejects."""
+    job_id = request.new_id("job")
+    limits = request.admission.limits
+    await run_in_thread(enqueue_prompt_job, request.platform.database, request.caller, kind, prompt, job_id, limits)
+    request.platform.queue.nudge(request.caller.account_id)
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            last = await _last_event(request, job_id)
+    except TimeoutError:
+        last = {}
+        await run_in_thread(cancel_job, request, job_id)
+    finally:
+        await run_in_thread(delete_ended_job, request, job_id)
+    return _result(last)
+
+
+async def _last_event(request: Request, job_id: str) -> dict[str, Any]:
+    async for events in request.platform.tail.follow(job_id):
+        if events[-1].ends:
+            event: dict[str, Any] = orjson.loads(events[-1].data)
+            return event
+    return {}
+
+
+def _result(last: dict[str, Any]) -> dict[str, Any]:
+    if result := last.get("result"):
+        found: dict[str, Any] = result
+        return found
+    if last.get("type") == "sangha:job.failed":
+        raise InvalidRequest(last["error"]["message"], param="input", code=last["error"]["code"])
+    raise Unavailable(f"No inference worker was free within {TIMEOUT:g} seconds. Retry later.", retry_after=5)
