@@ -84,25 +84,48 @@ class DeliveredAnswer:
             raise AnswerDiverged
 
 
-class CompletionChunks:
-    """The chunks of one completion. `ended` is true after the last one, `diverged` after `answer_restarted`."""
+class CompletionStream:
+    """What the choices of one completion share: the fields of each chunk, and the end after the last of them."""
 
-    def __init__(
-        self, response: Response, settings: Settings, *, include_usage: bool, calls_functions: bool = False
-    ) -> None:
-        self._response_id = response.id
-        self._head = {
-            "id": completion_object.completion_id(response.id),
+    def __init__(self, first: Response, settings: Settings, choices: int = 1, *, include_usage: bool) -> None:
+        self.include_usage = include_usage
+        self.head = {
+            "id": completion_object.completion_id(first.id),
             "object": "chat.completion.chunk",
-            "created": int(response.created_at.timestamp()),
-            "model": response.request["model"],
+            "created": int(first.created_at.timestamp()),
+            "model": first.request["model"],
             "service_tier": "default",
             "system_fingerprint": completion_object.system_fingerprint(settings),
         }
-        self._include_usage = include_usage
+        self._open = choices
+        self._usages: list[Mapping[str, Any]] = []
+
+    def end_choice(self, usage: Mapping[str, Any]) -> Iterator[Frame]:
+        """Yield the last frames, if this was the last choice to end."""
+        self._open -= 1
+        self._usages.append(usage)
+        if self._open:
+            return
+        if self.include_usage:
+            yield data_frame({**self.head, "choices": [], "usage": completion_object.sum_usage(self._usages)})
+        yield DONE
+
+
+class CompletionChunks:
+    """The chunks of one choice. `ended` is true after the last one.
+
+    Then `failed` is true if the turn has no answer, and `diverged` after `answer_restarted`.
+    """
+
+    def __init__(
+        self, response: Response, stream: CompletionStream, index: int = 0, *, calls_functions: bool = False
+    ) -> None:
+        self._response_id = response.id
+        self._stream = stream
+        self._index = index
         self._calls_functions = calls_functions
         self._delivered = DeliveredAnswer()
-        self.ended = self.diverged = False
+        self.ended = self.failed = self.diverged = False
 
     def first_chunk(self) -> Frame:
         """Return the first chunk, which has the role."""
@@ -168,18 +191,17 @@ class CompletionChunks:
         self.ended = True
         response = event.get("response") or {"id": self._response_id, "status": "cancelled"}
         if (error := completion_object.turn_error(response)) is not None:
+            self.failed = True
             yield error_frame(error)
             return
         self._delivered.check_complete()
         yield self._delta({}, completion_object.finish_reason(response, calls_functions=self._calls_functions))
-        if self._include_usage:
-            yield data_frame({**self._head, "choices": [], "usage": completion_object.usage_object(response["usage"])})
-        yield DONE
+        yield from self._stream.end_choice(response["usage"])
 
     def _delta(self, delta: Mapping[str, Any], finish_reason: str | None = None) -> Frame:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-        usage = {"usage": None} if self._include_usage else {}
-        return data_frame({**self._head, "choices": [choice], **usage})
+        choice = {"index": self._index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        usage = {"usage": None} if self._stream.include_usage else {}
+        return data_frame({**self._stream.head, "choices": [choice], **usage})
 
     def _stream_error(self, reason: str, code: str) -> JobFailed:
         return JobFailed(f"{reason}. Read the whole answer at GET /v1/responses/{self._response_id}.", code=code)

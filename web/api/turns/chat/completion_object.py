@@ -1,7 +1,7 @@
 """Convert response objects to OpenAI's chat completion objects, and failed responses to errors."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
@@ -58,7 +58,7 @@ class MessageObject(TypedDict):
 
 
 class ChoiceObject(TypedDict):
-    """The only choice of a completion."""
+    """A choice of a completion."""
 
     index: int
     message: MessageObject
@@ -107,31 +107,31 @@ class ChatCompletion(TypedDict):
 
 
 def completion_object(
-    response: Mapping[str, Any], settings: Settings, *, calls_functions: bool = False
+    responses: Sequence[Mapping[str, Any]], settings: Settings, *, calls_functions: bool = False
 ) -> ChatCompletion:
-    """Convert an ended response to a completion. Raises an error for a response without an answer.
+    """Convert ended responses, which have answers, to the choices of a completion.
 
     With `calls_functions` a call has its former name `function_call`.
     """
-    if (error := turn_error(response)) is not None:
-        raise error
+    first = responses[0]
     return {
-        "id": completion_id(response["id"]),
+        "id": completion_id(first["id"]),
         "object": "chat.completion",
-        "created": response["created_at"],
-        "model": response["model"],
+        "created": first["created_at"],
+        "model": first["model"],
         "choices": [
             {
-                "index": 0,
+                "index": index,
                 "message": message_object(response, calls_functions=calls_functions),
                 "logprobs": None,
                 "finish_reason": finish_reason(response, calls_functions=calls_functions),
             }
+            for index, response in enumerate(responses)
         ],
-        "usage": usage_object(response["usage"]),
+        "usage": sum_usage([response["usage"] for response in responses]),
         "service_tier": "default",
         "system_fingerprint": system_fingerprint(settings),
-        "metadata": response["metadata"],
+        "metadata": first["metadata"],
     }
 
 
@@ -182,18 +182,18 @@ def finish_reason(response: Mapping[str, Any], *, calls_functions: bool = False)
     return "function_call" if calls_functions else "tool_calls"
 
 
-def usage_object(usage: Mapping[str, Any]) -> CompletionUsage:
-    """Convert a response's usage to a completion's usage."""
+def sum_usage(usages: Sequence[Mapping[str, Any]]) -> CompletionUsage:
+    """Convert the usage of responses to that of a completion. Each choice is billed with its prompt."""
     return {
-        "prompt_tokens": usage["input_tokens"],
-        "completion_tokens": usage["output_tokens"],
-        "total_tokens": usage["total_tokens"],
+        "prompt_tokens": sum(usage["input_tokens"] for usage in usages),
+        "completion_tokens": sum(usage["output_tokens"] for usage in usages),
+        "total_tokens": sum(usage["total_tokens"] for usage in usages),
         "prompt_tokens_details": {
-            "cached_tokens": usage["input_tokens_details"]["cached_tokens"],
+            "cached_tokens": sum(usage["input_tokens_details"]["cached_tokens"] for usage in usages),
             "audio_tokens": 0,
         },
         "completion_tokens_details": {
-            "reasoning_tokens": usage["output_tokens_details"]["reasoning_tokens"],
+            "reasoning_tokens": sum(usage["output_tokens_details"]["reasoning_tokens"] for usage in usages),
             "audio_tokens": 0,
             "accepted_prediction_tokens": 0,
             "rejected_prediction_tokens": 0,

@@ -5,6 +5,7 @@ Parameters that the platform does not support are rejected by name.
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, Tag, ValidationInfo, model_validator
@@ -15,6 +16,7 @@ from models.platform.settings import Settings
 from pipelines.chat.start_turn import NewTurn
 from web.api.turns import tools_and_formats
 from web.api.turns.chat.messages import ChatMessage, message_items
+from web.api.turns.choices import MAX_CHOICES
 from web.api.turns.content_types import MAX_ITEMS, FunctionName
 from web.api.turns.tool_types import MAX_TOOLS, ChatTool, Description, FunctionDefinition, Schema, ToolChoice
 from web.api.turns.turn_request import ClientLabel, CreateResponse, MemoryOptions, Metadata, StopSequences, new_turn
@@ -25,7 +27,6 @@ from web.http.validation import (
     branch,
     discriminate_by_type,
     discriminate_text,
-    strict_literal,
 )
 
 
@@ -105,7 +106,8 @@ class CreateChatCompletion(RequestBody):
     store: bool | None = None
     metadata: Metadata | None = None
     memory: MemoryOptions | None = None  # an extension of OpenAI's API
-    n: Annotated[Literal[1], strict_literal(int)] | None = None
+    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
+    best_of: int | None = Field(None, description="As many as `n`, or 1: the best of more choices is not selected.")
     modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
     # Hints, accepted without effect.
     user: ClientLabel | None = None
@@ -178,6 +180,32 @@ def chat_turn(body: CreateChatCompletion, settings: Settings) -> NewTurn:
     except (InvalidRequest, NotFound) as error:
         message, param = _renamed(error.message, names), _renamed(error.param or "", names)
         raise type(error)(message, param=param or None, code=error.code) from None
+
+
+def chat_turns(body: CreateChatCompletion, settings: Settings) -> list[NewTurn]:
+    """Convert the body to the turns of its choices. Raises as `chat_turn`."""
+    count = check_choices(body.n, body.best_of)
+    if count > 1 and body.store:
+        raise InvalidRequest(f"Unsupported value for 'n': {count}. A stored completion has one choice.", param="n",
+                             code="unsupported_value")  # fmt: skip
+    return turns_of_choices(chat_turn(body, settings), count)
+
+
+def check_choices(n: int | None, best_of: int | None) -> int:
+    """Return the number of choices. Raises InvalidRequest if more are to be generated than returned."""
+    count = n or 1
+    if best_of not in (None, 1, count):
+        message = f"Unsupported value for 'best_of': {best_of}. It should be 1 or equal to 'n', which is {count}."
+        raise InvalidRequest(message, param="best_of", code="unsupported_value")
+    return count
+
+
+def turns_of_choices(turn: NewTurn, count: int) -> list[NewTurn]:
+    """Return the turns of so many choices. With a seed each has its own, since equal ones would have equal answers."""
+    seed = turn.request["seed"]
+    if seed is None:
+        return [turn] * count
+    return [replace(turn, request={**turn.request, "seed": (seed + i) % ENGINE_SEEDS}) for i in range(count)]
 
 
 def to_response_body(body: CreateChatCompletion) -> CreateResponse:

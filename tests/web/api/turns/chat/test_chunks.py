@@ -13,8 +13,8 @@ from models.journal.events import event
 from models.platform.errors import Conflict, InvalidRequest, JobFailed, WaitTimedOut
 from models.platform.settings import Settings
 from models.turns.responses import Response
-from web.api.turns.chat.chunks import DONE, CompletionChunks
-from web.api.turns.chat.completion_object import completion_object
+from web.api.turns.chat.chunks import DONE, CompletionChunks, CompletionStream
+from web.api.turns.chat.completion_object import completion_object, turn_error
 
 SETTINGS = Settings(engine="scripted")
 RESPONSE = Response(
@@ -60,7 +60,7 @@ def completed(text="", *calls, **fields):
 
 def parse_frames(events, *, include_usage=False):
     """Return the chunks, validated strictly with OpenAI's types, and the frame after the last one."""
-    chunks = CompletionChunks(RESPONSE, SETTINGS, include_usage=include_usage)
+    chunks = CompletionChunks(RESPONSE, CompletionStream(RESPONSE, SETTINGS, include_usage=include_usage))
     frames = [chunks.first_chunk(), *(frame for event_ in events for frame in chunks.frames(event_))]
     rest = frames.pop() if frames[-1] == DONE or b'"error"' in frames[-1] else b""
     values = [orjson.loads(frame.removeprefix(b"data: ")) for frame in frames]
@@ -217,9 +217,9 @@ def test_a_turn_cancelled_in_the_queue_ends_with_an_error_frame():
 
 def test_an_ended_response_becomes_a_completion():
     call = {"type": "function_call", "call_id": "call_1", "name": "look", "arguments": "{}"}
-    plain = completion_object(completed("hello"), SETTINGS)
-    with_call = completion_object(completed("", call), SETTINGS)
-    truncated = completion_object(completed("hel", incomplete_details={"reason": "max_output_tokens"}), SETTINGS)
+    plain = completion_object([completed("hello")], SETTINGS)
+    with_call = completion_object([completed("", call)], SETTINGS)
+    truncated = completion_object([completed("hel", incomplete_details={"reason": "max_output_tokens"})], SETTINGS)
 
     for response in (plain, with_call, truncated):
         TypeAdapter(ChatCompletion).validate_python(response, strict=True)
@@ -242,6 +242,5 @@ def test_an_ended_response_becomes_a_completion():
         ({"status": "in_progress"}, WaitTimedOut),
     ],
 )
-def test_a_response_without_an_answer_raises_an_error(response, error):
-    with pytest.raises(error):
-        completion_object({**completed(), **response}, SETTINGS)
+def test_a_response_without_an_answer_has_an_error(response, error):
+    assert isinstance(turn_error({**completed(), **response}), error)

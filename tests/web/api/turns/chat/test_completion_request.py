@@ -133,7 +133,7 @@ def test_neutral_values_of_unsupported_parameters_are_accepted():
 @pytest.mark.parametrize(
     ("parameters", "param"),
     [
-        ({"n": 2}, "n"),
+        ({"n": 9}, "n"),
         ({"logprobs": True}, "logprobs"),
         ({"top_logprobs": 3}, "top_logprobs"),
         ({"logit_bias": {"50256": -100}}, "logit_bias"),

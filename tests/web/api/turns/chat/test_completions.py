@@ -102,6 +102,6 @@ def test_messages_that_exceed_the_context_are_a_400(client):
 
 def test_an_invalid_parameter_raises_the_clients_bad_request_error(client):
     with pytest.raises(openai.BadRequestError) as error:
-        client.chat.completions.create(model="default", messages=HELLO, n=2)
+        client.chat.completions.create(model="default", messages=HELLO, n=9)
 
     assert error.value.param == "n"
