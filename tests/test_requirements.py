@@ -11,13 +11,14 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 REQUIREMENTS = ROOT / "requirements"
+CLIENTS = ROOT / "tests" / "journeys" / "clients" / "python"
 STALE = "run `make lock`"
 
 
-def pins(name: str) -> dict[str, set[str]]:
+def pins(file: Path) -> dict[str, set[str]]:
     """Return the versions of each package in a lock file, of which markers may choose one."""
     versions: dict[str, set[str]] = {}
-    for line in (REQUIREMENTS / name).read_text().splitlines():
+    for line in file.read_text().splitlines():
         if match := re.match(r"([a-z0-9.-]+)(?:\[.*\])?==(\S+)", line):
             versions.setdefault(match[1], set()).add(match[2])
     return versions
@@ -36,7 +37,7 @@ def declared(option: str) -> Iterator[Requirement]:
     ("option", "name"), [("install_requires", "runtime.txt"), ("install_requires", "dev.txt"), ("dev", "dev.txt")]
 )
 def test_every_requirement_is_pinned_at_a_version_that_satisfies_it(option: str, name: str):
-    locked = pins(name)
+    locked = pins(REQUIREMENTS / name)
 
     for requirement in declared(option):
         versions = locked.get(canonicalize_name(requirement.name), set())
@@ -45,17 +46,17 @@ def test_every_requirement_is_pinned_at_a_version_that_satisfies_it(option: str,
 
 
 def test_development_has_the_versions_of_production():
-    development = pins("dev.txt")
+    development = pins(REQUIREMENTS / "dev.txt")
 
-    for name, versions in pins("runtime.txt").items():
+    for name, versions in pins(REQUIREMENTS / "runtime.txt").items():
         assert development.get(name) == versions, f"{name}: {STALE}"
 
 
-@pytest.mark.parametrize("name", ["runtime.txt", "dev.txt", "models.txt"])
-def test_every_pin_has_hashes_and_no_index(name: str):
-    text = (REQUIREMENTS / name).read_text()
+@pytest.mark.parametrize("file", [*REQUIREMENTS.glob("*.txt"), *CLIENTS.glob("*.txt")], ids=lambda file: file.name)
+def test_every_pin_has_hashes_and_no_index(file: Path):
+    text = file.read_text()
 
     assert "://" not in text
     blocks = re.split(r"\n(?=[a-z0-9])", text)[1:]
-    assert len(blocks) >= len(pins(name)) > 0
+    assert len(blocks) >= len(pins(file)) > 0
     assert all("--hash=sha256:" in block for block in blocks)

@@ -1,0 +1,52 @@
+"""Run the steps of a client's script: each prints a line of JSON with its name and, where it failed, the error.
+
+The base URL and the key are all that a client is told. The model behind them is scripted: it answers `w0 w1 w2 …`,
+calls the function NAME for a question with `call NAME` in it, and fills a schema with the smallest values.
+"""
+
+import asyncio
+import inspect
+import json
+import os
+import traceback
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+URL = os.environ["OPENAI_BASE_URL"]
+KEY = os.environ["OPENAI_API_KEY"]
+MODEL = "default"
+EMBEDDER = "all-minilm-l6-v2"
+DIMENSIONS = 384
+TEXT = "".join(f"w{number} " for number in range(20))
+
+Step = Callable[[], Coroutine[Any, Any, None]] | Callable[[], None]
+
+
+def run(*steps: Step) -> None:
+    """Run each step, whether or not the one before it has failed."""
+    asyncio.run(_run(steps))
+
+
+async def _run(steps: tuple[Step, ...]) -> None:
+    for step in steps:
+        print(json.dumps({"step": step.__name__, "error": await _error_of(step)}), flush=True)
+
+
+async def _error_of(step: Step) -> str | None:
+    try:
+        result = step()
+        if inspect.isawaitable(result):
+            await result
+    except Exception:  # noqa: BLE001 - any error is the result
+        return traceback.format_exc(limit=-6)
+    return None
+
+
+def check_text(text: str | None) -> None:
+    """Raise AssertionError unless the text is the scripted answer; some clients strip it."""
+    assert (text or "").strip() == TEXT.strip(), text
+
+
+def check_history(input_tokens: int) -> None:
+    """Raise AssertionError unless a second question came with the first one and its answer: words count as tokens."""
+    assert input_tokens >= 1 + 20 + 1, input_tokens  # what is recalled adds to it
