@@ -221,17 +221,22 @@ def call_events(item: Mapping[str, Any], position: Mapping[str, int]) -> Sequenc
     place = {"item_id": item["id"], **position}
     match item["type"]:
         case "function_call":
-            kind, name, text = "function_call_arguments", "arguments", item["arguments"]
-            done = {**place, "name": item["name"], name: text}
+            text = item["arguments"]
+            return [
+                ("response.function_call_arguments.delta", {**place, "delta": text}),
+                ("response.function_call_arguments.done", {**place, "name": item["name"], "arguments": text}),
+            ]
         case "custom_tool_call":
-            kind, name, text = "custom_tool_call_input", "input", item["input"]
-            done = {**place, name: text}
+            text = item["input"]
+            return [
+                ("response.custom_tool_call_input.delta", {**place, "delta": text}),
+                ("response.custom_tool_call_input.done", {**place, "input": text}),
+            ]
         case "shell_call":
-            return [event for number, command in enumerate(item["action"]["commands"])
-                    for event in _command_events(position, number, command)]  # fmt: skip
+            commands = enumerate(item["action"]["commands"])
+            return [event for number, command in commands for event in _command_events(position, number, command)]
         case _:
             return []
-    return [(f"response.{kind}.delta", {**place, "delta": text}), (f"response.{kind}.done", done)]
 
 
 def begun_item(item: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ from pipelines.chat.call_items import CALLS, OUTPUTS, output_text, tool_call
 from pipelines.chat.client_tools import chosen_function, client_tools
 from pipelines.chat.compaction import expanded
 from pipelines.chat.response_objects import item_text
+from pipelines.chat.speakers import with_told_names
 from pipelines.inference.context import fit_messages
 from pipelines.inference.engine import PLAIN_TEXT, Engine, Message, OutputFormat, Sampling
 
@@ -42,7 +43,7 @@ def messages_of(request: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) 
     """Convert a request's instructions and items to messages."""
     instructions = request["instructions"]
     system = [Message("system", instructions)] if instructions else []
-    return [*system, *_messages(expanded(items))]
+    return [*system, *with_told_names(_messages(expanded(items)))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ def _messages(items: Iterable[Mapping[str, Any]]) -> Iterator[Message]:
     for item in items:
         match item["type"]:
             case "message":
-                message = Message(ROLES[item["role"]], item_text(item))
+                message = Message(ROLES[item["role"]], item_text(item), name=item.get("name"))
             case type_ if type_ in CALLS:
                 call = tool_call(item)
                 call_ids |= {call.id: call.id, item.get("id", call.id): call.id}

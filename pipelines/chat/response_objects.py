@@ -269,3 +269,8 @@ def usage_object(usage: TokenUsage) -> ResponseUsage:
 def item_text(item: Mapping[str, Any]) -> str:
     """Join the texts of a message item."""
     return parts_text(item["content"])
+
+
+def public_item(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an item as the API has it: OpenAI's messages have no `name`, which prompts are told."""
+    return {key: value for key, value in item.items() if key != "name"} if item["type"] == "message" else item

@@ -35,12 +35,14 @@ class Message:
 
     calls    of an assistant message: the function calls that it requested
     call_id  of a tool message: the call whose result `content` is
+    name     who wrote it, if the model is to be told: see `pipelines.inference.speakers`
     """
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str
     calls: tuple[ToolCall, ...] = ()
     call_id: str | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import orjson
 from pipelines.inference.call_markup import ARGUMENTS_KEY, CALL_CLOSE, CALL_OPEN, NAME_KEY, OBJECT_END
 from pipelines.inference.control_tokens import break_control_tokens
 from pipelines.inference.engine import Message, OutputFormat, Tool, ToolCall
+from pipelines.inference.speakers import labelled_text
 
 CALL_INSTRUCTIONS = f"""When a function helps, call it: answer with
 {CALL_OPEN}{NAME_KEY}"the function's name"{ARGUMENTS_KEY}{{"argument": "value"}}{OBJECT_END}{CALL_CLOSE}
@@ -72,7 +73,7 @@ def _in_order(prompt: Sequence[Message]) -> Iterable[Message]:
 
 
 def _role_and_text(message: Message) -> tuple[str, str]:
-    content = break_control_tokens(message.content)
+    content = break_control_tokens(labelled_text(message))
     if message.role == "tool":
         return "user", f"<tool_response>\n{content}\n</tool_response>"
     if message.calls:

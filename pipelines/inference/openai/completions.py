@@ -7,6 +7,7 @@ from typing import Any
 
 from pipelines.inference.control_tokens import break_control_tokens
 from pipelines.inference.engine import Message, OutputFormat, Sampling, Tool
+from pipelines.inference.speakers import FIELD_NAME, labelled_text
 
 
 def max_tokens_field(host: str) -> str:
@@ -52,16 +53,17 @@ def request_body(
 
 
 def _message(message: Message) -> dict[str, Any]:
-    content = break_control_tokens(message.content)
+    named = {"name": message.name} if message.name and FIELD_NAME.fullmatch(message.name) else {}
+    content = break_control_tokens(message.content if named else labelled_text(message))
     if message.role == "tool":
         return {"role": "tool", "tool_call_id": message.call_id, "content": content}
     if not message.calls:
-        return {"role": message.role, "content": content}
+        return {"role": message.role, **named, "content": content}
     calls = [
         {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
         for call in message.calls
     ]
-    return {"role": message.role, "content": content or None, "tool_calls": calls}
+    return {"role": message.role, **named, "content": content or None, "tool_calls": calls}
 
 
 def _tools(output_format: OutputFormat) -> dict[str, Any]:

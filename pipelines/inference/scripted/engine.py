@@ -36,6 +36,7 @@ from pipelines.inference.engine import (
 from pipelines.inference.json_schema import check_output_format
 from pipelines.inference.scripted import MODEL_NAME
 from pipelines.inference.scripted.minimal_json import minimal_value
+from pipelines.inference.speakers import labelled_text
 
 #: Seconds between two calls of `cancelled` while waiting.
 POLL_INTERVAL = 0.01
@@ -61,7 +62,7 @@ class ScriptedEngine:
 
     def count(self, prompt: Sequence[Message], output_format: OutputFormat = PLAIN_TEXT) -> int:
         """Count whitespace-separated words, and one for each call and each tool."""
-        words = sum(len(message.content.split()) + len(message.calls) for message in prompt)
+        words = sum(len(labelled_text(message).split()) + len(message.calls) for message in prompt)
         return words + len(output_format.callable_tools)
 
     def min_tokens(self, prompt: Sequence[Message], output_format: OutputFormat = PLAIN_TEXT) -> int:

@@ -13,6 +13,7 @@ from models.platform.errors import InvalidRequest, NotFound
 from models.turns import conversations
 from models.turns.conversations import Conversation
 from pipelines.chat.deletion import delete_conversation
+from pipelines.chat.response_objects import public_item
 from pipelines.chat.thread import ITEM_ID_PREFIXES, resolve_references
 from web.api.request import Request
 from web.api.turns.input_items import Item, stored_items
@@ -140,7 +141,8 @@ def list_items(request: Request) -> Response:
             param="after",
             code="item_not_found",
         )
-    return json_response(page_object(items[: query.limit], has_more=len(items) > query.limit))
+    page = [public_item(item) for item in items[: query.limit]]
+    return json_response(page_object(page, has_more=len(items) > query.limit))
 
 
 def add_items(request: Request) -> Response:
@@ -155,7 +157,7 @@ def add_items(request: Request) -> Response:
             new_items = _still_existing(request, connection, new_items)
         else:
             conversations.add_items(connection, _conversation_id(request), new_items)
-    return json_response(page_object(new_items))
+    return json_response(page_object([public_item(item) for item in new_items]))
 
 
 def retrieve_item(request: Request) -> Response:
@@ -166,7 +168,7 @@ def retrieve_item(request: Request) -> Response:
         item = conversations.read_item(connection, conversation.id, request.caller.account_id, item_id)
     if item is None:
         raise _item_not_found(item_id)
-    return json_response(item)
+    return json_response(public_item(item))
 
 
 def delete_item(request: Request) -> Response:

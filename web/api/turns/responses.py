@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 from models.platform.errors import InvalidRequest, NotFound
 from models.turns.responses import Response
 from pipelines.chat.deletion import delete_response
-from pipelines.chat.response_objects import ResponseObject, response_object
+from pipelines.chat.response_objects import ResponseObject, public_item, response_object
 from web.api.job_events import StreamCursor, requested_position, resume_position
 from web.api.job_results import cancel_job
 from web.api.request import Request
@@ -124,7 +124,7 @@ def delete(request: Request) -> HttpResponse:
 def list_input_items(request: Request) -> HttpResponse:
     """`GET /v1/responses/{id}/input_items`: list the input items of a response."""
     query = parse_query(request.query, ListInputItems)
-    items = _read(request).input
+    items = [public_item(item) for item in _read(request).input]
     ordered = items if query.order == "asc" else items[::-1]
     if query.after is not None:
         ordered = ordered[_cursor_index(ordered, query.after, "after") + 1 :]

@@ -217,3 +217,16 @@ def test_input_items_are_listed_as_they_were_sent(user):
     assert (first["has_more"], second["has_more"]) == (True, False)
     texts = [item["content"][0]["text"] for item in first["data"] + second["data"]]
     assert texts == ["one", "two", "three \U0001f3d4"]
+
+
+def test_names_are_kept_but_not_shown_as_openais_items_have_none(user):
+    message = {"role": "user", "name": "Ann", "content": "hi"}
+    response = user.create_response(input=[message])["id"]
+    conversation = user.request("POST", "/v1/conversations", json={"items": [message]}).json()["id"]
+
+    for path in (f"/v1/responses/{response}/input_items", f"/v1/conversations/{conversation}/items"):
+        (item,) = user.request("GET", path).json()["data"]
+        assert "name" not in item
+    with user.database.connection() as connection:
+        row = connection.execute("SELECT input FROM responses WHERE id = %s", (response,)).fetchone()
+    assert row["input"][0]["name"] == "Ann"

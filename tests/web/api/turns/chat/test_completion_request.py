@@ -68,7 +68,9 @@ def test_names_of_participants_are_accepted_on_every_message():
         {"role": "user", "name": "Ann Lee", "content": "go on"},
     ]
 
-    assert [summarize(item)[1] for item in turn(messages).input] == ["Be brief.", "hi", "yo", "go on"]
+    items = turn(messages).input
+    assert [summarize(item)[1] for item in items] == ["Be brief.", "hi", "yo", "go on"]
+    assert [item["name"] for item in items] == ["rules", "Ann", "researcher", "Ann Lee"]
 
 
 def test_an_unknown_model_is_not_found():

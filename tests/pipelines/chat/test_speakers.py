@@ -1,0 +1,38 @@
+"""The model is told the names that say something."""
+
+import pytest
+
+from pipelines.chat.prompt import assemble_messages
+from pipelines.chat.speakers import with_told_names
+from pipelines.inference.engine import Message
+
+
+def told(*messages):
+    return [message.name for message in with_told_names(Message(role, "x", name=name) for role, name in messages)]
+
+
+@pytest.mark.parametrize(
+    ("messages", "names"),
+    [
+        ([("user", "Ann"), ("assistant", None)], ["Ann", None]),
+        ([("user", "user"), ("user", "Human")], [None, None]),
+        ([("system", "example_user")], ["example_user"]),
+        ([("user", None), ("assistant", "researcher"), ("user", "Ann")], [None, None, "Ann"]),
+        ([("assistant", "researcher"), ("assistant", "writer")], ["researcher", "writer"]),
+        ([("assistant", "researcher"), ("assistant", None)], ["researcher", None]),
+        ([("user", "<>")], [None]),
+    ],
+)
+def test_a_name_is_told_where_it_says_more_than_the_role(messages, names):
+    assert told(*messages) == names
+
+
+def test_names_of_earlier_turns_are_told(harness, fake_engine):
+    item = {"type": "message", "role": "user", "name": "Ann", "content": [{"type": "input_text", "text": "hi"}]}
+    first = harness.start(items=[item])
+
+    second = harness.start("and?", previous=first.response.id)
+
+    with harness.database.connection() as connection:
+        messages = assemble_messages(connection, second.response)
+    assert [(message.name, message.content) for message in messages] == [("Ann", "hi"), (None, "and?")]
