@@ -12,7 +12,8 @@ from pipelines.chat import compact_context
 from pipelines.chat.prompt_jobs import PromptRequest
 from pipelines.chat.response_objects import ItemObject, ResponseUsage
 from web.api.request import Request
-from web.api.turns.input_items import Id, InputItems, stored_items
+from web.api.turns.content_types import Id
+from web.api.turns.input_items import InputItems, stored_items
 from web.api.turns.prompt_jobs import run_prompt_job
 from web.api.turns.request_body import read_body
 from web.api.turns.turn_request import ClientLabel, resolve_model
