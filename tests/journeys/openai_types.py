@@ -16,9 +16,9 @@ from openai.types.responses import (
 )
 from pydantic import BaseModel, TypeAdapter
 
-#: Fields of ours beside OpenAI's; `name` is in OpenAI's API but not in its client.
+#: Fields of ours beside OpenAI's; `name` is in OpenAI's API but not in its client, the penalties are in Open Responses.
 EXTENSION_FIELDS: Mapping[type, set[str]] = {
-    Response: {"job_id", "recalled", "seed", "stop", "store"},
+    Response: {"frequency_penalty", "job_id", "presence_penalty", "recalled", "seed", "stop", "store"},
     ResponseInProgressEvent: {"sangha"},
     ResponseError: {"reason"},
     ResponseFunctionCallArgumentsDoneEvent: {"name"},

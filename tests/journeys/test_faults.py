@@ -145,7 +145,7 @@ def test_engine_that_cannot_continue_restarts_the_answer_with_an_event(stack: In
 @ON_REDIS
 def test_a_client_of_openais_types_gets_an_error_instead_of_a_second_answer(stack: Installation, user: AccountOwner):
     # Given an engine that begins an answer again, and OpenAI's client, which follows it beside another one
-    stack.start_workers(2, f"{SCRIPT},restarts=1")
+    stack.start_workers(2, f"tokens={TOKENS},rate=15,restarts=1")  # slow: a busy machine opens the client in seconds
     follower = user.stream()
     with OpenAI(base_url=f"{stack.addresses()[0]}/v1", api_key=user.token, timeout=60, max_retries=0) as client:
         follower.wait_for_events(deltas=2)
