@@ -45,7 +45,7 @@ from web.api.schedules.schemas import (
 )
 from web.api.system import openapi, probes
 from web.api.turns import compact, conversations, embeddings, input_tokens, models, responses
-from web.api.turns.chat import completions
+from web.api.turns.chat import completions, stored_completions
 from web.api.turns.chat.completion_object import ChatCompletion
 from web.api.turns.chat.completion_request import CreateChatCompletion
 from web.api.turns.turn_request import CountTokens, CreateResponse
@@ -97,6 +97,16 @@ ROUTES = (
     Route("GET", "/v1/models/{model:path}", models.retrieve_model, Rights.READ, response=models.ModelObject),
     Route("POST", "/v1/chat/completions", completions.create, Rights.INFERENCE, body=CreateChatCompletion,
           response=ChatCompletion, streams=True, creates=True, handles_repeats=True),
+    Route("GET", "/v1/chat/completions", stored_completions.list_completions, Rights.READ,
+          query=stored_completions.ListCompletions, response=Page[ChatCompletion]),
+    Route("GET", "/v1/chat/completions/{completion_id}", stored_completions.retrieve, Rights.READ,
+          response=ChatCompletion),
+    Route("POST", "/v1/chat/completions/{completion_id}", stored_completions.update, Rights.WRITE,
+          body=stored_completions.UpdateCompletion, response=ChatCompletion),
+    Route("DELETE", "/v1/chat/completions/{completion_id}", stored_completions.delete, Rights.WRITE,
+          response=stored_completions.CompletionDeleted),
+    Route("GET", "/v1/chat/completions/{completion_id}/messages", stored_completions.list_messages, Rights.READ,
+          query=stored_completions.ListMessages, response=Page[stored_completions.StoredMessage]),
     Route("POST", "/v1/embeddings", embeddings.create, Rights.INFERENCE, body=embeddings.CreateEmbeddings,
           response=embeddings.EmbeddingList, creates=True, handles_repeats=True),
     Route("POST", "/v1/responses", responses.create, Rights.INFERENCE, body=CreateResponse, response=ResponseObject,

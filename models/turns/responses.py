@@ -38,6 +38,7 @@ class Response:
     recalled      the memories in its prompt, the best first: id, kind, score; see pipelines/chat/recalled_memories.py
     unremembered  whether its text is still to be remembered
     completed_at  when its answer was complete
+    is_completion  the API of chat completions shows it
     expires_at    set if the turn is not stored: it is deleted when its end was read, or UNREAD_SECONDS after it
     """
 
@@ -62,6 +63,7 @@ class Response:
     recalled: Sequence[Mapping[str, Any]] = ()
     unremembered: bool = False
     completed_at: datetime | None = None
+    is_completion: bool = False
 
     @property
     def status(self) -> ResponseStatus:
@@ -87,9 +89,9 @@ class Response:
 INSERT = """
 INSERT INTO responses (
     id, account_id, user_id, job_id, conversation_id, previous_id, thread, request, input, created_at, expires_at,
-    unremembered)
+    unremembered, is_completion)
 VALUES (%(response_id)s, %(account_id)s, %(user_id)s, %(job_id)s, %(conversation_id)s, %(previous_id)s, %(thread)s,
-        %(request)s, %(input)s, %(created_at)s, %(expires_at)s, %(unremembered)s)
+        %(request)s, %(input)s, %(created_at)s, %(expires_at)s, %(unremembered)s, %(is_completion)s)
 """
 
 
@@ -119,6 +121,7 @@ def insert_parameters(response: Response) -> dict[str, Any]:
         "created_at": response.created_at,
         "expires_at": response.expires_at,
         "unremembered": response.unremembered,
+        "is_completion": response.is_completion,
     }
 
 

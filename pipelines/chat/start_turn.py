@@ -36,8 +36,9 @@ class NewTurn:
     """The input of a turn.
 
     `input` has items of the types message, function_call, function_call_output and item_reference; they get ids.
-    `if_busy` says what to do while an earlier turn of the same conversation or chain is unfinished. `request` has the
-    keys below; the first eight are always there, the others have OpenAI's default where they are missing.
+    `if_busy` says what to do while an earlier turn of the same conversation or chain is unfinished. The API of chat
+    completions shows a turn that `is_completion`. `request` has the keys below; the first eight are always there, the
+    others have OpenAI's default where they are missing.
 
         model, instructions, background, metadata, temperature, top_p, max_output_tokens, user
         tools                the function tools, in the Responses API's form
@@ -57,6 +58,7 @@ class NewTurn:
     conversation_id: str | None = None
     previous_id: str | None = None
     if_busy: BusyPolicy = "queue"
+    is_completion: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,7 @@ def _prepare(
         input=items,
         created_at=now,
         expires_at=None if turn.request.get("store", True) else now + timedelta(seconds=UNREAD_SECONDS),
+        is_completion=turn.is_completion,
         unremembered=bool(turn.request.get("store", True) and remember_enabled(turn.request)),
     )
     opening, shared = _opening_events(response_object(response), shares_fields=shares_fields)

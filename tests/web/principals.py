@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
+from psycopg.types.json import Jsonb
 
 from models.access import api_keys, sessions
 from models.accounts import accounts, invitations
@@ -179,6 +180,27 @@ def _turn(principals: Principals, database: Database, person: str) -> dict[str, 
     }
 
 
+def _completion(principals: Principals, database: Database, person: str) -> dict[str, str]:
+    """Create a stored chat completion, without a worker."""
+    body = {"input": "hello", "background": True}
+    response = _json(principals.request(person, "POST", "/v1/responses", json=body))
+    with database.transaction() as connection:
+        connection.execute(
+            "UPDATE responses SET is_completion = true, usage = %s WHERE id = %s", (Jsonb(USAGE), response["id"])
+        )
+        connection.execute(
+            "UPDATE jobs SET state = 'completed', finished_at = now() WHERE id = %s", (response["job_id"],)
+        )
+    return {"completion_id": response["id"].replace("resp_", "chatcmpl-")}
+
+
+#: The usage of a response without tokens.
+USAGE = {
+    "input_tokens": 0, "output_tokens": 0, "total_tokens": 0, "input_tokens_details": {"cached_tokens": 0},
+    "output_tokens_details": {"reasoning_tokens": 0},
+}  # fmt: skip
+
+
 def _conversation(principals: Principals, person: str) -> str:
     body = {"items": [{"type": "message", "role": "user", "content": "hello"}]}
     return str(_json(principals.request(person, "POST", "/v1/conversations", json=body))["id"])
@@ -247,6 +269,7 @@ def _meditation(principals: Principals, database: Database, person: str) -> dict
 #: nothing.
 RESOURCE_FACTORIES = {
     "response_id": _turn,
+    "completion_id": _completion,
     "conversation_id": _turn,
     "job_id": _turn,
     "item_id": _turn,

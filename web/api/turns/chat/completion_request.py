@@ -176,7 +176,7 @@ def chat_turn(body: CreateChatCompletion, settings: Settings) -> NewTurn:
     """Convert the body to a new turn. Raises InvalidRequest, and NotFound for an unknown model."""
     names = PARAMETER_NAMES + (FORMER_NAMES if body.calls_functions else ())
     try:
-        return new_turn(to_response_body(body), settings)
+        return replace(new_turn(to_response_body(body), settings), is_completion=body.store is True)
     except (InvalidRequest, NotFound) as error:
         message, param = _renamed(error.message, names), _renamed(error.param or "", names)
         raise type(error)(message, param=param or None, code=error.code) from None
