@@ -7,10 +7,10 @@ need it, and the errors of known fields are those of a strict validation.
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import BaseModel, ValidationError, ValidationInfo
+from pydantic import BaseModel, ValidationError, ValidationInfo, ValidatorFunctionWrapHandler, WrapValidator
 
 from web.http.validation import Model, RequestBody, invalid_request, truncate
 
@@ -23,9 +23,14 @@ UNSAFE = re.compile(r"[^ -+\--~]")
 
 @dataclass(slots=True)
 class Tolerance:
-    """The validation context of a body whose unknown parts are ignored. `reported`: a known part has no effect."""
+    """The validation context of a body whose unknown parts are ignored.
+
+    reported  a known part has no effect
+    hints     the names of fields whose values are unknown, and ignored
+    """
 
     reported: bool = False
+    hints: list[str] = field(default_factory=list)
 
 
 def is_tolerant(info: ValidationInfo) -> bool:
@@ -39,6 +44,26 @@ def report(info: ValidationInfo) -> None:
         info.context.reported = True
 
 
+def ignore_hint(info: ValidationInfo) -> None:
+    """Name a field whose value is unknown."""
+    if isinstance(info.context, Tolerance):
+        info.context.hints.append(info.field_name or "")
+
+
+def _ignore_unless_valid(value: Any, validate: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+    try:
+        return validate(value)
+    except ValidationError:
+        if not is_tolerant(info):
+            raise
+        ignore_hint(info)
+        return None
+
+
+#: A field that changes no answer: an unknown value of it is ignored and named.
+Hint = WrapValidator(_ignore_unless_valid)
+
+
 def validate_tolerantly(model: type[Model], value: dict[str, Any]) -> tuple[Model, list[str]]:
     """Validate a value without its unknown fields; returns also the paths of all that was ignored.
 
@@ -49,7 +74,7 @@ def validate_tolerantly(model: type[Model], value: dict[str, Any]) -> tuple[Mode
         body = model.model_validate(value, context=tolerance)
     except ValidationError:
         return _without_unknown_fields(model, value)
-    return body, list(_ignored_parts(body, "")) if tolerance.reported else []
+    return body, [*(_ignored_parts(body, "") if tolerance.reported else ()), *tolerance.hints]
 
 
 def header_value(names: Iterable[str]) -> str:
@@ -65,11 +90,12 @@ def header_value(names: Iterable[str]) -> str:
 
 
 def _without_unknown_fields(model: type[Model], value: dict[str, Any]) -> tuple[Model, list[str]]:
+    tolerance = Tolerance()
     try:
-        body = model.model_validate(value, extra="allow", context=Tolerance())
+        body = model.model_validate(value, extra="allow", context=tolerance)
     except ValidationError as error:
         raise invalid_request(error, value) from None
-    return body, list(_ignored_parts(body, ""))
+    return body, [*_ignored_parts(body, ""), *tolerance.hints]
 
 
 def _ignored_parts(model: BaseModel, path: str) -> Iterator[str]:
@@ -80,8 +106,8 @@ def _ignored_parts(model: BaseModel, path: str) -> Iterator[str]:
         unknown.clear()
     if isinstance(model, RequestBody):
         yield from (_join(path, name) for name in model.without_effect())
-    for name, field in type(model).model_fields.items():
-        yield from _ignored_in(getattr(model, name), _join(path, field.alias or name))
+    for name, definition in type(model).model_fields.items():
+        yield from _ignored_in(getattr(model, name), _join(path, definition.alias or name))
 
 
 def _ignored_in(value: object, path: str) -> Iterator[str]:

@@ -10,6 +10,7 @@ from models.journal import journal
 from pipelines.chat import turn
 from pipelines.chat.client_tools import client_tools, function_name
 from pipelines.chat.prompt import assemble_messages, output_format_of
+from pipelines.inference.answer_grammar import calls_error
 from pipelines.inference.engine import GeneratedCall, Message, ToolCall
 from pipelines.inference.json_schema import enforced_schema
 
@@ -57,6 +58,10 @@ def test_every_tool_is_a_function_for_the_engine():
     assert tools["note"].parameters["required"] == ["input"]
     assert tools["crm__look"].description == "Customers.\n\nLooks."
     assert tools["crm__note"].description.startswith("Writes."), "the group is described once"
+
+
+def test_one_grammar_constrains_calls_of_all_types():
+    assert calls_error(output_format_of({"tools": TOOLS})) is None
 
 
 def test_a_long_name_of_a_group_member_is_shortened_and_stays_unique():

@@ -1,13 +1,14 @@
 """Unknown fields of a body are ignored and named."""
 
 from collections.abc import Iterable
+from typing import Annotated, Literal
 
 import pytest
 from pydantic import Field, ValidationInfo, model_validator
 
 from models.platform.errors import InvalidRequest
-from web.http.ignored_fields import MAX_HEADER, header_value, report, validate_tolerantly
-from web.http.validation import RequestBody
+from web.http.ignored_fields import MAX_HEADER, Hint, header_value, report, validate_tolerantly
+from web.http.validation import RequestBody, validate
 
 
 class Part(RequestBody):
@@ -32,6 +33,7 @@ class Options(RequestBody):
 
 
 class Turn(RequestBody):
+    tier: Annotated[Literal["fast"] | None, Hint] = None
     messages: list[Message] = Field(default_factory=list)
     options: Options | None = None
 
@@ -71,6 +73,14 @@ def test_a_body_without_unknown_fields_is_validated_once(monkeypatch):
 def test_known_fields_without_effect_are_named():
     assert validate_tolerantly(Turn, {"options": {"size": 1}})[1] == ["options.size"]
     assert validate_tolerantly(Turn, {"options": {}})[1] == []
+
+
+def test_an_unknown_value_of_a_hint_is_ignored_and_named():
+    assert validate_tolerantly(Turn, {"tier": "fast"}) == (Turn(tier="fast"), [])
+    assert validate_tolerantly(Turn, {"tier": "ultrafast"}) == (Turn(), ["tier"])
+    assert validate_tolerantly(Turn, {"tier": 5, "x": 1}) == (Turn(), ["x", "tier"])
+    with pytest.raises(InvalidRequest):
+        validate(Turn, {"tier": "ultrafast"})
 
 
 def test_an_error_of_a_known_field_is_reported_rather_than_an_unknown_field():

@@ -1,7 +1,7 @@
 """`POST /v1/responses/compact`: compact a conversation that the client keeps itself."""
 
 import time
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 from starlette.responses import Response
@@ -13,6 +13,7 @@ from pipelines.chat.prompt_jobs import PromptRequest
 from pipelines.chat.response_objects import ItemObject, ResponseUsage
 from web.api.request import Request
 from web.api.turns.content_types import Id
+from web.api.turns.hints import CacheOptions, CacheRetention, ServiceTier
 from web.api.turns.input_items import InputItems, stored_items
 from web.api.turns.prompt_jobs import run_prompt_job
 from web.api.turns.request_body import read_body
@@ -30,9 +31,9 @@ class CompactContext(RequestBody):
     # Accepted without effect.
     instructions: str | None = None
     prompt_cache_key: ClientLabel | None = None
-    prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None = None
-    prompt_cache_options: dict[str, Any] | None = None
-    service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None = None
+    prompt_cache_retention: CacheRetention = None
+    prompt_cache_options: CacheOptions = None
+    service_tier: ServiceTier = None
 
 
 class CompactedResponse(TypedDict):

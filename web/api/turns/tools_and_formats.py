@@ -12,6 +12,7 @@ from pipelines.inference.answer_grammar import calls_error
 from pipelines.inference.engine import OutputFormat
 from pipelines.inference.json_schema import NamedSchema, first_schema_error
 from web.api.turns.content_types import FunctionName
+from web.api.turns.hints import Verbosity
 from web.api.turns.stored_tools import allowed_tools, definition_place, reference_name, stored_tool
 from web.api.turns.tool_types import AllowedToolList, AllowedTools, Description, NestedAllowedTools, Schema, Tool
 from web.http.validation import RequestBody, branch, discriminate_by_type, truncate
@@ -51,7 +52,7 @@ class TextOptions(RequestBody):
     """Options of the output text. `verbosity` is a hint, accepted without effect."""
 
     format: Format | None = None
-    verbosity: Literal["low", "medium", "high"] | None = None
+    verbosity: Verbosity = None
 
 
 @dataclass(frozen=True, slots=True)

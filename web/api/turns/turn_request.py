@@ -1,10 +1,10 @@
 """Request parameters of turns, and their conversion to a `NewTurn`.
 
-Parameters of OpenAI's API that the platform does not support are rejected by name.
+Parameters of OpenAI's API that change the answer, and are not supported, are rejected by name.
 """
 
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, StringConstraints, Tag
 
@@ -15,6 +15,7 @@ from pipelines.chat.prompt import output_format_of
 from pipelines.chat.start_turn import NewTurn
 from pipelines.inference.registry import model_name, sampling_defaults
 from web.api.turns.content_types import Id
+from web.api.turns.hints import CacheOptions, CacheRetention, ServiceTier, only_known
 from web.api.turns.input_items import InputItems, stored_items
 from web.api.turns.models import DEFAULT_MODEL
 from web.api.turns.tool_types import MAX_TOOLS, Tool, ToolChoice
@@ -57,7 +58,7 @@ IncludeValue = Literal[
 ]  # fmt: skip
 
 #: Values of OpenAI's `include`. Responses here have no such data; the values are accepted without effect.
-Include = Annotated[list[IncludeValue], Field(max_length=16)]
+Include = Annotated[list[IncludeValue], Field(max_length=16), only_known(get_args(IncludeValue))]
 
 
 class ConversationReference(RequestBody):
@@ -142,9 +143,9 @@ class CreateResponse(PromptParameters):
     user: ClientLabel | None = None
     safety_identifier: ClientLabel | None = None
     prompt_cache_key: ClientLabel | None = None
-    prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None = None
-    prompt_cache_options: dict[str, Any] | None = None
-    service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None = None
+    prompt_cache_retention: CacheRetention = None
+    prompt_cache_options: CacheOptions = None
+    service_tier: ServiceTier = None
     # Parameters that are not supported.
     top_logprobs: Annotated[Literal[0], strict_literal(int)] | None = None
     prompt: Unsupported = None

@@ -47,7 +47,7 @@ def test_malformed_json_is_rejected(user, body):
         ({"input": [{"type": "item_reference", "id": "msg_none"}]}, "input[0].id"),
         ({"input": "x", "store": False, "background": True}, "store"),
         ({"input": "x", "include": ["message.output_text.logprobs"]}, "include"),
-        ({"input": "x", "include": ["everything"]}, "include[0]"),
+        ({"input": "x", "include": [5]}, "include[0]"),
         ({"input": "x", "prompt": {"id": "pmpt_1"}}, "prompt"),
         ({"input": "x", "top_logprobs": 3}, "top_logprobs"),
         ({"input": "x", "reasoning": {"effort": "high"}}, "reasoning.effort"),

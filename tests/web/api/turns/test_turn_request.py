@@ -9,6 +9,7 @@ from models.platform.errors import InvalidRequest, NotFound
 from models.platform.settings import Settings
 from web.api.turns.input_items import stored_items
 from web.api.turns.turn_request import CreateResponse, new_turn, resolve_model
+from web.http.ignored_fields import validate_tolerantly
 
 SETTINGS = Settings(engine="scripted")
 
@@ -41,6 +42,26 @@ def test_conversation_and_previous_response_id_are_mutually_exclusive():
         new_turn(parse(conversation="conv_1", previous_response_id="resp_1"), SETTINGS)
 
     assert error.value.param == "previous_response_id"
+
+
+@pytest.mark.parametrize(
+    ("fields", "ignored"),
+    [
+        ({"include": ["reasoning.encrypted_content", "of.the.future"]}, ["include"]),
+        ({"service_tier": "turbo"}, ["service_tier"]),
+        ({"text": {"verbosity": "chatty"}}, ["verbosity"]),
+        ({"client_metadata": {}, "generate": False, "context_management": [{"type": "compaction"}]},
+         ["client_metadata", "generate", "context_management"]),
+        ({"tools": [{"type": "function", "name": "look", "defer_loading": True}]}, ["tools[0].defer_loading"]),
+        ({"input": [{"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}", "caller": {}}]},
+         ["input[0].caller"]),
+    ],
+)  # fmt: skip
+def test_what_changes_no_answer_is_ignored_and_named(fields, ignored):
+    body, names = validate_tolerantly(CreateResponse, {"input": "hello", **fields})
+
+    new_turn(body, SETTINGS)
+    assert names == ignored
 
 
 @pytest.mark.parametrize("name", [None, "default", "scripted"])

@@ -1,6 +1,6 @@
 """Request parameters of chat completions, and their conversion to a `NewTurn`.
 
-Parameters that the platform does not support are rejected by name.
+Parameters that change the answer, and are not supported, are rejected by name.
 """
 
 import re
@@ -18,6 +18,7 @@ from web.api.turns import tools_and_formats
 from web.api.turns.chat.messages import ChatMessage, message_items
 from web.api.turns.choices import MAX_CHOICES
 from web.api.turns.content_types import MAX_ITEMS, FunctionName
+from web.api.turns.hints import CacheOptions, CacheRetention, ServiceTier, Verbosity
 from web.api.turns.tool_types import MAX_TOOLS, ChatTool, Description, FunctionDefinition, Schema, ToolChoice
 from web.api.turns.turn_request import ClientLabel, CreateResponse, MemoryOptions, Metadata, StopSequences, new_turn
 from web.http.ignored_fields import report, validate_tolerantly
@@ -113,10 +114,10 @@ class CreateChatCompletion(RequestBody):
     user: ClientLabel | None = None
     safety_identifier: ClientLabel | None = None
     prompt_cache_key: ClientLabel | None = None
-    prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None = None
-    prompt_cache_options: dict[str, Any] | None = None
-    service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None = None
-    verbosity: Literal["low", "medium", "high"] | None = None
+    prompt_cache_retention: CacheRetention = None
+    prompt_cache_options: CacheOptions = None
+    service_tier: ServiceTier = None
+    verbosity: Verbosity = None
     # Parameters that are not supported, except for values that disable them.
     logprobs: Annotated[bool | None, Neutral] = None
     top_logprobs: Annotated[int | None, Neutral] = None
