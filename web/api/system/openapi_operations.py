@@ -8,7 +8,7 @@ from inspect import getdoc
 from typing import Any
 
 from web.api.routing import Route
-from web.api.system.openapi_schemas import Schemas
+from web.api.system.openapi_schemas import Schemas, is_tolerant
 
 #: A path parameter in Starlette's notation, such as `{model:path}`.
 PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
@@ -28,6 +28,10 @@ HEADERS = {
         "description": "Time until the whole limit is available, as `1.5s`.",
         "schema": {"type": "string"},
     },
+    "SanghaIgnored": {
+        "description": "The fields of the body that were ignored, such as `client_metadata, messages[1].id`.",
+        "schema": {"type": "string"},
+    },
     "ETag": {"description": "Changes with the content.", "schema": {"type": "string"}},
 }
 
@@ -38,6 +42,7 @@ LIMITS = {
 }
 
 REQUEST_ID = {"x-request-id": {"$ref": "#/components/headers/RequestId"}}
+IGNORED = {"x-sangha-ignored": {"$ref": "#/components/headers/SanghaIgnored"}}
 RETRY_AFTER = {"retry-after": {"$ref": "#/components/headers/RetryAfter"}}
 
 #: Descriptions of the error responses, by status.
@@ -75,6 +80,13 @@ SANGHA_EVENTS = {
     "schema": {"type": "string", "enum": ["all"]},
 }
 
+SANGHA_STRICT = {
+    "name": "X-Sangha-Strict",
+    "in": "header",
+    "description": "`1`: unknown fields of the body are errors. Without it they are ignored and named.",
+    "schema": {"type": "string", "enum": ["1"]},
+}
+
 ERROR_CONTENT = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorEnvelope"}}}
 
 
@@ -90,8 +102,9 @@ def _reference(status: int) -> str:
 COMPONENTS = {
     "headers": HEADERS,
     "responses": {_reference(status): _error_response(status) for status in ERRORS},
-    "parameters": {"IdempotencyKey": IDEMPOTENCY_KEY, "LastEventId": LAST_EVENT_ID, "SanghaEvents": SANGHA_EVENTS},
-}
+    "parameters": {"IdempotencyKey": IDEMPOTENCY_KEY, "LastEventId": LAST_EVENT_ID, "SanghaEvents": SANGHA_EVENTS,
+                   "SanghaStrict": SANGHA_STRICT},
+}  # fmt: skip
 
 
 def template(path: str) -> str:
@@ -195,6 +208,8 @@ def _parameters(route: Route, schemas: Schemas) -> Iterator[dict[str, Any]]:
         yield {"$ref": "#/components/parameters/LastEventId"}
     if route.streams and route.path.startswith("/v1/responses"):
         yield {"$ref": "#/components/parameters/SanghaEvents"}
+    if is_tolerant(route):
+        yield {"$ref": "#/components/parameters/SanghaStrict"}
 
 
 def _body(route: Route, schemas: Schemas) -> dict[str, Any]:
@@ -213,7 +228,7 @@ def _success(route: Route, schemas: Schemas) -> dict[str, Any]:
         content["application/json"] = {"schema": schema}
     if route.streams:
         content["text/event-stream"] = {"schema": {"$ref": "#/components/schemas/StreamEvent"}}
-    headers = REQUEST_ID if route.rights.public else {**REQUEST_ID, **LIMITS}
+    headers = {**REQUEST_ID, **({} if route.rights.public else LIMITS), **(IGNORED if is_tolerant(route) else {})}
     response: dict[str, Any] = {"description": HTTPStatus(route.status).phrase, "headers": headers}
     return response | ({"content": content} if content else {})
 

@@ -1,6 +1,6 @@
 """JSON Schemas of the route table's types, each named type once, below `#/components/schemas`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, NotRequired
 
 from pydantic import TypeAdapter
@@ -36,6 +36,23 @@ class Schemas:
         self._routes = routes
         self._schemas = {key: schema for (key, _), schema in schemas.items()}
         self._shared: dict[str, Any] = shared.get("$defs", {})
+        self._open([self._schemas[route.method, route.path, "body"] for route in routes if is_tolerant(route)])
+
+    def _open(self, schemas: Iterable[Any]) -> None:
+        """Permit unknown fields in these schemas, and in those that they refer to."""
+        pending, seen = [*schemas], set[str]()
+        while pending:
+            match pending.pop():
+                case {"$ref": str(reference)}:
+                    name = reference.rpartition("/")[2]
+                    pending += [self._shared[name]] if name not in seen else []
+                    seen.add(name)
+                case dict() as schema:
+                    if schema.get("additionalProperties") is False:
+                        del schema["additionalProperties"]
+                    pending += schema.values()
+                case list() as parts:
+                    pending += parts
 
     def of(self, route: Route, use: Use) -> dict[str, Any] | None:
         """Return the schema of one of a route's types, or None where it has none."""
@@ -57,6 +74,15 @@ class Schemas:
         """Return the named schemas, without those of queries, which are described as parameters."""
         queries = {(self.of(route, "query") or {}).get("$ref", "").rpartition("/")[2] for route in self._routes}
         return {name: schema for name, schema in self._shared.items() if name not in queries}
+
+
+#: The beginnings of the paths of OpenAI's API on which unknown fields are ignored.
+TOLERANT_PATHS = ("/v1/responses", "/v1/conversations", "/v1/chat/", "/v1/completions", "/v1/embeddings")
+
+
+def is_tolerant(route: Route) -> bool:
+    """Return whether the route ignores unknown fields of its body."""
+    return route.body is not None and route.path.startswith(TOLERANT_PATHS)
 
 
 def _types(route: Route) -> Iterator[tuple[Use, JsonSchemaMode, Any]]:

@@ -59,6 +59,18 @@ def test_another_value_of_the_strict_header_is_rejected(user):
     assert_error(answer, 400, param="X-Sangha-Strict")
 
 
+def test_an_unknown_parameter_of_a_query_is_rejected_as_it_could_select_other_objects(user):
+    assert_error(user.request("GET", f"/v1/responses/{user.create_response()['id']}?offset=1"), 400, param="offset")
+
+
+def test_the_openapi_document_permits_unknown_fields_only_on_openais_routes(user):
+    schemas = user.request("GET", "/openapi.json").json()["components"]["schemas"]
+
+    assert "additionalProperties" not in schemas["CreateResponse"]
+    assert "additionalProperties" not in schemas["InputMessage"]
+    assert schemas["CreateMemories"]["additionalProperties"] is False
+
+
 def test_routes_of_our_own_stay_strict(user):
     answer = user.request("POST", "/v1/memories/search", json={"query": "x", "surprise": 1})
 
