@@ -1,8 +1,6 @@
 """Codex CLI works unmodified: it answers, runs a command that the model asks for, and resumes a session."""
 
-import fcntl
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +10,7 @@ import orjson
 import pytest
 
 from models.platform.ids import new_id
+from tests.journeys.clients.environments import javascript_packages, node
 from tests.journeys.stack import ON_REDIS, AccountOwner, Installation
 
 #: The first test waits for the installation, of 170 MB.
@@ -56,8 +55,11 @@ class Codex:
             each.mkdir()
         (home / "config.toml").write_text(CONFIGURATION.format(address=address))
         self._environment = {
-            "PATH": os.environ["PATH"], "HOME": str(folder), "CODEX_HOME": str(home), "SANGHA_KEY": key,
-        }  # fmt: skip
+            "PATH": f"{node().parent}:{os.environ['PATH']}",
+            "HOME": str(folder),
+            "CODEX_HOME": str(home),
+            "SANGHA_KEY": key,
+        }
 
     def __call__(self, *arguments: str) -> list[dict[str, Any]]:
         """Run a session without a sandbox, which few containers allow. Returns its events."""
@@ -72,28 +74,9 @@ class Codex:
 
 
 @pytest.fixture(scope="module")
-def program(request: pytest.FixtureRequest) -> Path:
-    """The `codex` program, installed once in pytest's cache."""
-    cache = request.config.cache
-    assert cache is not None
-    folder = cache.mkdir("codex")
-    lock = (LOCK / "package-lock.json").read_bytes()
-    with (folder / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # tests run in several processes
-        stamp = folder / "node_modules" / "installed"
-        if not (stamp.exists() and stamp.read_bytes() == lock):
-            install(folder)
-            stamp.write_bytes(lock)
-    return folder / "node_modules" / ".bin" / "codex"
-
-
-def install(folder: Path) -> None:
-    """Install the locked packages."""
-    for name in ("package.json", "package-lock.json"):
-        shutil.copy(LOCK / name, folder)
-    command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+def program() -> Path:
+    """The `codex` program, installed once."""
+    return javascript_packages(LOCK) / "node_modules" / ".bin" / "codex"
 
 
 @pytest.fixture(scope="module")

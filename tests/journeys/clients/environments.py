@@ -36,16 +36,22 @@ def python_environment(name: str) -> Path:
 
 def javascript_folder() -> Path:
     """Return a folder with the packages of `javascript/package-lock.json` and the current scripts."""
-    lock = JAVASCRIPT / "package-lock.json"
-    with _installing(FOLDER / "javascript", lock) as folder:
+    folder = javascript_packages(JAVASCRIPT)
+    for script in JAVASCRIPT.glob("*.mjs"):  # they find the packages in their own folder only
+        shutil.copy(script, folder)
+    return folder
+
+
+def javascript_packages(locked: Path) -> Path:
+    """Return a folder with the packages of the `package-lock.json` in the folder `locked`."""
+    node()  # which npm needs
+    with _installing(FOLDER / locked.name, locked / "package-lock.json") as folder:
         if folder is not None:
             folder.mkdir(parents=True)
             for name in ("package.json", "package-lock.json"):
-                shutil.copy(JAVASCRIPT / name, folder)
+                shutil.copy(locked / name, folder)
             _run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"], folder)
-    for script in JAVASCRIPT.glob("*.mjs"):  # they find the packages in their own folder only
-        shutil.copy(script, FOLDER / "javascript")
-    return FOLDER / "javascript"
+    return FOLDER / locked.name
 
 
 def node() -> Path:
