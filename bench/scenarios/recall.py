@@ -7,6 +7,7 @@ is measured.
 """
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 
@@ -15,11 +16,13 @@ from bench.recall.corpus import Corpus, EmbedTexts, Scores
 from bench.recall.events import circles, texting
 from bench.recall.languages import languages
 from bench.recall.rankings import ABLATIONS, BASELINES, Ranking, dense, fused_ranking
-from bench.recall.shape import SampleConversation
+from bench.recall.shape import Question, SampleConversation
 from bench.recall.written import letters, written
 from bench.scenario import Bench
+from pipelines.chat.key_quotes import Quote, select_quotes
 from pipelines.inference.llamacpp.embedder import load_embedder
 from pipelines.memory.fusion import WEIGHTS
+from pipelines.memory.passages import split_sentences
 
 #: Goals by the number of hits.
 GOALS = {10: at_least(0.85), 20: at_least(0.90)}
@@ -54,7 +57,43 @@ def recall(bench: Bench) -> Sequence[Figure]:
     for number, (name, ranking) in enumerate(rankings.items()):
         bench.progress.step(number, len(rankings), "rankings")
         figures += measure(name, ranking, corpora, GOALS if name == "recall" else {})
-    return [*figures, *measure_languages(embedder.embed)]
+    return [*figures, *measure_languages(embedder.embed), *measure_quotes(generated)]
+
+
+def measure_quotes(conversations: Sequence[SampleConversation]) -> list[Figure]:
+    """Measure how much of the answering turns a fifth of a conversation has: its quotes in a prompt, and its end."""
+    quoted, latest = [], []
+    for conversation in conversations:
+        quotes = [Quote("user", turn.text) for turn in conversation.turns]
+        length = sum(len(quote.text) for quote in quotes) // 5
+        quoted.append(
+            np.mean(
+                [
+                    answered(conversation, question, select_quotes(quotes, length, question.text))
+                    for question in conversation.questions
+                ]
+            )
+        )
+        last = latest_quotes(quotes, length)
+        latest.append(np.mean([answered(conversation, question, last) for question in conversation.questions]))
+    return [
+        Figure("a fifth of a conversation, quoted", "", [float(share) for share in quoted], at_least(0.5)),
+        Figure("the latest fifth of a conversation", "", [float(share) for share in latest], None),
+    ]
+
+
+def answered(conversation: SampleConversation, question: Question, quotes: Sequence[Quote]) -> float:
+    """Return the share of the sentences of the answering turns that are quoted."""
+    text = "\n".join(quote.text for quote in quotes)
+    turns = [conversation.turns[number].text for number in question.evidence]
+    sentences = [turn[start : start + length].strip() for turn in turns for start, length in split_sentences(turn)]
+    return sum(sentence in text for sentence in sentences) / len(sentences)
+
+
+def latest_quotes(quotes: Sequence[Quote], max_length: int) -> Sequence[Quote]:
+    """Return the last quotes that fit."""
+    lengths = accumulate(len(quote.text) for quote in reversed(quotes))
+    return quotes[len(quotes) - sum(length <= max_length for length in lengths) :]
 
 
 def measure_languages(embed: EmbedTexts) -> list[Figure]:

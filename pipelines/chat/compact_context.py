@@ -1,6 +1,6 @@
 """Compact a conversation on request, for clients that keep it themselves.
 
-The compaction keeps instructions and the latest user messages, and quotes all else. Calls that have no output yet
+The compaction keeps instructions and the latest user messages whole. Calls that have no output yet
 follow it, since the client may still send one.
 """
 
@@ -15,8 +15,8 @@ from pipelines.chat.compaction import (
     ItemFields,
     compaction_item,
     is_instruction,
+    is_question,
     quotes_of,
-    select_within,
     split_at_compaction,
 )
 from pipelines.chat.prompt import thread_items
@@ -26,8 +26,8 @@ from pipelines.inference.engine import Engine, Message
 
 KIND = "context.compact"
 
-#: The shares of the context that the latest user messages and the quotes may take.
-MESSAGES_SHARE, QUOTES_SHARE = 0.25, 0.25
+#: The share of the context that the latest user messages may take.
+MESSAGES_SHARE = 0.25
 
 
 def run(engine: Engine, attempt: Attempt) -> Ending:
@@ -36,12 +36,12 @@ def run(engine: Engine, attempt: Attempt) -> Ending:
         items = thread_items(connection, hypothetical_turn(attempt))
     attempt.check()
     item_id = "cmp_" + attempt.job.id.partition("_")[2]
-    output = compact(engine, items, item_id, attempt)
+    output = compact(engine, items, item_id)
     # No model has read or written anything.
     return plain_ending(attempt, "completed", result={"output": output, "usage": usage_object(TokenUsage(0, 0, 0))})
 
 
-def compact(engine: Engine, items: Sequence[ItemFields], item_id: str, attempt: Attempt) -> list[ItemFields]:
+def compact(engine: Engine, items: Sequence[ItemFields], item_id: str) -> list[ItemFields]:
     """Return a compaction that stands for these items, and the calls that it does not stand for."""
     earlier, present = split_at_compaction(items)
     open_calls = _open_calls(present)
@@ -49,15 +49,14 @@ def compact(engine: Engine, items: Sequence[ItemFields], item_id: str, attempt: 
     kept = [item for item in present if is_instruction(item) or id(item) in latest]
     represented = {id(item) for item in (*kept, *open_calls)}
     quotes = [*earlier, *quotes_of([item for item in present if id(item) not in represented])]
-    selected = select_within(engine, quotes, int(engine.context * QUOTES_SHARE), attempt.check)
-    return [compaction_item(item_id, Compaction(selected, kept)), *open_calls]
+    return [compaction_item(item_id, Compaction(quotes, kept)), *open_calls]
 
 
 def _latest_user_messages(engine: Engine, items: Sequence[ItemFields]) -> list[ItemFields]:
     """Return the latest user messages that fit, each whole."""
     left, latest = engine.context * MESSAGES_SHARE, list[ItemFields]()
     for item in reversed(items):
-        if item["type"] != "message" or item["role"] != "user":
+        if not is_question(item):
             continue
         message = [Message("user", item_text(item))]
         if engine.min_tokens(message) > left or (tokens := engine.count(message)) > left:

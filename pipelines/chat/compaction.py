@@ -1,12 +1,13 @@
 """Compactions: items that stand in prompts for the part of a conversation before them.
 
-A compaction keeps some items whole, and has exact quotes of all others, selected without a language model: it invents
-nothing, costs no tokens, and takes milliseconds. The client gets it as an opaque text and sends it back unchanged. It
-is not secret: it only has texts of the conversation. It is not signed: a forged one says nothing that messages could
-not.
+A compaction keeps some items whole, and has the texts of all others. A prompt gets the quotes of these that matter for
+its last question, selected without a language model: exact, without cost in tokens, in milliseconds. The client gets it
+as an opaque text and sends it back unchanged. It is not secret: it only has texts of the conversation. It is not
+signed: a forged one says nothing that messages could not.
 """
 
 import base64
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -21,26 +22,38 @@ from pipelines.inference.engine import Engine, Message
 #: What the opaque text of a compaction begins with: its format.
 FORMAT = "sangha-1."
 
+#: Characters of a compaction's quotes, and bytes of its JSON: a text of another size is not of this server.
+MAX_QUOTED, MAX_JSON = 120_000, 8 * 2**20
+
 HEADER = "Earlier in this conversation. These are quotes of what is left out, the oldest first:"
+
+#: The share of the context that quotes may take in a prompt.
+QUOTES_SHARE = 0.25
 
 #: Characters of a token, at first: if the quotes take more tokens than they may, fewer are selected.
 TOKEN_LENGTH, SELECTIONS = 4, 4
 
 ItemFields = Mapping[str, Any]
 
+#: Selects quotes for a prompt with this last question.
+SelectQuotes = Callable[[Sequence[Quote], str], Sequence[Quote]]
+
 
 @dataclass(frozen=True, slots=True)
 class Compaction:
-    """What stands for earlier items: quotes of most of them, and items that are kept whole, with roles and calls."""
+    """What stands for earlier items: the texts of most of them, and items that are kept whole, with roles and calls."""
 
     quotes: Sequence[Quote]
     kept: Sequence[ItemFields] = ()
 
 
 def compaction_item(item_id: str, compaction: Compaction) -> CompactionItem:
-    """Build the item of a compaction."""
-    fields = {"quotes": [asdict(quote) for quote in compaction.quotes], "kept": [*map(_kept_fields, compaction.kept)]}
-    encoded = base64.urlsafe_b64encode(orjson.dumps(fields)).decode()
+    """Build the item of a compaction. Of very long texts it has the sentences that say most."""
+    quotes = compaction.quotes
+    if sum(len(quote.text) for quote in quotes) > MAX_QUOTED:
+        quotes = select_quotes(quotes, MAX_QUOTED)
+    fields = {"quotes": [asdict(quote) for quote in quotes], "kept": [*map(_kept_fields, compaction.kept)]}
+    encoded = base64.urlsafe_b64encode(zlib.compress(orjson.dumps(fields))).decode()
     return {"id": item_id, "type": "compaction", "encrypted_content": FORMAT + encoded}
 
 
@@ -49,10 +62,19 @@ def read_compaction(content: str) -> Compaction:
     if not content.startswith(FORMAT):
         raise ValueError("it is not of this server")
     try:
-        fields = orjson.loads(base64.urlsafe_b64decode(content.removeprefix(FORMAT)))
+        fields = orjson.loads(_decompressed(base64.urlsafe_b64decode(content.removeprefix(FORMAT))))
         return Compaction([*map(_quote, fields["quotes"])], [*map(_kept_item, fields["kept"])])
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, zlib.error) as error:
         raise ValueError("it was changed or cut off") from error
+
+
+def _decompressed(data: bytes) -> bytes:
+    """Decompress at most MAX_JSON bytes: a stranger may send any text."""
+    decompressor = zlib.decompressobj()
+    json = decompressor.decompress(data, MAX_JSON)
+    if not decompressor.eof:
+        raise ValueError("too large, or cut off")
+    return json
 
 
 def _quote(fields: Any) -> Quote:
@@ -85,14 +107,23 @@ def _kept_item(fields: Any) -> ItemFields:
     raise TypeError
 
 
-def expanded(items: Sequence[ItemFields]) -> list[ItemFields]:
-    """Replace the last compaction, and all before it, by what it stands for."""
+def expanded(items: Sequence[ItemFields], select: SelectQuotes) -> list[ItemFields]:
+    """Replace the last compaction, and all before it, by the items that it keeps, and quotes before the last question.
+
+    The engine's cache then covers everything before them.
+    """
     quotes, present = split_at_compaction(items)
-    if not quotes:
+    last = max((index for index, item in enumerate(present) if is_question(item)), default=len(present))
+    question = item_text(present[last]) if last < len(present) else ""
+    if not quotes or not (selected := select(quotes, question)):
         return present
-    quoted: ItemFields = {"type": "message", "role": "system", "content": [{"text": quotes_text(quotes)}]}
-    first = next((index for index, item in enumerate(present) if not is_instruction(item)), len(present))
-    return [*present[:first], quoted, *present[first:]]
+    quoted: ItemFields = {"type": "message", "role": "system", "content": [{"text": quotes_text(selected)}]}
+    return [*present[:last], quoted, *present[last:]]
+
+
+def is_question(item: ItemFields) -> bool:
+    """Return whether an item is a message of the user."""
+    return item["type"] == "message" and item["role"] == "user"
 
 
 def split_at_compaction(items: Sequence[ItemFields]) -> tuple[Sequence[Quote], list[ItemFields]]:
@@ -129,15 +160,18 @@ def _quote_of(item: ItemFields, names: Mapping[str, str]) -> Quote:
     return Quote(f"result of {names.get(item['call_id'], 'a call')}", output_text(item))
 
 
-def select_within(
-    engine: Engine, quotes: Sequence[Quote], max_tokens: int, check: Callable[[], None] = lambda: None
-) -> list[Quote]:
-    """Select the quotes that say most in so many tokens of the engine."""
-    length = max_tokens * TOKEN_LENGTH
-    for _ in range(SELECTIONS):
-        selected = select_quotes(quotes, length, check)
-        tokens = engine.count([Message("system", quotes_text(selected))]) if selected else 0
-        if tokens <= max_tokens:
-            return selected
-        length = int(length * max_tokens / tokens * 0.95)
-    return []
+def quote_selector(engine: Engine, threshold: float | None = None) -> SelectQuotes:
+    """Return a function that selects quotes that take a share of the context, or of a threshold below it."""
+    limit = int(min(engine.context, threshold or engine.context) * QUOTES_SHARE)
+
+    def select(quotes: Sequence[Quote], question: str) -> Sequence[Quote]:
+        length = limit * TOKEN_LENGTH
+        for _ in range(SELECTIONS):
+            selected = select_quotes(quotes, length, question)
+            tokens = engine.count([Message("system", quotes_text(selected))]) if selected else 0
+            if tokens <= limit:
+                return selected
+            length = int(length * limit / tokens * 0.95)
+        return []
+
+    return select

@@ -9,7 +9,7 @@ from models.turns import conversations, responses
 from models.turns.responses import Response
 from pipelines.chat.call_items import CALLS, OUTPUTS, output_text, tool_call
 from pipelines.chat.client_tools import chosen_function, client_tools
-from pipelines.chat.compaction import expanded
+from pipelines.chat.compaction import expanded, quote_selector
 from pipelines.chat.response_objects import item_text
 from pipelines.chat.speakers import with_told_names
 from pipelines.inference.context import fit_messages
@@ -21,6 +21,9 @@ MAX_HISTORY = 500
 #: Tokens reserved for an answer without `max_output_tokens`.
 DEFAULT_ANSWER_TOKENS = 512
 
+#: The threshold of compaction without a number, as a share of the context.
+DEFAULT_THRESHOLD = 0.75
+
 ROLES: Mapping[str, Literal["system", "user", "assistant"]] = {
     "system": "system",
     "developer": "system",
@@ -29,9 +32,9 @@ ROLES: Mapping[str, Literal["system", "user", "assistant"]] = {
 }
 
 
-def assemble_messages(connection: Connection, response: Response) -> list[Message]:
-    """Read the whole conversation up to this turn, of any length, without what a compaction stands for."""
-    return messages_of(response.request, thread_items(connection, response))
+def assemble_messages(engine: Engine, connection: Connection, response: Response) -> list[Message]:
+    """Read the whole conversation up to this turn, of any length; of what a compaction stands for, quotes."""
+    return messages_of(engine, response.request, thread_items(connection, response))
 
 
 def thread_items(connection: Connection, response: Response) -> list[Mapping[str, Any]]:
@@ -39,11 +42,20 @@ def thread_items(connection: Connection, response: Response) -> list[Mapping[str
     return [*_history(connection, response), *response.input]
 
 
-def messages_of(request: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> list[Message]:
+def messages_of(engine: Engine, request: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> list[Message]:
     """Convert a request's instructions and items to messages."""
+    select = quote_selector(engine, compaction_threshold(engine, request))
     instructions = request["instructions"]
     system = [Message("system", instructions)] if instructions else []
-    return [*system, *with_told_names(_messages(expanded(items)))]
+    return [*system, *with_told_names(_messages(expanded(items, select)))]
+
+
+def compaction_threshold(engine: Engine, request: Mapping[str, Any]) -> float | None:
+    """Return the tokens above which the request wants its conversation compacted; None where it does not."""
+    options = request.get("context_management")
+    if options is None:
+        return None
+    return min(options.get("compact_threshold") or engine.context * DEFAULT_THRESHOLD, engine.context)
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ class NewTurn:
         parallel_tool_calls  a boolean
         text                 {"format": {"type": "text" | "json_object" | "json_schema", …}}
         truncation           "auto": drop the oldest turns; "disabled": fail with context_length_exceeded
+        context_management   {"compact_threshold": …}: see `pipelines.chat.context_management`
         store                False: delete the turn once it has been read
         memory               {"recall": …, "remember": …, "limit": …}: see `pipelines.chat.memory_prompt`
         sampling_defaults    what the engine uses where the request has no temperature, top_p or penalties

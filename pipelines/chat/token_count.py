@@ -17,7 +17,7 @@ def run(engine: Engine, attempt: Attempt) -> Ending:
     """
     response = hypothetical_turn(attempt)
     with attempt.database.connection() as connection:
-        messages = assemble_messages(connection, response)
+        messages = assemble_messages(engine, connection, response)
     attempt.check()
     tokens = count_tokens(engine, messages, output_format_of(response.request))
     return plain_ending(attempt, "completed", result={"input_tokens": tokens})

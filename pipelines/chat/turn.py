@@ -43,7 +43,7 @@ def run(
     transcript = read_transcript(attempt.history, attempt.tokens)
     with attempt.database.connection() as connection:
         response = load_response(connection, attempt.job)
-        messages = assemble_messages(connection, response)
+        messages = assemble_messages(engine, connection, response)
         recalled = recalled_before(connection, response, transcript.recalled)
     prompt = fit_prompt(engine, messages, response.request)
     if recall is not None and not {MEMORIES_RECALLED, ENGINE_STARTED} & transcript.event_types:

@@ -34,7 +34,7 @@ def fit_messages(
     Raises PermanentFailure(code="context_length_exceeded") when the system messages and the last turn do not fit, or
     without `truncate` when the conversation does not.
     """
-    total = _count_if_it_may_fit(engine, messages, output_format)
+    total = count_if_it_may_fit(engine, messages, output_format)
     if total + reserve <= engine.context:
         return FittedMessages(list(messages), total)
     if not truncate:
@@ -50,7 +50,7 @@ def fit_messages(
 
     @cache
     def count_from(turn: int) -> int:
-        return _count_if_it_may_fit(engine, messages_from(turn), output_format)
+        return count_if_it_may_fit(engine, messages_from(turn), output_format)
 
     candidates = range(1, max(turns, default=0) + 1)
     first_fitting = bisect_left(candidates, True, key=lambda turn: count_from(turn) + reserve <= engine.context)
@@ -62,7 +62,7 @@ def fit_messages(
 
 def count_tokens(engine: Engine, messages: Sequence[Message], output_format: OutputFormat = PLAIN_TEXT) -> int:
     """Count all messages. Raises PermanentFailure(code="context_length_exceeded") when they are far too long."""
-    total = _count_if_it_may_fit(engine, messages, output_format)
+    total = count_if_it_may_fit(engine, messages, output_format)
     if isinstance(total, AtLeast):
         raise _too_long(engine, "The conversation takes", total, 0)
     return total
@@ -72,7 +72,7 @@ class AtLeast(int):
     """A lower bound of a number of tokens, beyond the context."""
 
 
-def _count_if_it_may_fit(engine: Engine, messages: Sequence[Message], output_format: OutputFormat) -> int:
+def count_if_it_may_fit(engine: Engine, messages: Sequence[Message], output_format: OutputFormat) -> int:
     """Count the tokens, or return AtLeast for a prompt of megabytes, which would take seconds to count.
 
     So would one of many empty messages, at 0.3 ms each; a chat template writes at least a token for each message.

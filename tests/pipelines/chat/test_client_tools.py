@@ -13,6 +13,7 @@ from pipelines.chat.prompt import assemble_messages, output_format_of
 from pipelines.inference.answer_grammar import calls_error
 from pipelines.inference.engine import GeneratedCall, Message, ToolCall
 from pipelines.inference.json_schema import enforced_schema
+from tests.pipelines.chat.conftest import FakeEngine
 
 FUNCTION = {"type": "function", "name": "look", "description": "Looks.", "parameters": None, "strict": False}
 CUSTOM = {"type": "custom", "name": "note", "description": "Writes.", "format": {"type": "text"}}
@@ -176,4 +177,4 @@ def test_an_output_of_the_local_shell_may_name_the_item_of_its_call(harness, fak
 
 def prompt_of(harness, started):
     with harness.database.connection() as connection:
-        return assemble_messages(connection, started.response)
+        return assemble_messages(FakeEngine(), connection, started.response)

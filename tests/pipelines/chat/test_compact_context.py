@@ -1,11 +1,7 @@
 """A compacted conversation keeps instructions, the latest user messages and open calls; all else is quoted."""
 
-from types import SimpleNamespace
-
 from pipelines.chat.compact_context import compact
 from pipelines.chat.compaction import read_compaction
-
-ATTEMPT = SimpleNamespace(check=lambda: None)
 
 
 def message(role, text):
@@ -22,7 +18,7 @@ def result(call_id, text):
 
 def compacted(engine, *items):
     """Return the compaction, and the items after it."""
-    compaction, *others = compact(engine, items, "cmp_1", ATTEMPT)
+    compaction, *others = compact(engine, items, "cmp_1")
     assert compaction["id"] == "cmp_1"
     return read_compaction(compaction["encrypted_content"]), others
 
@@ -66,7 +62,7 @@ def test_user_messages_that_do_not_fit_are_quoted(fake_engine):
 
 def test_an_earlier_compaction_is_compacted_again(fake_engine):
     first = compact(
-        fake_engine(), [message("user", "Where is Rome?"), message("assistant", "Rome is in Italy.")], "cmp_0", ATTEMPT
+        fake_engine(), [message("user", "Where is Rome?"), message("assistant", "Rome is in Italy.")], "cmp_0"
     )
 
     second, _ = compacted(fake_engine(), *first, message("assistant", "Oslo is in Norway."))

@@ -1,6 +1,7 @@
 """Compactions stand for what is before them in prompts, and say who said what."""
 
 import base64
+import zlib
 
 import pytest
 from hypothesis import given
@@ -9,17 +10,20 @@ from hypothesis import strategies as st
 from pipelines.chat.compaction import (
     FORMAT,
     HEADER,
+    MAX_JSON,
+    MAX_QUOTED,
     Compaction,
     compaction_item,
     expanded,
+    quote_selector,
     quotes_of,
     quotes_text,
     read_compaction,
-    select_within,
 )
 from pipelines.chat.key_quotes import Quote
 from pipelines.chat.prompt import messages_of
 from pipelines.inference.engine import Message
+from tests.pipelines.chat.conftest import FakeEngine
 
 
 def message(role, text):
@@ -61,7 +65,7 @@ def test_a_compaction_is_read_as_it_was_written(compaction):
 
 
 def encoded(json: bytes) -> str:
-    return FORMAT + base64.urlsafe_b64encode(json).decode()
+    return FORMAT + base64.urlsafe_b64encode(zlib.compress(json)).decode()
 
 
 @pytest.mark.parametrize(
@@ -70,7 +74,7 @@ def encoded(json: bytes) -> str:
         "", "gAAAAABo", FORMAT, FORMAT + "!!!", item(Quote("user", "x"))["encrypted_content"][:-8], encoded(b"[]"),
         encoded(b'{"quotes":[{"speaker":1,"text":"x"}],"kept":[]}'),
         encoded(b'{"quotes":[],"kept":[{"role":"root","name":"","text":"x"}]}'), encoded(b'{"quotes":3,"kept":[]}'),
-        encoded(b"[" * 100_000),
+        encoded(b"[" * 100_000), encoded(b" " * (MAX_JSON + 1)),
     ],
 )  # fmt: skip
 def test_a_text_that_is_no_compaction_is_refused(content):
@@ -85,26 +89,26 @@ def test_a_prompt_has_what_the_last_compaction_stands_for_in_place_of_all_before
 
     # When a prompt is built from it and what is around it
     messages = messages_of(
-        {"instructions": "Be kind."}, [message("user", "old"), item(), compaction, message("user", "new")]
+        FakeEngine(), {"instructions": "Be kind."}, [message("user", "old"), item(), compaction, message("user", "new")]
     )
 
-    # Then the instructions come first, then the quotes, and the rest has its roles
+    # Then the quotes precede the last question, and the rest has its roles
     assert [(each.role, each.content) for each in messages] == [
         ("system", "Be kind."),
         ("system", "Be brief."),
-        ("system", f"{HEADER}\n- assistant: “At 7:40.”"),
         ("user", "Which gate?"),
         ("assistant", ""),
         ("tool", "B12"),
+        ("system", f"{HEADER}\n- assistant: “At 7:40.”"),
         ("user", "new"),
     ]
-    assert messages[4].calls[0].name == "look_up"
+    assert messages[3].calls[0].name == "look_up"
 
 
 def test_a_conversation_without_a_compaction_stays():
     items = [message("user", "one"), message("assistant", "two")]
 
-    assert expanded(items) == items
+    assert expanded(items, lambda quotes, question: quotes) == items
 
 
 def test_quotes_name_speakers_and_calls():
@@ -122,10 +126,24 @@ def test_a_quote_is_one_line():
     assert quotes_text([Quote("user", "one\n- two")]) == f"{HEADER}\n- user: “one - two”"
 
 
-def test_quotes_fit_into_the_tokens_of_the_engine(fake_engine):
+def test_quotes_fit_into_a_share_of_the_context(fake_engine):
     """The fake engine's tokens are words: fewer than the first guess by characters expects."""
     quotes = [Quote("user", f"the number {number} is a b c d e f g h") for number in range(100)]
 
-    selected = select_within(fake_engine(), quotes, 60)
+    selected = quote_selector(fake_engine(context=240))(quotes, "the number 7")
 
     assert 30 < fake_engine().count([Message("system", quotes_text(selected))]) <= 60
+    assert quotes[7] in selected
+
+
+def test_a_compaction_of_a_huge_conversation_has_what_says_most():
+    quotes = [
+        Quote("user", f"The code of locker {number} is {number * 7919}. " + "So it is. " * 200) for number in range(99)
+    ]
+
+    compaction = read_compaction(item(*quotes)["encrypted_content"])
+
+    assert sum(len(quote.text) for quote in compaction.quotes) <= MAX_QUOTED
+    assert all(
+        f"locker {number} is {number * 7919}" in "".join(q.text for q in compaction.quotes) for number in range(99)
+    )

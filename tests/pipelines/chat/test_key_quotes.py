@@ -62,9 +62,12 @@ def test_only_the_end_of_a_huge_conversation_is_read(monkeypatch):
     assert 0 < sum(len(quote.text) for quote in selected) <= 60
 
 
-def test_the_reason_to_stop_is_raised():
-    def stop():
-        raise TimeoutError
+def test_what_answers_the_question_comes_first_with_its_neighbours():
+    """Given an answer that shares no word with the question that it followed."""
+    lines = [f"We talked about topic number {number} at length." for number in range(60)]
+    lines[7:9] = ["Which gate does the flight to Lisbon leave from?", "It is B12."]
+    quotes = [Quote("user", line) for line in lines]
 
-    with pytest.raises(TimeoutError):
-        select_quotes([Quote("user", "Hello.")], 100, stop)
+    selected = select_quotes(quotes, 400, "the gate of my Lisbon flight")
+
+    assert [Quote("user", line) for line in lines[7:9]] == [quote for quote in selected if quote.text in lines[7:9]]

@@ -8,6 +8,7 @@ from models.turns import conversations
 from pipelines.chat import turn
 from pipelines.chat.prompt import assemble_messages, fit_prompt
 from pipelines.inference.engine import GeneratedCall, Message, ToolCall
+from tests.pipelines.chat.conftest import FakeEngine
 
 
 def run_turn(harness, engine, started):
@@ -18,7 +19,9 @@ def run_turn(harness, engine, started):
 
 def prompt_of(harness, started):
     with harness.database.connection() as connection:
-        return [(message.role, message.content) for message in assemble_messages(connection, started.response)]
+        return [
+            (message.role, message.content) for message in assemble_messages(FakeEngine(), connection, started.response)
+        ]
 
 
 def test_instructions_are_first_and_the_turns_input_is_last(harness):
@@ -87,7 +90,7 @@ def test_calls_and_results_become_messages(harness, fake_engine):
     started = harness.start("one", items=[item("message", **text_message), *calls, *results, *calls[:1]])
 
     with harness.database.connection() as connection:
-        messages = assemble_messages(connection, started.response)
+        messages = assemble_messages(FakeEngine(), connection, started.response)
 
     first, second = ToolCall("c0", "f", "[0]"), ToolCall("c1", "f", "[1]")
     assert messages == [

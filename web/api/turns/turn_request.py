@@ -99,6 +99,13 @@ class MemoryOptions(RequestBody):
     limit: int | None = Field(None, ge=1, le=MAX_MEMORIES)
 
 
+class CompactionOptions(RequestBody):
+    """When a turn compacts its conversation: above so many tokens; by default three quarters of the context."""
+
+    type: Literal["compaction"]
+    compact_threshold: int | None = Field(None, ge=100, le=10_000_000)
+
+
 class PromptParameters(RequestBody):
     """Parameters that determine a prompt, common to turns and to counting their tokens."""
 
@@ -132,6 +139,7 @@ class CreateResponse(PromptParameters):
     top_p: float | None = Field(None, ge=0, le=1)
     max_output_tokens: int | None = Field(None, ge=1, le=1_000_000)
     max_tool_calls: int | None = Field(None, ge=1, le=1_000_000)
+    context_management: Annotated[list[CompactionOptions], Field(max_length=1)] | None = None
     stream_options: StreamOptions | None = None
     include: Include | None = None
     # Extensions of OpenAI's API.
@@ -164,6 +172,7 @@ def new_turn(body: CreateResponse, settings: Settings) -> NewTurn:
         "sampling_defaults": asdict(sampling_defaults(settings)),
         "max_output_tokens": body.max_output_tokens,
         "max_tool_calls": body.max_tool_calls,
+        "context_management": _compaction_options(body),
         "store": body.store is not False,
         "memory": None if body.memory is None else body.memory.model_dump(exclude_none=True),
         "user": body.user,
@@ -173,6 +182,10 @@ def new_turn(body: CreateResponse, settings: Settings) -> NewTurn:
         "stop": [body.stop] if isinstance(body.stop, str) else body.stop or [],
     }
     return NewTurn(request, stored_items(body.input), *parse_thread(body), if_busy=body.if_busy or "queue")
+
+
+def _compaction_options(body: CreateResponse) -> dict[str, Any] | None:
+    return {"compact_threshold": body.context_management[0].compact_threshold} if body.context_management else None
 
 
 def prompt_parameters(body: PromptParameters, settings: Settings) -> dict[str, Any]:

@@ -1,0 +1,62 @@
+"""Compact a conversation within a turn, where its request asks for that: `context_management`.
+
+    prompt above the threshold → compaction, the first output item → the prompt is made of it
+
+The compaction keeps the turn's question whole, so later turns find the question in it, and nothing before it is read
+again.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pipelines.chat.call_items import CALLS, OUTPUTS
+from pipelines.chat.compaction import (
+    Compaction,
+    ItemFields,
+    is_instruction,
+    is_question,
+    quotes_of,
+    split_at_compaction,
+)
+from pipelines.chat.prompt import compaction_threshold, messages_of, output_format_of
+from pipelines.inference.context import count_if_it_may_fit
+from pipelines.inference.engine import Engine
+
+#: The share of the threshold above which the earlier calls of the last question are quoted, too.
+KEPT_SHARE = 0.5
+
+
+def compaction_of(engine: Engine, request: Mapping[str, Any], items: Sequence[ItemFields]) -> Compaction | None:
+    """Return what the request wants these items to be replaced by; None where they are short enough."""
+    threshold = compaction_threshold(engine, request)
+    if threshold is None or _tokens(engine, request, items) <= threshold:
+        return None
+    earlier, present = split_at_compaction(items)
+    kept = _kept(present, lambda tail: _tokens(engine, request, tail) <= threshold * KEPT_SHARE)
+    kept_ids = {id(item) for item in kept}
+    quotes = quotes_of([item for item in present if id(item) not in kept_ids])
+    # Without any there is nothing to leave out.
+    return Compaction([*earlier, *quotes], kept) if quotes else None
+
+
+def _tokens(engine: Engine, request: Mapping[str, Any], items: Sequence[ItemFields]) -> int:
+    return count_if_it_may_fit(engine, messages_of(engine, request, items), output_format_of(request))
+
+
+def _kept(items: Sequence[ItemFields], fits: Callable[[Sequence[ItemFields]], bool]) -> list[ItemFields]:
+    """Return the instructions and the last question with all that follows it, or with its last calls."""
+    rules = [item for item in items if is_instruction(item)]
+    others = [item for item in items if not is_instruction(item)]
+    last = max((index for index, item in enumerate(others) if is_question(item)), default=len(others) - 1)
+    tail = others[last:]
+    return [*rules, *(tail if fits(tail) else [tail[0], *_last_calls(tail[1:])])]
+
+
+def _last_calls(items: Sequence[ItemFields]) -> Sequence[ItemFields]:
+    """Return the last calls with their outputs."""
+    start = len(items)
+    while start and items[start - 1]["type"] in OUTPUTS:
+        start -= 1
+    while start and items[start - 1]["type"] in CALLS:
+        start -= 1
+    return items[start:]
