@@ -181,9 +181,9 @@ PLANTED = (
         [
             Edit(
                 "pipelines/chat/answer_writer.py",
-                "        self._journal.write_text(TEXT_DELTA, self._delta_fields, text, token.count)",
+                "        self._journal.write_text(TEXT_DELTA, self._delta_fields, text, token.count, logprobs)",
                 "        for _ in range(1 + text.startswith('w7.')):\n"
-                "            self._journal.write_text(TEXT_DELTA, self._delta_fields, text, token.count)",
+                "            self._journal.write_text(TEXT_DELTA, self._delta_fields, text, token.count, logprobs)",
             )
         ],
         ("kill-worker",),

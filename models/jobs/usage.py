@@ -7,11 +7,12 @@ from models.platform.database import Connection
 
 @dataclass(frozen=True, slots=True)
 class TokenUsage:
-    """Tokens billed for a job: those journalled."""
+    """Tokens billed for a job: those journalled. `reasoning_tokens` are among the output tokens."""
 
     input_tokens: int
     cached_tokens: int
     output_tokens: int
+    reasoning_tokens: int = 0
 
 
 # One record per job, also after a replay; the month's total grows by the difference.

@@ -86,15 +86,25 @@ class Journal:
             self.tokens += tokens
         self._writer.schedule(self)
 
-    def write_text(self, type_: str, payload: Mapping[str, Any], text: str, tokens: int) -> None:
-        """Write a `delta` of `tokens` tokens, merged with the same event directly before it. Raises Fenced."""
+    def write_text(
+        self,
+        type_: str,
+        payload: Mapping[str, Any],
+        text: str,
+        tokens: int,
+        logprobs: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Write a `delta` of `tokens` tokens, merged with the same event directly before it. Raises Fenced.
+
+        `logprobs` replace those of the payload.
+        """
         with self._lock:
             self._check_fence()
             if self._delta is not None and not self._delta.is_alike(type_, payload):
                 self._seal()
             if self._delta is None:
                 self._delta = _GrowingDelta(type_, payload)
-            self._delta.add(text, tokens)
+            self._delta.add(text, tokens, logprobs)
             first = self.tokens == 0
             self.tokens += tokens
         self._writer.schedule(self, text=not first)
@@ -170,7 +180,7 @@ class Journal:
     def _seal(self) -> None:
         if self._delta is not None:
             text, self._delta = self._delta, None
-            self._append(text.type, {**text.payload, "delta": "".join(text.parts)}, text.tokens)
+            self._append(text.type, text.complete_payload, text.tokens)
 
     def _check_fence(self) -> None:
         if self.fenced:
@@ -180,20 +190,27 @@ class Journal:
 class _GrowingDelta:
     """A delta that may be extended."""
 
-    __slots__ = ("parts", "payload", "tokens", "type")
+    __slots__ = ("logprobs", "parts", "payload", "tokens", "type")
 
     def __init__(self, type_: str, payload: Mapping[str, Any]) -> None:
         self.type = type_
         self.payload = payload
         self.parts: list[str] = []
+        self.logprobs: list[Mapping[str, Any]] = []
         self.tokens = 0
 
     def is_alike(self, type_: str, payload: Mapping[str, Any]) -> bool:
         return self.type == type_ and (self.payload is payload or self.payload == payload)
 
-    def add(self, text: str, tokens: int) -> None:
+    def add(self, text: str, tokens: int, logprobs: Sequence[Mapping[str, Any]]) -> None:
         self.parts.append(text)
         self.tokens += tokens
+        self.logprobs += logprobs
+
+    @property
+    def complete_payload(self) -> Mapping[str, Any]:
+        logprobs = {"logprobs": self.logprobs} if self.logprobs else {}
+        return {**self.payload, "delta": "".join(self.parts), **logprobs}
 
 
 class JournalWriter:

@@ -157,6 +157,8 @@ class Script(BaseModel):
     """Tool calls per answer that makes tool calls, where several are allowed."""
     preface: int = Field(0, ge=0, le=1_000_000)
     """Tokens of text before the tool calls, where calls are optional."""
+    reasoning: int = Field(0, ge=0, le=1_000_000)
+    """Tokens of reasoning before each answer: `r0 r1 r2 …`."""
     nonce: bool = False
     """Whether each attempt's words carry a random mark of their own: `w0.3f9a w1.3f9a …`."""
     slow: float = Field(0, ge=0)

@@ -1,7 +1,8 @@
 """Write an answer's events to the journal.
 
-The items of an answer are in order: the message, if there is text, then the calls. Text is journalled as it is
-generated; the events of a call are journalled in one step once it is complete, so that a crash leaves no part of one.
+The items of an answer are in order: the reasoning, if the model reasons, the message, if there is text, then the
+calls. Text is journalled as it is generated; the events of a call are journalled in one step once it is complete, so
+that a crash leaves no part of one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,15 +13,11 @@ from models.turns.responses import Response, TokenUsage
 from pipelines.chat import response_objects
 from pipelines.chat.call_items import begun_item, call_events, call_item, tool_call
 from pipelines.chat.client_tools import ClientTool, client_tools
+from pipelines.chat.logprobs import logprob_object
+from pipelines.chat.reasoning_writer import NewEvent, ReasoningWriter
 from pipelines.chat.response_objects import ItemStatus
 from pipelines.chat.transcript import ITEM_ADDED, ITEM_DONE, TEXT_DELTA, Transcript
-from pipelines.inference.engine import GeneratedCall, Token, ToolCall
-
-#: The position of the message in its response, and of its text.
-MESSAGE_POSITION = {"output_index": 0}
-TEXT_POSITION = {**MESSAGE_POSITION, "content_index": 0}
-
-NewEvent = tuple[str, Mapping[str, Any]]
+from pipelines.inference.engine import GeneratedCall, ReasoningToken, Token, ToolCall
 
 
 class AnswerWriter:
@@ -28,6 +25,7 @@ class AnswerWriter:
 
     item_id     the id of its message
     call_items  the items of its calls
+    reasoning   its reasoning
     """
 
     def __init__(self, response: Response, journal: Journal, transcript: Transcript) -> None:
@@ -36,11 +34,13 @@ class AnswerWriter:
         self.call_items = list(transcript.calls)
         self.prompt_tokens = transcript.prompt_tokens
         self.output_tokens = transcript.tokens
-        self.cached_tokens = 0
+        self.cached_tokens = self._hidden_reasoning = 0
+        self.reasoning = ReasoningWriter(response, journal, transcript)
         self._journal = journal
         self._message = transcript.message
         self._pieces = [transcript.text]
-        self._delta_fields = {"item_id": self.item_id, **TEXT_POSITION, "logprobs": []}
+        self._logprobs = list(transcript.logprobs)
+        self._delta_fields: Mapping[str, Any] | None = None
 
     @property
     def text(self) -> str:
@@ -55,30 +55,47 @@ class AnswerWriter:
     @property
     def usage(self) -> TokenUsage:
         """The tokens that are billed, which are those in the journal."""
-        return TokenUsage(self.prompt_tokens, self.cached_tokens, self.output_tokens)
+        reasoning_tokens = self.reasoning.tokens + self._hidden_reasoning
+        return TokenUsage(self.prompt_tokens, self.cached_tokens, self.output_tokens, reasoning_tokens)
+
+    @property
+    def has_message(self) -> bool:
+        """Whether the message has begun."""
+        return self._message != "none"
 
     def begin_message(self) -> None:
-        """Journal the beginning of the message, unless it is journalled already."""
+        """Journal the end of the reasoning and the beginning of the message, unless it is journalled already."""
         if self._message == "none":
-            self._journal.write_atomically(self._message_start_events(), 0)
+            self._journal.write_atomically([*self.reasoning.end("completed"), *self._message_start_events()], 0)
             self._message = "in_progress"
+
+    def write_reasoning(self, token: ReasoningToken) -> None:
+        """Journal a piece of reasoning."""
+        self.reasoning.write(token)
+        self.output_tokens += token.count
+
+    def count_hidden_reasoning(self, tokens: int) -> None:
+        """Count tokens that are journalled already as reasoning whose text is not known."""
+        self._hidden_reasoning += tokens
 
     def write_text(self, token: Token) -> None:
         """Journal a piece of text."""
         if self._message == "none":
             self.begin_message()
+        if self._delta_fields is None:
+            self._delta_fields = {**self._text_position, "logprobs": []}
         text = token.text.replace("\0", "\ufffd")  # Postgres cannot store it
+        logprobs = [logprob_object(entry) for entry in token.logprobs]
         self._pieces.append(text)
+        self._logprobs += logprobs
         self.output_tokens += token.count
-        self._journal.write_text(TEXT_DELTA, self._delta_fields, text, token.count)
+        self._journal.write_text(TEXT_DELTA, self._delta_fields, text, token.count, logprobs)
 
     def write_call(self, call: GeneratedCall) -> None:
-        """Journal a call, and before it the end of the message, if there is one."""
+        """Journal a call, and before it the end of what precedes it."""
         item = call_item(self.response, len(self.call_items), self._tool(call.name), call)
-        position = {"output_index": len(self.call_items) + (self._message != "none")}
-        self._journal.write_atomically(
-            [*self.message_end_events("completed"), *_call_events(item, position)], call.count
-        )
+        position = {"output_index": len(self.call_items) + self.reasoning.has_begun + self.has_message}
+        self._journal.write_atomically([*self.end_events("completed"), *_call_events(item, position)], call.count)
         self._message = "none" if self._message == "none" else "completed"
         self.call_items.append(item)
         self.output_tokens += call.count
@@ -89,36 +106,52 @@ class AnswerWriter:
         return next(tool for tool in tools if tool.function.name == function)
 
     def output(self, status: ItemStatus) -> list[Mapping[str, Any]]:
-        """Return the response's items. A message that is not complete gets this status."""
-        if self._message == "none":
-            return list(self.call_items)
-        message = response_objects.message_item(
-            self.item_id, self.text, "completed" if self._message == "completed" else status
-        )
-        return [message, *self.call_items]
+        """Return the response's items. One that is not complete gets this status."""
+        reasoning = [self.reasoning.item(status)] if self.reasoning.has_begun else []
+        message = [self._message_item("completed" if self._message == "completed" else status)]
+        return [*reasoning, *(message if self.has_message else []), *self.call_items]
 
-    def missing_message_events(self) -> list[NewEvent]:
-        """Return the events of an empty message, for an answer that ends without text or calls."""
-        if self._message != "none" or self.call_items:
+    def missing_message_events(self, status: ItemStatus) -> list[NewEvent]:
+        """Return the events of an empty message, for an answer that ends without text or calls.
+
+        One that is cut off within its reasoning has none.
+        """
+        if self.has_message or self.call_items or (self.reasoning.is_open and status == "incomplete"):
             return []
+        reasoning_end = self.reasoning.end("completed")
         self._message = "in_progress"
-        return self._message_start_events()
+        return [*reasoning_end, *self._message_start_events()]
 
-    def message_end_events(self, status: ItemStatus) -> list[NewEvent]:
-        """Return the events that end the message with this status, unless it has ended."""
+    def end_events(self, status: ItemStatus) -> list[NewEvent]:
+        """Return the events that end the reasoning and the message with this status, unless they have ended."""
+        reasoning_end = self.reasoning.end(status)
         if self._message != "in_progress":
-            return []
-        text, position = self.text, {"item_id": self.item_id, **TEXT_POSITION}
+            return reasoning_end
+        text, logprobs = self.text, self._logprobs
+        part = response_objects.text_part(text, logprobs)
         return [
-            ("response.output_text.done", {**position, "text": text, "logprobs": []}),
-            ("response.content_part.done", {**position, "part": response_objects.text_part(text)}),
-            (ITEM_DONE, {**MESSAGE_POSITION, "item": response_objects.message_item(self.item_id, text, status)}),
+            *reasoning_end,
+            ("response.output_text.done", {**self._text_position, "text": text, "logprobs": logprobs}),
+            ("response.content_part.done", {**self._text_position, "part": part}),
+            (ITEM_DONE, {**self._message_position, "item": self._message_item(status)}),
         ]
+
+    @property
+    def _message_position(self) -> dict[str, int]:
+        """The position of the message in its response: reasoning precedes it."""
+        return {"output_index": int(self.reasoning.has_begun)}
+
+    @property
+    def _text_position(self) -> dict[str, Any]:
+        return {"item_id": self.item_id, **self._message_position, "content_index": 0}
+
+    def _message_item(self, status: ItemStatus) -> Mapping[str, Any]:
+        return response_objects.message_item(self.item_id, self.text, status, self._logprobs)
 
     def _message_start_events(self) -> list[NewEvent]:
         item = response_objects.message_item(self.item_id, None, "in_progress")
-        part = {"item_id": self.item_id, **TEXT_POSITION, "part": response_objects.text_part("")}
-        return [(ITEM_ADDED, {**MESSAGE_POSITION, "item": item}), ("response.content_part.added", part)]
+        part = {**self._text_position, "part": response_objects.text_part("")}
+        return [(ITEM_ADDED, {**self._message_position, "item": item}), ("response.content_part.added", part)]
 
 
 def _call_events(item: Mapping[str, Any], position: Mapping[str, int]) -> Sequence[NewEvent]:

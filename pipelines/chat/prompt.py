@@ -1,6 +1,6 @@
 """Assemble the engine's input: instructions, the conversation so far, and the turn's own input."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -10,9 +10,10 @@ from models.turns.responses import Response
 from pipelines.chat.call_items import CALLS, OUTPUTS, output_text, tool_call
 from pipelines.chat.client_tools import chosen_function, client_tools
 from pipelines.chat.compaction import expanded, quote_selector
-from pipelines.chat.response_objects import item_text
+from pipelines.chat.response_objects import item_text, reasoning_text
 from pipelines.chat.speakers import with_told_names
 from pipelines.inference.context import fit_messages
+from pipelines.inference.control_tokens import break_control_tokens
 from pipelines.inference.engine import PLAIN_TEXT, Engine, Message, OutputFormat, Sampling
 
 #: The most items of a conversation, or turns of a chain, in a prompt. The context rarely fits more.
@@ -23,6 +24,9 @@ DEFAULT_ANSWER_TOKENS = 512
 
 #: The threshold of compaction without a number, as a share of the context.
 DEFAULT_THRESHOLD = 0.75
+
+#: Log probabilities of one answer, alternatives included. Its journal has each about four times.
+MAX_LOGPROBS = 100_000
 
 ROLES: Mapping[str, Literal["system", "user", "assistant"]] = {
     "system": "system",
@@ -76,12 +80,21 @@ class Prompt:
 
 def fit_prompt(engine: Engine, messages: list[Message], request: Mapping[str, Any]) -> Prompt:
     """Drop turns until the conversation fits. Raises PermanentFailure("context_length_exceeded")."""
-    limit, output_format = request["max_output_tokens"], output_format_of(request)
+    limit, output_format = _answer_limit(request), output_format_of(request)
     reserve = min(limit or DEFAULT_ANSWER_TOKENS, DEFAULT_ANSWER_TOKENS, engine.context // 4)
     fitting = fit_messages(engine, messages, reserve, output_format, truncate=request.get("truncation") != "disabled")
     free = engine.context - fitting.tokens
     dropped = len(messages) - len(fitting.messages)
     return Prompt(fitting.messages, output_format, fitting.tokens, dropped, min(limit or free, free))
+
+
+def _answer_limit(request: Mapping[str, Any]) -> int | None:
+    """Return the most tokens that an answer may have: fewer with log probabilities, which take 40 bytes each."""
+    limit: int | None = request["max_output_tokens"]
+    if not request.get("logprobs"):
+        return limit
+    most: int = MAX_LOGPROBS // (1 + request["top_logprobs"])
+    return min(limit or most, most)
 
 
 def output_format_of(request: Mapping[str, Any]) -> OutputFormat:
@@ -91,24 +104,38 @@ def output_format_of(request: Mapping[str, Any]) -> OutputFormat:
     choice: Any = choice_field if isinstance(choice_field, str) else ("function", chosen_function(tools, choice_field))
     format_ = (request.get("text") or {}).get("format") or {}
     schema = {"json_object": {}, "json_schema": format_.get("schema", {})}.get(format_.get("type", "text"))
-    if not tools and schema is None:
+    effort, template = (request.get("reasoning") or {}).get("effort"), request.get("chat_template_kwargs") or {}
+    if not tools and schema is None and effort is None and not template:
         return PLAIN_TEXT
     return OutputFormat(
         tools=tuple(tool.function for tool in tools),
         tool_choice=choice,
         parallel=request.get("parallel_tool_calls") is not False,
         schema=schema,
-    )
+        effort=effort,
+        template={name: break_control_tokens(value) if isinstance(value, str) else value
+                  for name, value in template.items()},
+    )  # fmt: skip
 
 
-def sampling_of(request: Mapping[str, Any], max_tokens: int) -> Sampling:
-    """Return the sampling of a request that may generate `max_tokens` more tokens."""
+def sampling_of(request: Mapping[str, Any], max_tokens: int, generated: int = 0) -> Sampling:
+    """Return the sampling of a request that may generate `max_tokens` tokens more than it has `generated`."""
     return Sampling(
         max_output_tokens=max_tokens,
         temperature=request["temperature"],
         top_p=request["top_p"],
         seed=request.get("seed"),
         stop=tuple(request.get("stop") or ()),
+        top_k=request.get("top_k"),
+        min_p=request.get("min_p"),
+        typical_p=request.get("typical_p"),
+        presence_penalty=request.get("presence_penalty"),
+        frequency_penalty=request.get("frequency_penalty"),
+        repetition_penalty=request.get("repetition_penalty"),
+        logit_bias=tuple((int(token), bias) for token, bias in (request.get("logit_bias") or {}).items()),
+        min_tokens=max(0, (request.get("min_tokens") or 0) - generated),
+        ignore_eos=bool(request.get("ignore_eos")),
+        top_logprobs=request.get("top_logprobs") if request.get("logprobs") else None,
     )
 
 
@@ -123,27 +150,37 @@ def _history(connection: Connection, response: Response) -> list[dict[str, Any]]
     return []
 
 
-def _messages(items: Iterable[Mapping[str, Any]]) -> Iterator[Message]:
-    """Convert items to messages. Calls that follow an assistant's text, or each other, are merged into one message."""
+def _messages(items: Sequence[Mapping[str, Any]]) -> Iterator[Message]:
+    """Convert items to messages. Calls that follow an assistant's text, or each other, are merged into one message.
+
+    Reasoning belongs to the message after it. That of earlier turns is left out, as the models' templates do.
+    """
     call_ids: dict[str, str] = {}  # outputs of the local shell may name a call by the id of its item
     pending: Message | None = None
-    for item in items:
+    reasoning = ""
+    last_question = max((number for number, item in enumerate(items) if item.get("role") == "user"), default=-1)
+    for number, item in enumerate(items):
         match item["type"]:
             case "message":
                 message = Message(ROLES[item["role"]], item_text(item), name=item.get("name"))
             case type_ if type_ in CALLS:
                 call = tool_call(item)
                 call_ids |= {call.id: call.id, item.get("id", call.id): call.id}
-                if pending is not None and pending.role == "assistant":
+                if pending is not None and pending.role == "assistant" and not reasoning:
                     pending = replace(pending, calls=(*pending.calls, call))
                     continue
                 message = Message("assistant", "", (call,))
             case type_ if type_ in OUTPUTS and item["call_id"] in call_ids:
                 message = Message("tool", output_text(item), call_id=call_ids[item["call_id"]])
+            case "reasoning" if number > last_question:
+                reasoning = reasoning_text(item)
+                continue
             case _:  # a result whose call is too far back to be included
                 continue
         if pending is not None:
             yield pending
+        if message.role == "assistant":
+            message, reasoning = replace(message, reasoning=reasoning), ""
         pending = message
     if pending is not None:
         yield pending

@@ -3,7 +3,7 @@
 The types are also the OpenAPI schema of the routes: a new field is added to its type and to the function below it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NotRequired, cast
 
 from typing_extensions import TypedDict
@@ -11,6 +11,7 @@ from typing_extensions import TypedDict
 from models.journal.shared_fields import without_fields
 from models.turns.responses import Response, ResponseStatus, TokenUsage
 from pipelines.chat.call_items import CallItem, CallOutputItem, InputTextPart, parts_text
+from pipelines.chat.logprobs import with_bytes
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 
@@ -36,6 +37,30 @@ class MessageItem(TypedDict):
     phase: NotRequired[Literal["commentary", "final_answer"]]
 
 
+class ReasoningTextPart(TypedDict):
+    """What a model wrote before its answer."""
+
+    type: Literal["reasoning_text"]
+    text: str
+
+
+class SummaryTextPart(TypedDict):
+    """The same where the request asks for a summary. It is not shortened."""
+
+    type: Literal["summary_text"]
+    text: str
+
+
+class ReasoningItem(TypedDict):
+    """Reasoning before an answer: as `content`, or as `summary` where the request asks for one."""
+
+    id: str
+    type: Literal["reasoning"]
+    summary: list[SummaryTextPart]
+    content: list[ReasoningTextPart]
+    status: ItemStatus
+
+
 class CompactionItem(TypedDict):
     """What stands for the part of a conversation before it. `encrypted_content` is for this server to read."""
 
@@ -44,8 +69,8 @@ class CompactionItem(TypedDict):
     encrypted_content: str
 
 
-ItemObject = MessageItem | CallItem | CallOutputItem | CompactionItem
-OutputItem = MessageItem | CallItem | CompactionItem
+ItemObject = MessageItem | ReasoningItem | CallItem | CallOutputItem | CompactionItem
+OutputItem = MessageItem | ReasoningItem | CallItem | CompactionItem
 
 
 class ResponseConversation(TypedDict):
@@ -62,7 +87,7 @@ class InputTokensDetails(TypedDict):
 
 
 class OutputTokensDetails(TypedDict):
-    """Details of the output tokens. No engine reports reasoning tokens separately, so their number is 0."""
+    """Details of the output tokens: `reasoning_tokens` are those of reasoning, also where its text is not known."""
 
     reasoning_tokens: int
 
@@ -239,20 +264,37 @@ def _error(response: Response) -> ResponseError | None:
     return {"code": code, "message": response.job_error["message"], "reason": reason}
 
 
+def reasoning_id(response: Response) -> str:
+    """Return the id of a response's reasoning: the same for every attempt."""
+    return "rs_" + response.id.removeprefix("resp_")
+
+
 def output_message_id(response: Response) -> str:
     """Return the id of a response's message: the same for every attempt."""
     return "msg_" + response.id.removeprefix("resp_")
 
 
-def message_item(item_id: str, text: str | None, status: ItemStatus) -> MessageItem:
+def message_item(
+    item_id: str, text: str | None, status: ItemStatus, logprobs: Sequence[Mapping[str, Any]] = ()
+) -> MessageItem:
     """Build an assistant's message; without a text it has no content yet."""
-    content: list[InputTextPart | OutputTextPart] = [] if text is None else [text_part(text)]
+    content: list[InputTextPart | OutputTextPart] = [] if text is None else [text_part(text, logprobs)]
     return {"id": item_id, "type": "message", "role": "assistant", "status": status, "content": content}
 
 
-def text_part(text: str) -> OutputTextPart:
-    """Build a piece of output text."""
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+def reasoning_item(item_id: str, text: str | None, status: ItemStatus, *, as_summary: bool) -> ReasoningItem:
+    """Build the reasoning before an answer; without a text it has no parts yet."""
+    item: ReasoningItem = {"id": item_id, "type": "reasoning", "summary": [], "content": [], "status": status}
+    if text is not None and as_summary:
+        item["summary"].append({"type": "summary_text", "text": text})
+    elif text is not None:
+        item["content"].append({"type": "reasoning_text", "text": text})
+    return item
+
+
+def text_part(text: str, logprobs: Sequence[Mapping[str, Any]] = ()) -> OutputTextPart:
+    """Build a piece of output text. `logprobs` are those of its deltas."""
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": [*map(with_bytes, logprobs)]}
 
 
 def usage_object(usage: TokenUsage) -> ResponseUsage:
@@ -261,9 +303,14 @@ def usage_object(usage: TokenUsage) -> ResponseUsage:
         "input_tokens": usage.input_tokens,
         "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
         "output_tokens": usage.output_tokens,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
         "total_tokens": usage.input_tokens + usage.output_tokens,
     }
+
+
+def reasoning_text(item: Mapping[str, Any]) -> str:
+    """Join the texts of a reasoning item."""
+    return "".join(part["text"] for part in [*(item.get("summary") or ()), *(item.get("content") or ())])
 
 
 def item_text(item: Mapping[str, Any]) -> str:

@@ -12,25 +12,36 @@ MEMORIES_RECALLED = "sangha:memory.recalled"
 ENGINE_STARTED = "sangha:engine.started"
 ANSWER_RESTARTED = "sangha:answer.restarted"
 TEXT_DELTA = "response.output_text.delta"
+#: Reasoning is journalled as a text, or where the request asks for it as a summary.
+REASONING_DELTA, SUMMARY_DELTA = "response.reasoning_text.delta", "response.reasoning_summary_text.delta"
 ITEM_ADDED, ITEM_DONE = "response.output_item.added", "response.output_item.done"
+
+
+ItemState = Literal["none", "in_progress", "completed"]
 
 
 @dataclass(slots=True)
 class Transcript:
     """The part of an answer that is in the journal.
 
-    event_types    the types of its events
-    text           the joined text deltas since the last restart
-    message        the state of the message item
-    calls          the items of its calls, all complete
-    tokens         generated tokens since the last restart
-    prompt_tokens  the prompt's tokens as counted when the answer began
-    recalled       the memories in the prompt
+    event_types       the types of its events
+    text              the joined text deltas since the last restart, and their log probabilities
+    message           the state of the message item
+    reasoning         the joined deltas of the reasoning item
+    calls             the items of its calls, all complete
+    tokens            generated tokens since the last restart
+    reasoning_tokens  those of them that are reasoning
+    prompt_tokens     the prompt's tokens as counted when the answer began
+    recalled          the memories in the prompt
     """
 
     event_types: set[str]
     text: str = ""
-    message: Literal["none", "in_progress", "completed"] = "none"
+    logprobs: list[Mapping[str, Any]] = field(default_factory=list)
+    message: ItemState = "none"
+    reasoning: str = ""
+    reasoning_state: ItemState = "none"
+    reasoning_tokens: int = 0
     calls: list[Mapping[str, Any]] = field(default_factory=list)
     tokens: int = 0
     prompt_tokens: int = 0
@@ -44,21 +55,37 @@ def read_transcript(history: Iterable[Event], tokens: int) -> Transcript:
         type_ = event.type.decode()
         transcript.event_types.add(type_)
         if type_ == TEXT_DELTA:
-            transcript.text += orjson.loads(event.data)["delta"]
+            delta = orjson.loads(event.data)
+            transcript.text += delta["delta"]
+            transcript.logprobs += delta.get("logprobs") or ()
+        elif type_ in (REASONING_DELTA, SUMMARY_DELTA):
+            transcript.reasoning += orjson.loads(event.data)["delta"]
+            transcript.reasoning_tokens += event.tokens
         elif type_ == MEMORIES_RECALLED:
             transcript.recalled = orjson.loads(event.data)["memories"]
         elif type_ == ENGINE_STARTED:
             transcript.prompt_tokens = orjson.loads(event.data)["prompt_tokens"]
         elif type_ == ANSWER_RESTARTED:
-            transcript.tokens -= orjson.loads(event.data)["discarded_tokens"]
-            transcript.text = ""
+            restart(transcript, orjson.loads(event.data)["discarded_tokens"])
         elif type_ in (ITEM_ADDED, ITEM_DONE):
             _read_item(transcript, type_, orjson.loads(event.data)["item"])
     return transcript
 
 
+def restart(transcript: Transcript, discarded_tokens: int) -> None:
+    """Discard the answer. Its message stays, except after reasoning: then the items begin again, too."""
+    transcript.tokens -= discarded_tokens
+    transcript.text, transcript.logprobs = "", []
+    if transcript.reasoning_state != "none":
+        transcript.message = transcript.reasoning_state = "none"
+        transcript.reasoning, transcript.reasoning_tokens = "", 0
+
+
 def _read_item(transcript: Transcript, type_: str, item: Mapping[str, Any]) -> None:
+    state: ItemState = "in_progress" if type_ == ITEM_ADDED else "completed"
     if item["type"] == "message":
-        transcript.message = "in_progress" if type_ == ITEM_ADDED else "completed"
+        transcript.message = state
+    elif item["type"] == "reasoning":
+        transcript.reasoning_state = state
     elif type_ == ITEM_DONE:
         transcript.calls.append(item)

@@ -24,8 +24,24 @@ from pipelines.chat.memory_prompt import MemoryRecall, add_memories, recall_memo
 from pipelines.chat.prompt import Prompt, assemble_messages, fit_prompt, sampling_of
 from pipelines.chat.recalled_memories import recalled_before, references
 from pipelines.chat.response_objects import ItemStatus
-from pipelines.chat.transcript import ANSWER_RESTARTED, ENGINE_STARTED, MEMORIES_RECALLED, Transcript, read_transcript
-from pipelines.inference.engine import AnswerEnd, Engine, Finish, GeneratedCall, Message, Token
+from pipelines.chat.transcript import (
+    ANSWER_RESTARTED,
+    ENGINE_STARTED,
+    MEMORIES_RECALLED,
+    Transcript,
+    read_transcript,
+    restart,
+)
+from pipelines.inference.engine import (
+    AnswerEnd,
+    Engine,
+    EngineOutput,
+    Finish,
+    GeneratedCall,
+    Message,
+    ReasoningToken,
+    Token,
+)
 from pipelines.inference.own_prompts import OwnPrompts
 from pipelines.memory.follow_ups import remember_turn_job
 
@@ -73,7 +89,7 @@ def begin_answer(
 ) -> AnswerWriter:
     """Journal what precedes the first token, unless an earlier attempt has, and take over its text and calls.
 
-    Where tools may be called, the message begins only with its first text: the answer may consist of calls.
+    Where tools may be called, or the model may reason first, the message begins only with its first text.
     """
     journal, item_id = attempt.journal, response_objects.output_message_id(response)
     started = {"model": engine.name, "prompt_tokens": prompt.tokens, "dropped_messages": prompt.dropped}
@@ -89,11 +105,11 @@ def begin_answer(
     if ENGINE_STARTED not in transcript.event_types:
         transcript.prompt_tokens = prompt.tokens
         journal.write(ENGINE_STARTED, {"item_id": item_id, **started})
-    if transcript.text and not (engine.continues or transcript.calls):
+    if (transcript.text or transcript.reasoning) and not (engine.continues or transcript.calls):
         journal.write(ANSWER_RESTARTED, {"item_id": item_id, "discarded_tokens": transcript.tokens})
-        transcript.text, transcript.tokens = "", 0
+        restart(transcript, transcript.tokens)
     answer = AnswerWriter(response, journal, transcript)
-    if not prompt.output_format.callable_tools:
+    if not (prompt.output_format.callable_tools or engine.reasons):
         answer.begin_message()
     return answer
 
@@ -111,20 +127,20 @@ def generate(
     for output in engine.generate(
         prompt.messages,
         prefix=answer.text,
-        sampling=sampling_of(answer.response.request, tokens_left),
+        sampling=sampling_of(answer.response.request, tokens_left, answer.output_tokens),
         cancelled=attempt.should_stop,
         output_format=prompt.output_format,
+        reasoning=answer.reasoning.text,
         calls=answer.tool_calls,
         cache_owner=answer.response.account_id,
     ):
-        if isinstance(output, Token):
-            answer.write_text(output)
-        elif isinstance(output, GeneratedCall):
-            answer.write_call(output)
-        else:
+        if isinstance(output, Finish):
             finish = output
+        else:
+            _write(answer, output)
     if finish is None or finish.reason == "cancelled":
         return "stop"  # the attempt raises the reason
+    answer.count_hidden_reasoning(finish.hidden_reasoning)
     answer.prompt_tokens = finish.prompt_tokens or answer.prompt_tokens  # the engine's count replaces an estimate
     if own_prompts is not None:
         thread, own = answer.response.thread, (prompt.messages, prompt.output_format)
@@ -133,11 +149,20 @@ def generate(
     return finish.reason
 
 
+def _write(answer: AnswerWriter, output: EngineOutput) -> None:
+    if isinstance(output, ReasoningToken):
+        answer.write_reasoning(output)
+    elif isinstance(output, GeneratedCall):
+        answer.write_call(output)
+    elif isinstance(output, Token):
+        answer.write_text(output)
+
+
 def complete_turn(attempt: Attempt, answer: AnswerWriter, reason: AnswerEnd) -> Ending:
     """End a turn whose answer is complete or has reached its limit."""
     details = {"reason": INCOMPLETE_REASONS[reason]} if reason in INCOMPLETE_REASONS else None
     status: ItemStatus = "incomplete" if details else "completed"
-    events = [*answer.missing_message_events(), *answer.message_end_events(status)]
+    events = [*answer.missing_message_events(status), *answer.end_events(status)]
     response = replace(
         answer.response,
         job_state="completed",
@@ -179,7 +204,7 @@ def end(attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: 
     end_event = (type_, response_objects.response_payload(response, attempt.job.arguments, **fields))
     return Ending(
         state,
-        attempt.journal.compose_endings([*answer.message_end_events("incomplete"), end_event]),
+        attempt.journal.compose_endings([*answer.end_events("incomplete"), end_event]),
         result={"response_id": response.id, "status": response.status},
         error=error,
         record=_record_results(response, usage),

@@ -1,13 +1,13 @@
 """The Protocol that every engine implements, and the types of its arguments and results.
 
-The iterator of `generate` belongs to one thread. It yields zero or more `Token`s, then zero or more `GeneratedCall`s,
-and ends with exactly one `Finish`. Continuing an answer is part of the contract because a worker may crash in the
-middle of one: the next attempt passes what the client has already received, and gets only what follows it. A call
-reaches the client whole or not at all, so a partial call is never continued: it is generated again.
+The iterator of `generate` belongs to one thread. It yields `ReasoningToken`s, then `Token`s, then `GeneratedCall`s, any
+number of each, and ends with exactly one `Finish`. Continuing an answer is part of the contract because a worker may
+crash in the middle of one: the next attempt passes what the client has already received, and gets only what follows it.
+A call reaches the client whole or not at all, so a partial call is never continued: it is generated again.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from models.platform.errors import SanghaError
@@ -33,9 +33,10 @@ class ToolCall:
 class Message:
     """A message of the prompt. An assistant message at the end is a partial answer, which the engine continues.
 
-    calls    of an assistant message: the function calls that it requested
-    call_id  of a tool message: the call whose result `content` is
-    name     who wrote it, if the model is to be told: see `pipelines.inference.speakers`
+    calls      of an assistant message: the function calls that it requested
+    call_id    of a tool message: the call whose result `content` is
+    name       who wrote it, if the model is to be told: see `pipelines.inference.speakers`
+    reasoning  of an assistant message: what the model wrote before it
     """
 
     role: Literal["system", "user", "assistant", "tool"]
@@ -43,6 +44,7 @@ class Message:
     calls: tuple[ToolCall, ...] = ()
     call_id: str | None = None
     name: str | None = None
+    reasoning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +64,16 @@ class OutputFormat:
     tool_choice  auto, none, required, or `("function", name)` for exactly that one
     parallel     whether one answer may contain several calls
     schema       the JSON Schema that a text must satisfy; `{}` is any JSON object; None is free text
+    effort       how much a model that reasons should: `none` to `max`; None is its default
+    template     arguments of the chat template, such as `enable_thinking`
     """
 
     tools: tuple[Tool, ...] = ()
     tool_choice: Literal["auto", "none", "required"] | tuple[Literal["function"], str] = "auto"
     parallel: bool = True
     schema: Mapping[str, Any] | None = None
+    effort: str | None = None
+    template: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def callable_tools(self) -> tuple[Tool, ...]:
@@ -98,9 +104,16 @@ PLAIN_TEXT = OutputFormat()
 class Sampling:
     """How tokens are sampled. None is the engine's default.
 
-    max_output_tokens  tokens that this generation may produce, not counting those of the prefix
-    temperature        0 is greedy, and so deterministic
-    stop               texts that end the answer and are left out of it
+    max_output_tokens   tokens that this generation may produce, not counting those of the prefix
+    temperature         0 is greedy, and so deterministic
+    stop                texts that end the answer and are left out of it
+    top_k               0 and less: all tokens
+    presence_penalty    subtracted from the logits of tokens that the text has; `frequency_penalty` as often as it has
+    repetition_penalty  divides the logits of tokens that the text has; 1 has no effect
+    logit_bias          numbers of tokens, and what is added to their logits
+    min_tokens          tokens before the model may end the answer by itself; a stop text ends it in any case
+    ignore_eos          the model may not end the answer by itself at all
+    top_logprobs        the number of alternatives with each token's log probability; None: no log probabilities
     """
 
     max_output_tokens: int
@@ -108,11 +121,46 @@ class Sampling:
     top_p: float | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    top_k: int | None = None
+    min_p: float | None = None
+    typical_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    min_tokens: int = 0
+    ignore_eos: bool = False
+    top_logprobs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """The log probability of a token, before biases and penalties, and of the most likely ones at its place.
+
+    data  the token's bytes, where they are not those of `token`, because it is a part of a character
+    """
+
+    token: str
+    logprob: float
+    data: bytes | None = None
+    top: "tuple[TokenLogprob, ...]" = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A piece of text and the number of generated tokens in it: a character may need several tokens."""
+    """A piece of text and the number of generated tokens in it: a character may need several tokens.
+
+    logprobs  of its tokens in order, where they are asked for; of a character in several tokens only that of the last
+    """
+
+    text: str
+    count: int
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningToken:
+    """A piece of what the model writes before its answer, and the number of generated tokens in it."""
 
     text: str
     count: int
@@ -141,22 +189,25 @@ class Finish:
     prompt_tokens     tokens of the templated prompt without the prefix; 0 when cancelled before they were counted
     cached_tokens     how many of those were in the engine's cache, from any account: see `own_prompts`
     generated_tokens  the sum of all `count`s: what is billed is what was journalled
+    hidden_reasoning  how many of those were reasoning that the endpoint keeps to itself
     """
 
     reason: GenerationEnd
     prompt_tokens: int
     cached_tokens: int
     generated_tokens: int
+    hidden_reasoning: int = 0
 
 
 #: What `generate` yields.
-EngineOutput = Token | GeneratedCall | Finish
+EngineOutput = ReasoningToken | Token | GeneratedCall | Finish
 
 
 class Engine(Protocol):
     """Generates text. `count` and `generate` may be called from many threads at once.
 
     name            the model's name, as clients know it
+    reasons         whether an answer may begin with reasoning
     continues       whether `prefix` is continued; False ignores it and begins the answer again
     counts_exactly  whether `count` is exact; otherwise it is an estimate
     slots           concurrent generations; further ones wait in `generate`
@@ -164,6 +215,7 @@ class Engine(Protocol):
     """
 
     name: str
+    reasons: bool
     counts_exactly: bool
     continues: bool
     slots: int
@@ -189,10 +241,13 @@ class Engine(Protocol):
         sampling: Sampling,
         cancelled: Callable[[], bool],
         output_format: OutputFormat = PLAIN_TEXT,
+        reasoning: str = "",
         calls: Sequence[ToolCall] = (),
         cache_owner: str | None = None,
     ) -> Iterator[EngineOutput]:
         """Generate an answer in the output format, or what follows `prefix` and `calls`, which are answered already.
+
+        `reasoning` precedes both. Where it is all there is of an answer, it may be incomplete, and is continued.
 
         A text is yielded up to where it can be continued: never a part of a possible stop text or call. A call is
         yielded once it is complete; one that `max_output_tokens` cuts off is dropped.

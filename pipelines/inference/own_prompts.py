@@ -85,11 +85,16 @@ class OwnPrompts:
 
 def _digests(prompt: Sequence[Message], output_format: OutputFormat) -> Iterator[bytes]:
     """Yield a digest of each beginning of a prompt. The output format is described in its first message."""
-    digest = _digest(repr((output_format.callable_tools, output_format.schema)).encode())
+    digest = _digest(repr(_prompt_parts(output_format)).encode())
     for message in prompt:
         message = replace(message, content=message.content.rstrip())  # as templates write it
         digest = _digest(digest + repr(message).encode("utf-8", "surrogatepass"))
         yield digest
+
+
+def _prompt_parts(output_format: OutputFormat) -> tuple[object, ...]:
+    template = sorted(output_format.template.items())
+    return output_format.callable_tools, output_format.schema, output_format.effort, template
 
 
 def _digest(data: bytes) -> bytes:

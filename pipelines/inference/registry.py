@@ -17,6 +17,14 @@ MODULES = {
     "scripted": "pipelines.inference.scripted",
 }
 
+#: Request parameters of sampling and chat templates that not every engine honours.
+OPTIONAL_PARAMETERS = frozenset(
+    {
+        "top_k", "min_p", "typical_p", "presence_penalty", "frequency_penalty", "repetition_penalty", "logit_bias",
+        "min_tokens", "ignore_eos", "top_logprobs", "chat_template_kwargs",
+    }
+)  # fmt: skip
+
 #: The bundled embedding model: all-MiniLM-L6-v2, Apache-2.0.
 BUNDLED_EMBEDDER = "all-minilm-l6-v2"
 
@@ -50,6 +58,7 @@ class EngineSpec:
     supports_reflection  whether the model is good enough to write facts and insights: the default of SANGHA_REFLECTION
     requires             fields of Settings that must be set
     sampling_defaults    what it uses where a request has no value
+    parameters           those of OPTIONAL_PARAMETERS that it honours
     """
 
     load: Callable[[Settings], Engine]
@@ -58,6 +67,7 @@ class EngineSpec:
     supports_reflection: Callable[[Settings], bool]
     requires: tuple[str, ...] = ()
     sampling_defaults: SamplingDefaults = SamplingDefaults()
+    parameters: Callable[[Settings], frozenset[str]] = lambda _: OPTIONAL_PARAMETERS
 
 
 def engine_spec(settings: Settings) -> EngineSpec:
@@ -89,6 +99,11 @@ def model_name(settings: Settings) -> str:
 def sampling_defaults(settings: Settings) -> SamplingDefaults:
     """Return the values that take effect where a request has none. Raises ConfigurationError."""
     return engine_spec(settings).sampling_defaults
+
+
+def honoured_parameters(settings: Settings) -> frozenset[str]:
+    """Return which of OPTIONAL_PARAMETERS the engine honours. Raises ConfigurationError."""
+    return engine_spec(settings).parameters(settings)
 
 
 def embedder_name(settings: Settings) -> str:

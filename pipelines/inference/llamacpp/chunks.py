@@ -8,7 +8,7 @@ from typing import Any, Literal
 import orjson
 
 from models.platform.errors import PermanentFailure, SanghaError
-from pipelines.inference.engine import EngineError, Finish, Token
+from pipelines.inference.engine import EngineError, Finish, ReasoningToken, Token, TokenLogprob
 
 #: Seconds between two calls of `cancelled` while no chunk arrives.
 POLL_INTERVAL = 0.02
@@ -16,6 +16,9 @@ POLL_INTERVAL = 0.02
 #: Seconds over which tokens are collected after the first: waking a thread for each slows down the computing threads,
 #: and nobody reads faster. A little shorter than the journal's own interval, so that its tokens are there in time.
 BATCH_INTERVAL = 0.035
+
+#: What OpenAI's API reports for a token that is hardly possible; llama.cpp reports the least number that there is.
+LEAST_LOGPROB = -9999.0
 
 
 class ChunkQueue:
@@ -36,13 +39,15 @@ class ChunkQueue:
 
 
 class TokenBuffer:
-    """Collects the text of chunks until it is taken as a token."""
+    """Collects the reasoning and the text of chunks until they are taken as tokens."""
 
     def __init__(self, prompt_tokens: int | None) -> None:
         self.reason: Literal["stop", "length", "cancelled"] = "cancelled"
         self.prompt_tokens = prompt_tokens
         self.cached = self.generated = self._taken_tokens = 0
-        self._text = self._uncounted = ""
+        self._reasoning = self._uncounted_reasoning = self._text = self._uncounted = ""
+        self._reasoned = 0
+        self._logprobs: list[TokenLogprob] = []
 
     def add(self, chunk: Mapping[str, Any]) -> None:
         """Read a chunk."""
@@ -51,19 +56,31 @@ class TokenBuffer:
             self.cached = min(progress["cache"], self.prompt_tokens or 0)
             return
         choice = chunk["choices"][0]
+        self._uncounted_reasoning += choice["delta"].get("reasoning_content") or ""
         self._uncounted += choice["delta"].get("content") or ""
+        if choice["delta"].get("content"):
+            self._logprobs += map(_logprob, (choice.get("logprobs") or {}).get("content") or ())
         # Of several chunks made from one token only the last has timings: earlier text is held back until then.
-        if self._uncounted and (timings := chunk.get("timings")):
-            self._text, self._uncounted = self._text + self._uncounted, ""
-            self.generated = timings["predicted_n"]
+        if (self._uncounted or self._uncounted_reasoning) and (timings := chunk.get("timings")):
+            self._count(timings["predicted_n"])
         if choice["finish_reason"]:
             self.reason = "length" if choice["finish_reason"] == "length" else "stop"
 
-    def take(self) -> Iterator[Token]:
-        """Yield the text that has not been taken yet, as one token."""
+    def _count(self, generated: int) -> None:
+        if self._uncounted_reasoning:
+            self._reasoned = generated
+        self._reasoning, self._uncounted_reasoning = self._reasoning + self._uncounted_reasoning, ""
+        self._text, self._uncounted = self._text + self._uncounted, ""
+        self.generated = generated
+
+    def take(self) -> Iterator[ReasoningToken | Token]:
+        """Yield the reasoning that has not been taken yet as one token, and the text as another."""
+        if self._reasoning:
+            yield ReasoningToken(self._reasoning, self._reasoned - self._taken_tokens)
+            self._reasoning, self._taken_tokens = "", self._reasoned
         if self._text:
-            token = Token(self._text, self.generated - self._taken_tokens)
-            self._text, self._taken_tokens = "", self.generated
+            token = Token(self._text, self.generated - self._taken_tokens, tuple(self._logprobs))
+            self._text, self._taken_tokens, self._logprobs = "", self.generated, []
             yield token
 
     def finish(self) -> Finish:
@@ -73,7 +90,7 @@ class TokenBuffer:
 
 def read_tokens(
     chunks: ChunkQueue, cancelled: Callable[[], bool], prompt_tokens: int | None
-) -> Iterator[Token | Finish]:
+) -> Iterator[ReasoningToken | Token | Finish]:
     """Yield tokens, then a Finish. `prompt_tokens` is None without a prefix, where llama.cpp's own count is right.
 
     The first token is yielded at once, later ones as they are collected. Raises what `error_from` returns.
@@ -102,6 +119,12 @@ def error_from(error: Mapping[str, Any]) -> SanghaError:
     if error.get("code") == 400:
         return PermanentFailure(message, code="invalid_request")
     return EngineError(message)
+
+
+def _logprob(entry: Mapping[str, Any]) -> TokenLogprob:
+    data, token = bytes(entry["bytes"]), entry["token"]
+    top = tuple(map(_logprob, entry.get("top_logprobs") or ()))
+    return TokenLogprob(token, max(entry["logprob"], LEAST_LOGPROB), None if data == token.encode() else data, top)
 
 
 def _parse(item: bytes | Exception) -> dict[str, Any]:

@@ -14,6 +14,7 @@ and applies the model's own chat template. Four of its properties shape this mod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -28,19 +29,21 @@ from pipelines.inference.engine import (
     Finish,
     Message,
     OutputFormat,
+    ReasoningToken,
     Sampling,
     Token,
     ToolCall,
 )
 from pipelines.inference.json_schema import check_output_format
-from pipelines.inference.llamacpp import SAMPLING_DEFAULTS
 from pipelines.inference.llamacpp.assistant_prefix import assistant_prefix
 from pipelines.inference.llamacpp.chunks import ChunkQueue, error_from, read_tokens
 from pipelines.inference.llamacpp.gguf_files import engine_file
 from pipelines.inference.llamacpp.isolated_slots import IsolatedSlots, Messages
 from pipelines.inference.llamacpp.loopback import LoopbackClient
 from pipelines.inference.llamacpp.output_parser import OutputParser
-from pipelines.inference.llamacpp.partial_answer import PartialAnswer
+from pipelines.inference.llamacpp.partial_answer import PartialAnswer, template_parameters
+from pipelines.inference.llamacpp.reasoning import reasoning_marks
+from pipelines.inference.llamacpp.sampling_parameters import sampling_parameters
 from pipelines.inference.llamacpp.server import server_parameters, start_server
 from pipelines.inference.llamacpp.token_bound import TokenBound
 from pipelines.inference.llamacpp.tool_prompt import render_messages
@@ -96,6 +99,8 @@ class LlamaCppEngine:
         self._loopback = loopback
         self._token_bound = token_bound
         self._assistant_prefix = assistant_prefix(loopback)
+        self._marks = reasoning_marks(loopback)
+        self.reasons = self._marks is not None
         # One thread a slot: further generations wait here, where cancelling them has no effect on llama.cpp.
         self._threads = ThreadPoolExecutor(slots, thread_name_prefix="slot")
         self._running: set[ChunkQueue] = set()
@@ -103,7 +108,7 @@ class LlamaCppEngine:
 
     def count(self, prompt: Sequence[Message], output_format: OutputFormat = PLAIN_TEXT) -> int:
         """See Engine. Exact; takes under 1 ms for a short prompt."""
-        body = {"messages": render_messages(prompt, output_format)}
+        body = {"messages": render_messages(prompt, output_format), **template_parameters(output_format)}
         answer = self._loopback.request("POST", "/v1/chat/completions/input_tokens", body)
         if "error" in answer:
             raise error_from(answer["error"])
@@ -122,22 +127,25 @@ class LlamaCppEngine:
         sampling: Sampling,
         cancelled: Callable[[], bool],
         output_format: OutputFormat = PLAIN_TEXT,
+        reasoning: str = "",
         calls: Sequence[ToolCall] = (),
         cache_owner: str | None = None,
     ) -> Iterator[EngineOutput]:
         """See Engine. While a prompt is read, freeing the slot takes up to two batches; Finish comes at once."""
-        partial = PartialAnswer(prompt, output_format, prefix, calls)
+        partial = PartialAnswer(prompt, output_format, prefix, calls, reasoning)
         if sampling.max_output_tokens < 1:  # llama.cpp would generate one token
             yield Finish("length", self.count(prompt, output_format), 0, 0)
         elif partial.has_all_calls:
             yield Finish("stop", self.count(prompt, output_format), 0, 0)
-        elif not partial.is_constrained:
+        elif not partial.is_constrained and not _parses_stop_texts(sampling):
             yield from self._generate_text(partial, sampling, cancelled, cache_owner)
         else:
             check_output_format(output_format)
             parser = OutputParser(output_format, sampling, prefix, calls)
             # Closed at once also on an exception: its traceback would keep the iterator, and so the slot, alive.
-            outputs = self._generate_text(partial, sampling, lambda: parser.done or cancelled(), cache_owner)
+            outputs = self._generate_text(
+                partial, replace(sampling, stop=()), lambda: parser.done or cancelled(), cache_owner
+            )
             with closing(outputs):
                 yield from parser.parse(outputs)
 
@@ -150,7 +158,29 @@ class LlamaCppEngine:
 
     def _generate_text(
         self, partial: PartialAnswer, sampling: Sampling, cancelled: Callable[[], bool], cache_owner: str | None
-    ) -> Generator[Token | Finish, None, None]:
+    ) -> Generator[ReasoningToken | Token | Finish, None, None]:
+        """Yield the model's output, of which the first `min_tokens` tokens are not the end of the answer."""
+        generated, least, cached = 0, min(sampling.min_tokens, sampling.max_output_tokens), -1
+        while True:
+            forced = generated < least
+            most = (least if forced else sampling.max_output_tokens) - generated
+            part = replace(sampling, max_output_tokens=most, ignore_eos=forced or sampling.ignore_eos)
+            begun = generated
+            for output in self._continue(partial, part, cancelled, cache_owner):
+                if isinstance(output, Finish):
+                    finish = output
+                else:
+                    partial, generated = partial.followed_by(output), generated + output.count
+                    yield _without_alternatives(output) if sampling.top_logprobs == 0 else output
+            cached = finish.cached_tokens if cached < 0 else cached  # later parts find what the first has read
+            cut = forced and finish.reason == "length" and generated > begun
+            if not cut or generated >= sampling.max_output_tokens:
+                break
+        yield replace(finish, cached_tokens=cached, generated_tokens=generated)
+
+    def _continue(
+        self, partial: PartialAnswer, sampling: Sampling, cancelled: Callable[[], bool], cache_owner: str | None
+    ) -> Iterator[ReasoningToken | Token | Finish]:
         """Yield the model's output. llama.cpp's count of the prompt's tokens is right only without a partial answer."""
         body = self._request_body(partial, sampling)
         if not partial.has_output:
@@ -170,7 +200,7 @@ class LlamaCppEngine:
         cancelled: Callable[[], bool],
         prompt_tokens: int | None,
         cache_owner: str | None,
-    ) -> Iterator[Token | Finish]:
+    ) -> Iterator[ReasoningToken | Token | Finish]:
         chunks = ChunkQueue()
         try:
             running = self._threads.submit(self._run, body, chunks, cache_owner)
@@ -185,19 +215,16 @@ class LlamaCppEngine:
             running.cancel()
 
     def _request_body(self, partial: PartialAnswer, sampling: Sampling) -> dict[str, Any]:
+        reasons = self._marks is not None and (self._marks.in_grammar or not partial.is_constrained)
         body = {
-            "messages": partial.messages(),
-            "max_tokens": sampling.max_output_tokens,
-            "temperature": _or_default(sampling.temperature, SAMPLING_DEFAULTS.temperature),
-            "top_p": _or_default(sampling.top_p, SAMPLING_DEFAULTS.top_p),
-            "seed": sampling.seed,
-            # A stop text inside a call would cut it: where calls are possible the parser looks for stop texts itself.
-            "stop": None if partial.output_format.callable_tools else [text for text in sampling.stop if text] or None,
-            **partial.grammar_parameters(self._assistant_prefix),
+            **partial.prompt_parameters(),
+            **sampling_parameters(sampling),
+            "stop": [text for text in sampling.stop if text] or None,
+            **partial.grammar_parameters(self._assistant_prefix, self._marks),
             "stream": True,
             "timings_per_token": True,  # adds the number of tokens to each chunk
             "return_progress": True,  # adds the prompt's tokens, and calls back between its batches
-            "reasoning_format": "none",  # reasoning is returned as text
+            "reasoning_format": "deepseek" if reasons else "none",  # apart from the text, or as a part of it
         }
         return {name: value for name, value in body.items() if value is not None}
 
@@ -223,8 +250,18 @@ class LlamaCppEngine:
             yield slot.parameters
 
 
-def _or_default(value: float | None, default: float) -> float:
-    return default if value is None else value
+def _parses_stop_texts(sampling: Sampling) -> bool:
+    """Return whether our parser looks for the stop texts of a free text.
+
+    llama.cpp drops the log probabilities of text that it holds back, and forgets it where an answer is continued.
+    """
+    return any(sampling.stop) and (sampling.top_logprobs is not None or sampling.min_tokens > 0)
+
+
+def _without_alternatives(output: ReasoningToken | Token) -> ReasoningToken | Token:
+    if isinstance(output, ReasoningToken):
+        return output
+    return replace(output, logprobs=tuple(replace(entry, top=()) for entry in output.logprobs))
 
 
 def _cpu_only() -> bool:

@@ -13,10 +13,12 @@ from pipelines.inference.engine import (
     Finish,
     GeneratedCall,
     OutputFormat,
+    ReasoningToken,
     Sampling,
     Token,
     ToolCall,
 )
+from pipelines.inference.logprobs import LogprobBuffer
 
 #: The marker that begins a call. CALL_CLOSE is unambiguous: no JSON has a line break before `</`.
 CALL_START = CALL_OPEN.strip()
@@ -31,7 +33,9 @@ class OutputParser:
     def __init__(self, output_format: OutputFormat, sampling: Sampling, prefix: str, calls: Sequence[ToolCall]) -> None:
         self.done = False
         self._output_format = output_format
-        self._scanner = DelimiterScanner([CALL_START, *sampling.stop] if output_format.callable_tools else [])
+        call_start = [CALL_START] if output_format.callable_tools else []
+        self._scanner = DelimiterScanner([*call_start, *sampling.stop])
+        self._logprobs = LogprobBuffer()
         self._calls_made = [(call.name, call.arguments) for call in calls]
         self._full_text = prefix
         self._pending_text = ""  # The output since the first call's marker; None before it.
@@ -39,13 +43,17 @@ class OutputParser:
         self._pending_tokens = self._yielded_tokens = 0
         self._checks_json = not sampling.stop
 
-    def parse(self, outputs: Iterable[Token | Finish]) -> Iterator[EngineOutput]:
+    def parse(self, outputs: Iterable[ReasoningToken | Token | Finish]) -> Iterator[EngineOutput]:
         """Yield text and calls. Raises EngineError where the model violated the output format."""
         for output in outputs:
             if isinstance(output, Finish):
                 yield from self._finish(output)
+            elif isinstance(output, ReasoningToken):
+                self._yielded_tokens += output.count
+                yield output
             elif not self.done:
                 self._pending_tokens += output.count
+                self._logprobs.add(output)
                 yield from self._add(output.text)
 
     def _add(self, text: str) -> Iterator[EngineOutput]:
@@ -91,7 +99,7 @@ class OutputParser:
         self._pending_text = self._pending_text[len(text) :]
         if text:
             self._full_text += text
-            yield Token(text, self._take_tokens())
+            yield Token(text, self._take_tokens(), self._logprobs.take(text))
 
     def _take_tokens(self) -> int:
         count, self._pending_tokens = self._pending_tokens, 0

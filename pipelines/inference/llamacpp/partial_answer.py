@@ -1,28 +1,30 @@
 """A prompt with a partial answer, and the grammar of its rest."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from pipelines.inference.answer_grammar import calls_grammar, json_grammar
+from pipelines.inference.answer_grammar import Preceding, calls_grammar, json_grammar
 from pipelines.inference.control_tokens import break_control_tokens
-from pipelines.inference.engine import Message, OutputFormat, ToolCall
+from pipelines.inference.engine import Message, OutputFormat, ReasoningToken, Token, ToolCall
+from pipelines.inference.llamacpp.reasoning import GRAMMAR_RULES, ReasoningMarks
 from pipelines.inference.llamacpp.tool_prompt import render_calls, render_messages
 
 
 @dataclass(frozen=True, slots=True)
 class PartialAnswer:
-    """A prompt, its output format, and the answer so far: text, then calls."""
+    """A prompt, its output format, and the answer so far: reasoning, then text, then calls."""
 
     prompt: Sequence[Message]
     output_format: OutputFormat
     text: str
     calls: Sequence[ToolCall]
+    reasoning: str = ""
 
     @property
     def has_output(self) -> bool:
         """Whether there is anything to continue."""
-        return bool(self.text or self.calls)
+        return bool(self.text or self.calls or self.reasoning)
 
     @property
     def is_constrained(self) -> bool:
@@ -34,17 +36,36 @@ class PartialAnswer:
         """Whether the answer has as many calls as it may have."""
         return len(self.calls) >= self.output_format.max_calls
 
+    @property
+    def is_reasoning(self) -> bool:
+        """Whether the answer so far is reasoning only, which may be incomplete."""
+        return bool(self.reasoning) and not (self.text or self.calls)
+
+    def followed_by(self, output: ReasoningToken | Token) -> "PartialAnswer":
+        """Return the answer with what was generated after it."""
+        if isinstance(output, ReasoningToken):
+            return replace(self, reasoning=self.reasoning + output.text)
+        return replace(self, text=self.text + output.text)
+
+    def prompt_parameters(self) -> dict[str, Any]:
+        """Return the parameters of llama.cpp's request that determine the prompt."""
+        parameters: dict[str, Any] = {"messages": self.messages(), **template_parameters(self.output_format)}
+        if self.is_reasoning:
+            parameters |= {"continue_final_message": "reasoning_content", "add_generation_prompt": False}
+        return parameters
+
     def messages(self) -> list[dict[str, str]]:
         """Return the prompt and the answer so far as a partial message. llama.cpp merges two consecutive ones."""
         messages = render_messages(self.prompt, self.output_format)
         partial_answer = break_control_tokens(self.text) + render_calls(self.calls)
-        if partial_answer and messages and messages[-1]["role"] == "assistant":
+        reasoning = {"reasoning_content": break_control_tokens(self.reasoning)} if self.reasoning else {}
+        if self.has_output and messages and messages[-1]["role"] == "assistant":
             messages[-1]["content"] += partial_answer
-        elif partial_answer:
-            messages.append({"role": "assistant", "content": partial_answer})
+        elif self.has_output:
+            messages.append({"role": "assistant", "content": partial_answer, **reasoning})
         return messages
 
-    def grammar_parameters(self, assistant_prefix: str) -> dict[str, Any]:
+    def grammar_parameters(self, assistant_prefix: str, marks: ReasoningMarks | None) -> dict[str, Any]:
         """Return the parameters of llama.cpp's request that constrain the rest of the answer.
 
         A grammar begins where the model does. JSON can't begin in its middle, but with the type `tool_calls` llama.cpp
@@ -56,11 +77,26 @@ class PartialAnswer:
             and (self.text or not self.output_format.callable_tools)
         ):
             if self.text:
-                return {
-                    "grammar": json_grammar(self.output_format.schema, assistant_prefix),
-                    "grammar_type": "tool_calls",
-                }
-            return {"grammar": json_grammar(self.output_format.schema)}
-        return (
-            {"grammar": calls_grammar(self.output_format, len(self.calls))} if self.output_format.callable_tools else {}
-        )
+                preceding = self._preceding(marks, assistant_prefix)
+                return {"grammar": json_grammar(self.output_format.schema, preceding), "grammar_type": "tool_calls"}
+            return {"grammar": json_grammar(self.output_format.schema, self._preceding(marks))}
+        if not self.output_format.callable_tools:
+            return {}
+        preceding = Preceding() if self.text or self.calls else self._preceding(marks)
+        return {"grammar": calls_grammar(self.output_format, len(self.calls), preceding)}
+
+    def _preceding(self, marks: ReasoningMarks | None, assistant_prefix: str = "") -> Preceding:
+        if marks is None or not marks.in_grammar:
+            return Preceding(assistant_prefix)
+        inside = self.is_reasoning and not assistant_prefix
+        return Preceding(f"{assistant_prefix} {marks.grammar_prefix(inside=inside)}", GRAMMAR_RULES)
+
+
+def template_parameters(output_format: OutputFormat) -> dict[str, Any]:
+    """Return the parameters that llama.cpp passes to the chat template."""
+    parameters: dict[str, Any] = {}
+    if output_format.effort is not None:
+        parameters["reasoning_effort"] = output_format.effort
+    if output_format.template:
+        parameters["chat_template_kwargs"] = dict(output_format.template)
+    return parameters

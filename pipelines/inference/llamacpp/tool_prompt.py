@@ -24,26 +24,34 @@ ANY_JSON = "Answer with a JSON object."
 
 def render_messages(prompt: Sequence[Message], output_format: OutputFormat) -> list[dict[str, str]]:
     """Render the prompt as text messages, with the tools that may be called described in the system message."""
-    messages = [{"role": role, "content": "\n".join(texts)} for role, texts in _merged(_in_order(prompt))]
+    messages = [
+        {"role": role, "content": "\n".join(texts), **_reasoning(reasoning)}
+        for role, texts, reasoning in _merged(_in_order(prompt))
+    ]
     return _with_instructions(messages, output_format)
 
 
-def _merged(messages: Iterable[Message]) -> Iterable[tuple[str, list[str]]]:
-    """Yield the role and the texts of each rendered message.
+def _reasoning(text: str) -> dict[str, str]:
+    """Return the field for the templates that have a place for reasoning; the others ignore it."""
+    return {"reasoning_content": break_control_tokens(text)} if text else {}
+
+
+def _merged(messages: Iterable[Message]) -> Iterable[tuple[str, list[str], str]]:
+    """Yield the role, the texts and the reasoning of each rendered message.
 
     Some templates require users and assistants to alternate: a result and a following user message are merged.
     """
-    role, texts, former = "", list[str](), ""
+    role, texts, former, reasoning = "", list[str](), "", ""
     for message in messages:
         next_role, text = _role_and_text(message)
         if role == next_role == "user" and "tool" in (message.role, former):
             texts.append(text)
             continue
         if texts:
-            yield role, texts
-        role, texts, former = next_role, [text], message.role
+            yield role, texts, reasoning
+        role, texts, former, reasoning = next_role, [text], message.role, message.reasoning
     if texts:
-        yield role, texts
+        yield role, texts, reasoning
 
 
 def render_calls(calls: Iterable[ToolCall]) -> str:

@@ -3,9 +3,13 @@
 Uses the first upstream of SANGHA_UPSTREAMS and its first model.
 """
 
+from urllib.parse import urlsplit
+
 from models.platform.settings import Settings
 from pipelines.inference.engine import Engine
-from pipelines.inference.registry import EngineSpec, EngineStatus
+from pipelines.inference.registry import OPTIONAL_PARAMETERS, EngineSpec, EngineStatus
+
+OPENAI_PARAMETERS = frozenset({"presence_penalty", "frequency_penalty", "logit_bias", "top_logprobs"})
 
 
 def _load(settings: Settings) -> Engine:
@@ -30,4 +34,11 @@ def _supports_reflection(settings: Settings) -> bool:
     return True
 
 
-ENGINE = EngineSpec(_load, _model_name, _check, _supports_reflection, requires=("upstreams",))
+def _parameters(settings: Settings) -> frozenset[str]:
+    """Return what the endpoint may honour: OpenAI's own rejects what its API does not have."""
+    from pipelines.inference.openai.completions import is_openai
+
+    return OPENAI_PARAMETERS if is_openai(urlsplit(settings.upstreams[0].url).netloc) else OPTIONAL_PARAMETERS
+
+
+ENGINE = EngineSpec(_load, _model_name, _check, _supports_reflection, requires=("upstreams",), parameters=_parameters)

@@ -9,6 +9,7 @@ that is retried.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -22,10 +23,12 @@ from pipelines.inference.engine import (
     GeneratedCall,
     GenerationEnd,
     OutputFormat,
+    ReasoningToken,
     Token,
+    TokenLogprob,
 )
 from pipelines.inference.openai.call_reader import CallReader
-from pipelines.inference.openai.chunk_json import HalfCharacterJoiner, parse_json
+from pipelines.inference.openai.chunk_json import HalfCharacterJoiner, join_halves, parse_json
 from pipelines.inference.openai.endpoint_errors import error_in_stream
 
 #: The ends of answers by `finish_reason`; all others mean that the model has stopped by itself.
@@ -46,28 +49,34 @@ class CompletionReader:
         self._output_format = output_format
         self._reason: AnswerEnd | None = None
         self._text: list[str] = []
-        self._halves = HalfCharacterJoiner()
+        self._halves, self._reasoning_halves = HalfCharacterJoiner(), HalfCharacterJoiner()
+        self._logprobs: list[TokenLogprob] = []
         self._calls = CallReader()
         self._usage: Mapping[str, Any] = {}
-        self._yielded_tokens = 0
+        self._yielded_tokens = self._yielded_reasoning = 0
 
-    def add(self, data: bytes) -> Token | None:
-        """Read a chunk and return its text, if any.
+    def add(self, data: bytes) -> list[ReasoningToken | Token]:
+        """Read a chunk and return its reasoning and its text, if any.
 
         Raises EngineError for anything else than a chunk, and what an error in the stream means.
         """
         if data == b"[DONE]":
             self.done = True
-            return None
+            return []
         try:
-            text = self._add(parse_json(data))
+            reasoning, text = self._add(parse_json(data))
         except (ValueError, TypeError, AttributeError, KeyError) as error:
             raise EngineError(f"The endpoint sent an invalid chunk: {data[:200]!r}") from error
-        if not text:
-            return None
-        self._yielded_tokens += 1
-        self._text.append(text)
-        return Token(text, 1)
+        tokens: list[ReasoningToken | Token] = []
+        if reasoning:
+            tokens.append(ReasoningToken(reasoning, 1))
+            self._yielded_reasoning += 1
+        if text:
+            tokens.append(Token(text, 1, tuple(self._logprobs)))
+            self._text.append(text)
+            self._logprobs.clear()
+        self._yielded_tokens += len(tokens)
+        return tokens
 
     def finish(self, prompt_tokens: int) -> Iterator[EngineOutput]:
         """Yield the calls, the tokens beyond the text, and the end.
@@ -85,9 +94,9 @@ class CompletionReader:
         for position, (name, arguments) in enumerate(calls):
             yield GeneratedCall(name, arguments, extra_tokens - len(calls) + 1 if position == 0 else 1)
         if (rest or extra_tokens) and not calls:
-            yield Token(rest, extra_tokens)
+            yield Token(rest, extra_tokens, tuple(self._logprobs))
         self._yielded_tokens += extra_tokens
-        yield self._end(reason, prompt_tokens)
+        yield replace(self._end(reason, prompt_tokens), hidden_reasoning=self._hidden_reasoning(extra_tokens))
 
     def cancelled_finish(self, prompt_tokens: int) -> Finish:
         """Return the end of a cancelled generation."""
@@ -103,20 +112,28 @@ class CompletionReader:
             self._yielded_tokens,
         )
 
-    def _add(self, chunk: Mapping[str, Any]) -> str:
+    def _hidden_reasoning(self, extra_tokens: int) -> int:
+        """Return how many of the tokens that were counted at the end are reasoning."""
+        details = self._usage.get("completion_tokens_details") or {}
+        hidden = int(details.get("reasoning_tokens") or 0) - self._yielded_reasoning
+        return max(0, min(hidden, extra_tokens))
+
+    def _add(self, chunk: Mapping[str, Any]) -> tuple[str, str]:
         if error := chunk.get("error"):
             raise error_in_stream(error)
         self._usage = chunk.get("usage") or self._usage
-        text = ""
+        reasoning = text = ""
         for choice in chunk.get("choices") or ():
             # A complete message, if the endpoint does not stream.
             delta = choice.get("delta") or choice.get("message") or {}
+            reasoning += _text_of(delta.get("reasoning_content") or delta.get("reasoning"))
             text += _text_of(delta.get("content")) + (delta.get("refusal") or "")
+            self._logprobs += map(_logprob, (choice.get("logprobs") or {}).get("content") or ())
             for call in delta.get("tool_calls") or ():
                 self._calls.add(call)
             if reason := choice.get("finish_reason"):
                 self._reason = ANSWER_ENDS.get(reason, "stop")
-        return self._halves.add(text)
+        return self._reasoning_halves.add(reasoning), self._halves.add(text)
 
     def _complete_calls(self, reason: AnswerEnd) -> list[tuple[str, str]]:
         """Return the calls, except one that the token limit cut off.
@@ -140,6 +157,13 @@ def _text_of(content: Any) -> str:
     if content is None or isinstance(content, str):
         return content or ""
     return "".join(part.get("text") or "" for part in content)
+
+
+def _logprob(entry: Mapping[str, Any]) -> TokenLogprob:
+    token, data = join_halves(entry["token"]), entry.get("bytes")
+    top = tuple(map(_logprob, entry.get("top_logprobs") or ()))
+    other = None if data is None or bytes(data) == token.encode() else bytes(data)
+    return TokenLogprob(token, float(entry["logprob"]), other, top)
 
 
 def _is_json(text: str) -> bool:

@@ -12,7 +12,7 @@ from pipelines.inference.speakers import FIELD_NAME, labelled_text
 
 def max_tokens_field(host: str) -> str:
     """Return the name of the token limit in a request: OpenAI renamed it, and other endpoints expect the old name."""
-    return "max_completion_tokens" if _is_openai(host) else "max_tokens"
+    return "max_completion_tokens" if is_openai(host) else "max_tokens"
 
 
 def cache_isolation(host: str, owner: str | None) -> dict[str, str]:
@@ -22,28 +22,33 @@ def cache_isolation(host: str, owner: str | None) -> dict[str, str]:
     `prompt_cache_key`, which makes it unlikely that two owners meet. Without an owner the value is a new one.
     """
     salt = blake2b((owner or token_hex(16)).encode(), digest_size=16).hexdigest()
-    return {"prompt_cache_key" if _is_openai(host) else "cache_salt": salt}
+    return {"prompt_cache_key" if is_openai(host) else "cache_salt": salt}
 
 
-def _is_openai(host: str) -> bool:
+def is_openai(host: str) -> bool:
+    """Return whether a host is OpenAI's, which rejects fields of other endpoints."""
     return host.partition(":")[0].endswith((".openai.com", ".openai.azure.com"))
 
 
 def request_body(
-    model: str, prompt: Sequence[Message], sampling: Sampling, output_format: OutputFormat, limit: str = "max_tokens"
+    model: str, prompt: Sequence[Message], sampling: Sampling, output_format: OutputFormat, host: str = ""
 ) -> dict[str, Any]:
-    """Return the JSON of a request. Values that are None are left to the endpoint's defaults.
-
-    `limit` is the name of the field for `max_output_tokens`, see `max_tokens_field`.
-    """
+    """Return the JSON of a request. Values that are None are left to the endpoint's defaults."""
     body = {
         "model": model,
-        "messages": [_message(message) for message in prompt],
-        limit: sampling.max_output_tokens,
+        "messages": [_message(message, with_reasoning=not is_openai(host)) for message in prompt],
+        max_tokens_field(host): sampling.max_output_tokens,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "seed": sampling.seed,
         "stop": [text for text in sampling.stop if text] or None,
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
+        "logit_bias": {str(token): bias for token, bias in sampling.logit_bias} or None,
+        "logprobs": True if sampling.top_logprobs is not None else None,
+        "top_logprobs": sampling.top_logprobs or None,
+        "reasoning_effort": output_format.effort,
+        **({} if is_openai(host) else _further_parameters(sampling, output_format)),
         **(_tools(output_format) if output_format.callable_tools else {}),
         "response_format": _format(output_format.schema),
         "stream": True,
@@ -52,18 +57,33 @@ def request_body(
     return {name: value for name, value in body.items() if value is not None}
 
 
-def _message(message: Message) -> dict[str, Any]:
+def _further_parameters(sampling: Sampling, output_format: OutputFormat) -> dict[str, Any]:
+    """Return the parameters that OpenAI does not have, as vLLM and llama-server name them."""
+    return {
+        "top_k": sampling.top_k,
+        "min_p": sampling.min_p,
+        "typical_p": sampling.typical_p,
+        "repetition_penalty": sampling.repetition_penalty,
+        "repeat_penalty": sampling.repetition_penalty,  # llama-server's name
+        "min_tokens": sampling.min_tokens or None,
+        "ignore_eos": sampling.ignore_eos or None,
+        "chat_template_kwargs": dict(output_format.template) or None,
+    }
+
+
+def _message(message: Message, *, with_reasoning: bool) -> dict[str, Any]:
     named = {"name": message.name} if message.name and FIELD_NAME.fullmatch(message.name) else {}
     content = break_control_tokens(message.content if named else labelled_text(message))
     if message.role == "tool":
         return {"role": "tool", "tool_call_id": message.call_id, "content": content}
+    reasoning = {"reasoning_content": message.reasoning} if message.reasoning and with_reasoning else {}
     if not message.calls:
-        return {"role": message.role, **named, "content": content}
+        return {"role": message.role, **named, "content": content, **reasoning}
     calls = [
         {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
         for call in message.calls
     ]
-    return {"role": message.role, **named, "content": content or None, "tool_calls": calls}
+    return {"role": message.role, **named, "content": content or None, "tool_calls": calls, **reasoning}
 
 
 def _tools(output_format: OutputFormat) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from pipelines.inference.openai.cancellable_http import (
     ReadCancelled,
 )
 from pipelines.inference.openai.completion_reader import CompletionReader
-from pipelines.inference.openai.completions import cache_isolation, max_tokens_field, request_body
+from pipelines.inference.openai.completions import cache_isolation, request_body
 from pipelines.inference.openai.endpoint_errors import error_for_status, message_of
 from pipelines.inference.openai.http1_connection import Http1Pool
 
@@ -57,6 +57,7 @@ CONNECTION_CLOSED = (httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.
 class OpenAIEngine:
     """Generates text with the first upstream's first model. See Engine."""
 
+    reasons = True
     continues = False
     counts_exactly = False
 
@@ -101,6 +102,7 @@ class OpenAIEngine:
         sampling: Sampling,
         cancelled: Callable[[], bool],
         output_format: OutputFormat = PLAIN_TEXT,
+        reasoning: str = "",
         calls: Sequence[ToolCall] = (),
         cache_owner: str | None = None,
     ) -> Iterator[EngineOutput]:
@@ -110,15 +112,14 @@ class OpenAIEngine:
             yield Finish("length", tokens, 0, 0)
             return
         reader = CompletionReader(output_format)
-        body = request_body(self.name, prompt, sampling, output_format, max_tokens_field(self._host))
+        body = request_body(self.name, prompt, sampling, output_format, self._host)
         if self._isolated:
             body |= cache_isolation(self._host, cache_owner)
         request = self._http_request(orjson.dumps(body))
         try:
             with self._slot(cancelled), closing(self._chunks(request, reader, cancelled)) as chunks:
                 for chunk in chunks:
-                    if token := reader.add(chunk):
-                        yield token
+                    yield from reader.add(chunk)
         except ReadCancelled:
             yield reader.cancelled_finish(tokens)
             return

@@ -2,9 +2,12 @@
 
 from models.platform.settings import Settings
 from pipelines.inference.engine import Engine
-from pipelines.inference.registry import EngineSpec, EngineStatus
+from pipelines.inference.registry import OPTIONAL_PARAMETERS, EngineSpec, EngineStatus
 
 MODEL_NAME = "scripted"
+
+#: Sampling has no effect on a script, where each token is certain. A bias could change it, but has no tokens to name.
+PARAMETERS = OPTIONAL_PARAMETERS - {"logit_bias"}
 
 
 def _load(settings: Settings) -> Engine:
@@ -25,4 +28,4 @@ def _supports_reflection(settings: Settings) -> bool:
     return False
 
 
-ENGINE = EngineSpec(_load, _model_name, _check, _supports_reflection)
+ENGINE = EngineSpec(_load, _model_name, _check, _supports_reflection, parameters=lambda _: PARAMETERS)

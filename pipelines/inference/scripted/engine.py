@@ -11,7 +11,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Literal
 
@@ -28,12 +28,15 @@ from pipelines.inference.engine import (
     GeneratedCall,
     Message,
     OutputFormat,
+    ReasoningToken,
     Sampling,
     Token,
+    TokenLogprob,
     Tool,
     ToolCall,
 )
 from pipelines.inference.json_schema import check_output_format
+from pipelines.inference.logprobs import LogprobBuffer
 from pipelines.inference.scripted import MODEL_NAME
 from pipelines.inference.scripted.minimal_json import minimal_value
 from pipelines.inference.speakers import labelled_text
@@ -57,6 +60,7 @@ class ScriptedEngine:
         self.script: Script = settings.script
         self.name = MODEL_NAME
         self.continues = not settings.script.restarts
+        self.reasons = settings.script.reasoning > 0
         self.slots = settings.slots
         self.context = settings.context
 
@@ -77,14 +81,16 @@ class ScriptedEngine:
         sampling: Sampling,
         cancelled: Callable[[], bool],
         output_format: OutputFormat = PLAIN_TEXT,
+        reasoning: str = "",
         calls: Sequence[ToolCall] = (),
         cache_owner: str | None = None,
     ) -> Iterator[EngineOutput]:
         """Play the script from exactly where it was cut. A token that was cut in two counts when it is completed."""
         playback = self._playback(prompt, output_format, secrets.token_hex(2) if self.script.nonce else "")
-        first, offset = playback.position_after(prefix, len(calls)) if self.continues else (0, 0)
+        first, offset = playback.position_after(prefix, len(calls), reasoning) if self.continues else (0, 0)
+        playback = playback.lengthened(first, sampling)
         last = min(playback.length, first + sampling.max_output_tokens)
-        filter_ = StopFilter(sampling.stop)
+        filter_ = StopFilter(sampling.stop, sampling.top_logprobs)
         request = _last_user_message(prompt)
         faults_enabled = self.script.trigger in request
         rate = self.script.slow if self.script.slow and SLOW_WORD in request else self.script.rate
@@ -96,11 +102,8 @@ class ScriptedEngine:
             if _wait(rate, start, index - first, cancelled):
                 reason = "cancelled"
                 break
-            if index < playback.size:
-                yield from filter_.text(playback.text(index)[offset:])
-                offset = 0
-            else:
-                yield from filter_.call(playback.tools[index - playback.size])
+            yield from filter_.play(playback, index, offset)
+            offset = 0
             if filter_.stopped:
                 reason = "stop"
                 break
@@ -112,6 +115,11 @@ class ScriptedEngine:
 
     def _playback(self, prompt: Sequence[Message], output_format: OutputFormat, nonce: str) -> "Playback":
         """Return what to play for this prompt. Raises PermanentFailure("invalid_request")."""
+        playback = self._answer(prompt, output_format, nonce)
+        disabled = output_format.effort == "none" or output_format.template.get("enable_thinking") is False
+        return playback if disabled else replace(playback, reasoning=self.script.reasoning)
+
+    def _answer(self, prompt: Sequence[Message], output_format: OutputFormat, nonce: str) -> "Playback":
         check_output_format(output_format)
         if output_format.must_call_tool:
             return Playback(0, output_format.callable_tools[:1] * min(self.script.calls, output_format.max_calls))
@@ -137,20 +145,22 @@ class ScriptedEngine:
 
 @dataclass(frozen=True, slots=True)
 class Playback:
-    """An answer to play: `size` tokens of text, the script's own without `texts`, then a call of each tool.
+    """An answer to play: reasoning, `size` tokens of text, the script's own without `texts`, then a call of each tool.
 
-    nonce  part of each of the script's own tokens: a text that two attempts wrote at the same time has both of theirs
+    nonce      part of each of the script's own tokens: a text that two attempts wrote at once has both of theirs
+    reasoning  the number of its tokens
     """
 
     size: int
     tools: Sequence[Tool]
     texts: Sequence[str] = ()
     nonce: str = ""
+    reasoning: int = 0
 
     @property
     def length(self) -> int:
         """The number of its tokens."""
-        return self.size + len(self.tools)
+        return self.reasoning + self.size + len(self.tools)
 
     def text(self, index: int) -> str:
         """Return the text of a token."""
@@ -158,29 +168,52 @@ class Playback:
             return self.texts[index]
         return f"w{index}.{self.nonce} " if self.nonce else f"w{index} "
 
-    def position_after(self, prefix: str, calls: int) -> tuple[int, int]:
+    def lengthened(self, first: int, sampling: Sampling) -> "Playback":
+        """Return the answer with as many of the script's own tokens, from `first` on, as the sampling requires."""
+        if self.texts or self.tools:
+            return self
+        least = first + (sampling.max_output_tokens if sampling.ignore_eos else sampling.min_tokens)
+        return replace(self, size=max(self.size, least - self.reasoning))
+
+    def position_after(self, prefix: str, calls: int, reasoning: str) -> tuple[int, int]:
         """Return where a partial answer ends: the next token, and how many of its characters are already there."""
         if calls:
-            return self.size + calls, 0
+            return self.reasoning + self.size + calls, 0
+        if not prefix:
+            return min(reasoning.count(" "), self.reasoning), len(reasoning.rpartition(" ")[2])
         if not self.texts:  # each token ends with a space
-            return prefix.count(" "), len(prefix.rpartition(" ")[2])
+            return self.reasoning + prefix.count(" "), len(prefix.rpartition(" ")[2])
         ends = [0, *accumulate(len(text) for text in self.texts)]
         index = next((position for position, end in enumerate(ends[1:]) if end > len(prefix)), len(self.texts))
-        return index, len(prefix) - ends[index]
+        return self.reasoning + index, len(prefix) - ends[index]
 
 
 class StopFilter:
     """Releases tokens as they are played, without stop texts and what may become one."""
 
-    def __init__(self, stop: Sequence[str]) -> None:
+    def __init__(self, stop: Sequence[str], top_logprobs: int | None = None) -> None:
         self.stopped = False
         self.released_tokens = 0
         self._scanner = DelimiterScanner(stop) if any(stop) else None
         self._held_tokens = 0
+        self._top_logprobs = top_logprobs
+        self._logprobs = LogprobBuffer()
+
+    def play(self, playback: Playback, index: int, offset: int) -> Iterator[EngineOutput]:
+        """Play the token at `index`, without its first `offset` characters."""
+        position = index - playback.reasoning
+        if position < 0:
+            self.released_tokens += 1
+            yield ReasoningToken(f"r{index} "[offset:], 1)
+        elif position < playback.size:
+            yield from self.text(playback.text(position)[offset:])
+        else:
+            yield from self.call(playback.tools[position - playback.size])
 
     def text(self, piece: str) -> Iterator[Token]:
         """Play a token of text."""
         self._held_tokens += 1
+        self._logprobs.add(Token(piece, 1, self._certainty(piece)))
         if self._scanner is not None:
             piece, delimiter, _ = self._scanner.feed(piece)
             self.stopped = delimiter is not None
@@ -197,9 +230,15 @@ class StopFilter:
         if self._scanner is not None and not self.stopped:
             yield from self._release(self._scanner.flush())
 
+    def _certainty(self, piece: str) -> tuple[TokenLogprob, ...]:
+        """Return the log probability of a token of the script: it is certain."""
+        if self._top_logprobs is None:
+            return ()
+        return (TokenLogprob(piece, 0.0, top=(TokenLogprob(piece, 0.0),) if self._top_logprobs else ()),)
+
     def _release(self, text: str) -> Iterator[Token]:
         if text:
-            yield Token(text, self._take_tokens())
+            yield Token(text, self._take_tokens(), self._logprobs.take(text))
 
     def _take_tokens(self) -> int:
         count, self._held_tokens = self._held_tokens, 0

@@ -28,6 +28,7 @@ from pipelines.inference.engine import (
     GeneratedCall,
     Message,
     OutputFormat,
+    ReasoningToken,
     Sampling,
     Token,
     ToolCall,
@@ -50,8 +51,17 @@ class FakeEngine:
     slots = 1
     counts_exactly = True
 
-    def __init__(self, *outputs: str | GeneratedCall, continues: bool = True, context: int = 1000) -> None:
+    def __init__(
+        self,
+        *outputs: str | ReasoningToken | Token | GeneratedCall,
+        continues: bool = True,
+        context: int = 1000,
+        reasons: bool = False,
+    ) -> None:
         self.outputs = outputs
+        self.reasons = reasons
+        self.hidden_reasoning = 0
+        self.reasonings: list[str] = []
         self.continues = continues
         self.context = context
         self.reason = "stop"
@@ -79,11 +89,13 @@ class FakeEngine:
         sampling: Sampling,
         cancelled: Callable[[], bool],
         output_format: OutputFormat = PLAIN_TEXT,
+        reasoning: str = "",
         calls: Sequence[ToolCall] = (),
         cache_owner: str | None = None,
     ) -> Iterator[EngineOutput]:
         self.prompts.append(prompt)
         self.prefixes.append(prefix)
+        self.reasonings.append(reasoning)
         self.samplings.append(sampling)
         self.output_formats.append(output_format)
         self.calls.append(list(calls))
@@ -94,11 +106,11 @@ class FakeEngine:
             if cancelled():
                 yield Finish("cancelled", self.count(prompt), 0, position)
                 return
-            yield output if isinstance(output, GeneratedCall) else Token(output, 1)
+            yield Token(output, 1) if isinstance(output, str) else output
         if self.error is not None:
             raise self.error
         reason = self.reason if len(outputs) == len(self.outputs) else "length"
-        yield Finish(reason, self.count(prompt), self.cached_tokens, len(outputs))
+        yield Finish(reason, self.count(prompt), self.cached_tokens, len(outputs), self.hidden_reasoning)
 
     def close(self) -> None:
         pass

@@ -16,7 +16,7 @@ from pipelines.inference.engine import PLAIN_TEXT, EngineOutput, Message, Output
 class CharacterEngine:
     """An engine whose tokens are characters, and three more a message for its template."""
 
-    name, continues, counts_exactly, slots = "characters", True, True, 1
+    name, reasons, continues, counts_exactly, slots = "characters", False, True, True, 1
 
     def __init__(self, context: int) -> None:
         self.context = context
@@ -38,6 +38,7 @@ class CharacterEngine:
         sampling: Sampling,
         cancelled: Callable[[], bool],
         output_format: OutputFormat = PLAIN_TEXT,
+        reasoning: str = "",
         calls: Sequence[ToolCall] = (),
         cache_owner: str | None = None,
     ) -> Iterator[EngineOutput]:

@@ -36,13 +36,20 @@ class InputMessage(RequestBody):
     phase: Literal["commentary", "final_answer"] | None = None
 
 
+class ReasoningText(RequestBody):
+    """A part of reasoning, or of its summary."""
+
+    type: Literal["reasoning_text", "summary_text"]
+    text: str
+
+
 class ReasoningItem(RequestBody):
-    """Reasoning of another model. It is accepted, so that outputs can be sent unchanged, and ignored."""
+    """Reasoning of an earlier output, for the rest of its turn. Encrypted reasoning of other servers is ignored."""
 
     type: Literal["reasoning"]
     id: str | None = None
-    summary: list[Any] | None = None
-    content: list[Any] | None = None
+    summary: Annotated[list[ReasoningText], Field(max_length=MAX_ITEMS)] | None = None
+    content: Annotated[list[ReasoningText], Field(max_length=MAX_ITEMS)] | None = None
     encrypted_content: str | None = None
     status: ItemStatus | None = None
 
@@ -117,7 +124,10 @@ InputItems = Annotated[
 
 
 def stored_items(input_items: str | Sequence[Item]) -> list[dict[str, Any]]:
-    """Convert input to stored items without ids. References are not resolved, reasoning and hosted calls dropped."""
+    """Convert input to stored items without ids. References are not resolved.
+
+    Hosted calls, and reasoning without a text, are dropped.
+    """
     if isinstance(input_items, str):
         return [_message("user", [input_items])]
     call_ids = {item.id: item.call_id for item in input_items if isinstance(item, Call) and item.id}
@@ -139,10 +149,21 @@ def _stored_item(item: Item, call_ids: Mapping[str, str]) -> dict[str, Any]:
             return {"type": "compaction", "encrypted_content": content}
         case ItemReference(id=item_id):
             return {"type": "item_reference", "id": item_id}
+        case ReasoningItem():
+            return _reasoning(item)
         case _ if isinstance(item, Call | CallOutput):
             return stored_call(item)
         case _:
             return {}
+
+
+def _reasoning(item: ReasoningItem) -> dict[str, Any]:
+    """Return the stored item; nothing for reasoning without a text."""
+    summary, content = (
+        [part.model_dump() for part in parts or () if part.text] for parts in (item.summary, item.content)
+    )
+    parts = {"summary": summary, "content": content}
+    return {"type": "reasoning", **parts, "status": "completed"} if summary or content else {}
 
 
 def _texts(content: Content) -> list[str]:

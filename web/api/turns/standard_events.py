@@ -11,9 +11,11 @@ from typing import Any
 import orjson
 
 from models.journal.events import EXTENSION, REWOUND, Event, event
-from pipelines.chat.transcript import ANSWER_RESTARTED, TEXT_DELTA
+from pipelines.chat.transcript import ANSWER_RESTARTED, ITEM_ADDED, REASONING_DELTA, SUMMARY_DELTA, TEXT_DELTA
 
 RESTARTED, TEXT = ANSWER_RESTARTED.encode(), TEXT_DELTA.encode()
+ITEM, REASONING_ITEM = ITEM_ADDED.encode(), b'"type":"reasoning"'
+REASONING = frozenset({REASONING_DELTA.encode(), SUMMARY_DELTA.encode()})
 
 #: The events that precede an answer, each delivered once.
 CREATED, QUEUED, IN_PROGRESS = b"response.created", b"response.queued", b"response.in_progress"
@@ -48,14 +50,22 @@ class StandardEvents:
         restart = len(types) - 1 - types[::-1].index(RESTARTED)
         if self._has_text and IN_PROGRESS not in types[:restart]:
             return events
-        return [journalled for journalled in events[:restart] if journalled.type != TEXT] + [*events[restart:]]
+        # After reasoning the items begin again, too.
+        dropped = self._is_text if REASONING.isdisjoint(types[:restart]) else self._is_of_an_item
+        return [journalled for journalled in events[:restart] if not dropped(journalled)] + [*events[restart:]]
+
+    def _is_text(self, journalled: Event) -> bool:
+        return journalled.type == TEXT
+
+    def _is_of_an_item(self, journalled: Event) -> bool:
+        return journalled.type not in OPENING and not journalled.type.startswith(EXTENSION)
 
     def _convert(self, journalled: Event) -> Iterator[Event]:
         type_ = journalled.type
         if type_ in OPENING:
             yield from self._opening_event(journalled)
         elif not type_.startswith(EXTENSION):
-            self._last_part, self._has_text = journalled.sequence, self._has_text or type_ == TEXT
+            self._last_part, self._has_text = journalled.sequence, self._has_text or _cannot_be_repeated(journalled)
             self.ended = journalled.ends
             yield journalled
         elif journalled.ends:
@@ -83,6 +93,13 @@ class StandardEvents:
             f"Read it at GET /v1/responses/{self._response_id}, with stream=true from its beginning."
         )
         return _error_event(sequence, "answer_restarted", message)
+
+
+def _cannot_be_repeated(journalled: Event) -> bool:
+    """Return whether an event is of a part of the answer that an engine which restarts writes again."""
+    if journalled.type == ITEM:
+        return REASONING_ITEM in journalled.data
+    return journalled.type == TEXT or journalled.type in REASONING
 
 
 def _ending(journalled: Event) -> Event:

@@ -18,6 +18,15 @@ from web.api.turns.content_types import Id
 from web.api.turns.hints import CacheOptions, CacheRetention, ServiceTier, only_known
 from web.api.turns.input_items import InputItems, stored_items
 from web.api.turns.models import DEFAULT_MODEL
+from web.api.turns.sampling_parameters import (
+    Effort,
+    SamplingParameters,
+    TemplateParameters,
+    check_min_tokens,
+    check_plain_text,
+    sampling_parameters,
+    template_parameters,
+)
 from web.api.turns.tool_types import MAX_TOOLS, Tool, ToolChoice
 from web.api.turns.tools_and_formats import (
     TextOptions,
@@ -27,7 +36,7 @@ from web.api.turns.tools_and_formats import (
     schemas_of,
     text_parameters,
 )
-from web.http.validation import RequestBody, Unsupported, branch, discriminate_text, strict_literal, truncate
+from web.http.validation import RequestBody, Unsupported, branch, discriminate_text, truncate
 
 #: Key-value pairs of the caller, with OpenAI's limits.
 Metadata = Annotated[
@@ -57,7 +66,7 @@ IncludeValue = Literal[
     "reasoning.encrypted_content", "message.output_text.logprobs",
 ]  # fmt: skip
 
-#: Values of OpenAI's `include`. Responses here have no such data; the values are accepted without effect.
+#: Values of OpenAI's `include`. All but LOGPROBS are of data that responses here do not have.
 Include = Annotated[list[IncludeValue], Field(max_length=16), only_known(get_args(IncludeValue))]
 
 
@@ -80,12 +89,15 @@ class StreamOptions(RequestBody):
 
 
 class Reasoning(RequestBody):
-    """Reasoning options. No model here supports reasoning; only values that disable it are accepted."""
+    """How much a model reasons before its answer, where it does at all.
 
-    effort: Literal["none"] | None = None
-    summary: Literal["auto"] | None = None
-    generate_summary: Literal["auto"] | None = None
-    context: Literal["auto"] | None = None
+    With `summary` the reasoning is delivered as the summary, in full, otherwise as `content`.
+    """
+
+    effort: Effort | None = None
+    summary: Literal["auto", "concise", "detailed"] | None = None
+    generate_summary: Literal["auto", "concise", "detailed"] | None = None
+    context: Literal["auto", "current_turn"] | None = None
     mode: Literal["standard"] | None = None
 
 
@@ -106,7 +118,7 @@ class CompactionOptions(RequestBody):
     compact_threshold: int | None = Field(None, ge=100, le=10_000_000)
 
 
-class PromptParameters(RequestBody):
+class PromptParameters(TemplateParameters):
     """Parameters that determine a prompt, common to turns and to counting their tokens."""
 
     model: Annotated[str, Field(max_length=256)] | None = None
@@ -127,7 +139,7 @@ class CountTokens(PromptParameters):
     input: InputItems | None = None
 
 
-class CreateResponse(PromptParameters):
+class CreateResponse(SamplingParameters, PromptParameters):
     """The body of `POST /v1/responses`."""
 
     input: InputItems
@@ -135,8 +147,6 @@ class CreateResponse(PromptParameters):
     background: bool | None = None
     store: bool | None = None
     metadata: Metadata | None = None
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, ge=0, le=1)
     max_output_tokens: int | None = Field(None, ge=1, le=1_000_000)
     max_tool_calls: int | None = Field(None, ge=1, le=1_000_000)
     context_management: Annotated[list[CompactionOptions], Field(max_length=1)] | None = None
@@ -155,7 +165,6 @@ class CreateResponse(PromptParameters):
     prompt_cache_options: CacheOptions = None
     service_tier: ServiceTier = None
     # Parameters that are not supported.
-    top_logprobs: Annotated[Literal[0], strict_literal(int)] | None = None
     prompt: Unsupported = None
     moderation: Unsupported = None
 
@@ -167,8 +176,7 @@ def new_turn(body: CreateResponse, settings: Settings) -> NewTurn:
         **prompt_parameters(body, settings),
         "background": bool(body.background),
         "metadata": body.metadata or {},
-        "temperature": body.temperature,  # None: the engine's default
-        "top_p": body.top_p,
+        **_sampling(body, settings),
         "sampling_defaults": asdict(sampling_defaults(settings)),
         "max_output_tokens": body.max_output_tokens,
         "max_tool_calls": body.max_tool_calls,
@@ -203,6 +211,8 @@ def prompt_parameters(body: PromptParameters, settings: Settings) -> dict[str, A
         "parallel_tool_calls": body.parallel_tool_calls is not False,
         "text": text_parameters(body.text),
         "truncation": body.truncation or "auto",
+        **_reasoning(body.reasoning),
+        **template_parameters(body, settings),
     }
     check_calls(tools, output_format_of(parameters))
     return parameters
@@ -245,9 +255,17 @@ def _check_combinations(body: CreateResponse) -> None:
             param="memory.remember",
             code="unsupported_value",
         )
-    if LOGPROBS in (body.include or ()):
-        raise InvalidRequest(
-            f"Unsupported value for 'include': '{LOGPROBS}'. Log probabilities are not supported.",
-            param="include",
-            code="unsupported_value",
-        )
+
+
+def _sampling(body: CreateResponse, settings: Settings) -> dict[str, Any]:
+    check_plain_text(body, body.tools or (), body.text.format.type if body.text and body.text.format else "text")
+    check_min_tokens(body, body.max_output_tokens, "max_output_tokens")
+    wants_logprobs = LOGPROBS in (body.include or ()) or bool(body.top_logprobs)
+    return sampling_parameters(body, settings, logprobs=wants_logprobs)
+
+
+def _reasoning(reasoning: Reasoning | None) -> dict[str, Any]:
+    if reasoning is None:
+        return {}
+    summary = reasoning.summary or reasoning.generate_summary
+    return {"reasoning": {"effort": reasoning.effort, "summary": summary}}

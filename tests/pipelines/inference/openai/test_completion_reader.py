@@ -16,8 +16,8 @@ WEATHER = Tool("weather", "", {"type": "object", "properties": {}})
 def read(chunks: Sequence[bytes], output_format: OutputFormat = PLAIN_TEXT) -> tuple[str, list[GeneratedCall], Finish]:
     """Return the text, the calls and the end of an answer."""
     reader = CompletionReader(output_format)
-    tokens = [reader.add(line.removeprefix(b"data:").strip()) for line in chunks]
-    *outputs, finish = [*filter(None, tokens), *reader.finish(5)]
+    tokens = [token for line in chunks for token in reader.add(line.removeprefix(b"data:").strip())]
+    *outputs, finish = [*tokens, *reader.finish(5)]
     assert isinstance(finish, Finish)
     assert finish.generated_tokens == sum(output.count for output in outputs if not isinstance(output, Finish))
     text = "".join(output.text for output in outputs if isinstance(output, Token))

@@ -186,7 +186,7 @@ def test_the_request_contains_prompt_sampling_and_tools(endpoint: Endpoint, engi
 )
 def test_the_token_limit_is_sent_under_the_hosts_name_for_it(host: str, limit: str) -> None:
     assert max_tokens_field(host) == limit
-    body = request_body("big", PROMPT, Sampling(7), PLAIN_TEXT, max_tokens_field(host))
+    body = request_body("big", PROMPT, Sampling(7), PLAIN_TEXT, host)
     assert {name: body[name] for name in body if name.startswith("max_")} == {limit: 7}
 
 

@@ -20,8 +20,8 @@ from pipelines.chat.transcript import ANSWER_RESTARTED
 from web.api.turns.chat import completion_object
 from web.streams.sse import DONE, Frame
 
-#: The key of the answer's text; function calls have their output index as key.
-TEXT_INDEX = -1
+#: The keys of the answer's text and of its reasoning; function calls have their output index as key.
+TEXT_INDEX, REASONING_INDEX = -1, -2
 
 
 class AnswerDiverged(Exception):
@@ -152,8 +152,11 @@ class CompletionChunks:
     def _frames(self, event: Event) -> Iterator[Frame]:
         match event.type:
             case b"response.output_text.delta":
-                if new_text := self._delivered.add(event.sequence, TEXT_INDEX, orjson.loads(event.data)["delta"]):
-                    yield self._delta({"content": new_text})
+                yield from self._text(event.sequence, orjson.loads(event.data))
+            case b"response.reasoning_text.delta" | b"response.reasoning_summary_text.delta":
+                delta = orjson.loads(event.data)["delta"]
+                if new_text := self._delivered.add(event.sequence, REASONING_INDEX, delta):
+                    yield self._delta({"reasoning_content": new_text})
             case b"response.output_item.added":
                 yield from self._call(event.sequence, orjson.loads(event.data))
             case b"response.function_call_arguments.delta":
@@ -166,6 +169,12 @@ class CompletionChunks:
                 self._delivered.rewind(0)
             case _ if event.ends:
                 yield from self._end(orjson.loads(event.data))
+
+    def _text(self, sequence: int, event: Mapping[str, Any]) -> Iterator[Frame]:
+        if new_text := self._delivered.add(sequence, TEXT_INDEX, event["delta"]):
+            entries = _logprobs_after(event, len(event["delta"]) - len(new_text))
+            logprobs = completion_object.logprobs_object([{"logprobs": entries}])
+            yield self._delta({"content": new_text}, logprobs=logprobs)
 
     def _call(self, sequence: int, event: Mapping[str, Any]) -> Iterator[Frame]:
         item = event["item"]
@@ -198,13 +207,29 @@ class CompletionChunks:
         yield self._delta({}, completion_object.finish_reason(response, calls_functions=self._calls_functions))
         yield from self._stream.end_choice(response["usage"])
 
-    def _delta(self, delta: Mapping[str, Any], finish_reason: str | None = None) -> Frame:
-        choice = {"index": self._index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+    def _delta(
+        self,
+        delta: Mapping[str, Any],
+        finish_reason: str | None = None,
+        *,
+        logprobs: completion_object.LogprobsObject | None = None,
+    ) -> Frame:
+        choice = {"index": self._index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
         usage = {"usage": None} if self._stream.include_usage else {}
         return data_frame({**self._stream.head, "choices": [choice], **usage})
 
     def _stream_error(self, reason: str, code: str) -> JobFailed:
         return JobFailed(f"{reason}. Read the whole answer at GET /v1/responses/{self._response_id}.", code=code)
+
+
+def _logprobs_after(event: Mapping[str, Any], delivered: int) -> list[Any]:
+    """Return the log probabilities of a delta's text after its first `delivered` characters."""
+    entries, position = [], 0
+    for entry in event.get("logprobs") or ():
+        if position >= delivered:
+            entries.append(entry)
+        position += len(entry["token"])
+    return entries
 
 
 def data_frame(value: Mapping[str, Any]) -> Frame:

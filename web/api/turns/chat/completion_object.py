@@ -8,6 +8,8 @@ from typing_extensions import TypedDict
 
 from models.platform.errors import Conflict, InvalidRequest, JobFailed, RequestError, WaitTimedOut
 from models.platform.settings import Settings
+from pipelines.chat.logprobs import with_bytes
+from pipelines.chat.response_objects import reasoning_text
 from pipelines.inference.registry import model_name
 
 FinishReason = Literal["stop", "length", "content_filter", "tool_calls", "function_call"]
@@ -51,10 +53,18 @@ class MessageObject(TypedDict):
 
     role: Literal["assistant"]
     content: str | None
+    reasoning_content: NotRequired[str]
     refusal: None
     annotations: list[Any]
     tool_calls: NotRequired[list[ToolCallObject | CustomToolCallObject]]
     function_call: NotRequired[FunctionObject]
+
+
+class LogprobsObject(TypedDict):
+    """The log probabilities of the answer's tokens, where the request asks for them."""
+
+    content: list[Any]
+    refusal: None
 
 
 class ChoiceObject(TypedDict):
@@ -62,7 +72,7 @@ class ChoiceObject(TypedDict):
 
     index: int
     message: MessageObject
-    logprobs: None
+    logprobs: LogprobsObject | None
     finish_reason: FinishReason
 
 
@@ -123,7 +133,7 @@ def completion_object(
             {
                 "index": index,
                 "message": message_object(response, calls_functions=calls_functions),
-                "logprobs": None,
+                "logprobs": logprobs_object(_text_parts(response)),
                 "finish_reason": finish_reason(response, calls_functions=calls_functions),
             }
             for index, response in enumerate(responses)
@@ -148,17 +158,29 @@ def system_fingerprint(settings: Settings) -> str:
 
 def message_object(response: Mapping[str, Any], *, calls_functions: bool = False) -> MessageObject:
     """Convert the output of an ended response to a message."""
-    parts = [part for item in response["output"] if item["type"] == "message" for part in item["content"]]
-    text = "".join(part["text"] for part in parts if part["type"] == "output_text")
+    text = "".join(part["text"] for part in _text_parts(response))
     calls = [item for item in response["output"] if item["type"] in CALLS]
     message: MessageObject = {
         "role": "assistant", "content": text if text or not calls else None, "refusal": None, "annotations": []
     }  # fmt: skip
+    if reasoning := "".join(reasoning_text(item) for item in response["output"] if item["type"] == "reasoning"):
+        message["reasoning_content"] = reasoning
     if calls and calls_functions:
         message["function_call"] = function_object(calls[0])
     elif calls:
         message["tool_calls"] = [tool_call_object(item) for item in calls]
     return message
+
+
+def logprobs_object(texts: Sequence[Mapping[str, Any]]) -> LogprobsObject | None:
+    """Convert the log probabilities of parts or deltas of the text; None if there are none."""
+    content = [with_bytes(entry) for text in texts for entry in text.get("logprobs") or ()]
+    return {"content": content, "refusal": None} if content else None
+
+
+def _text_parts(response: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    parts = [part for item in response["output"] if item["type"] == "message" for part in item["content"]]
+    return [part for part in parts if part["type"] == "output_text"]
 
 
 def tool_call_object(item: Mapping[str, Any]) -> ToolCallObject | CustomToolCallObject:

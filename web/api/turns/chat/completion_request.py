@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, Tag, ValidationInfo, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, Tag, ValidationInfo, model_validator
 
 from models.platform.errors import InvalidRequest, NotFound
 from models.platform.settings import Settings
@@ -19,8 +18,17 @@ from web.api.turns.chat.messages import ChatMessage, message_items
 from web.api.turns.choices import MAX_CHOICES
 from web.api.turns.content_types import MAX_ITEMS, FunctionName
 from web.api.turns.hints import CacheOptions, CacheRetention, ServiceTier, Verbosity
+from web.api.turns.sampling_parameters import Effort, SamplingParameters, TemplateParameters
 from web.api.turns.tool_types import MAX_TOOLS, ChatTool, Description, FunctionDefinition, Schema, ToolChoice
-from web.api.turns.turn_request import ClientLabel, CreateResponse, MemoryOptions, Metadata, StopSequences, new_turn
+from web.api.turns.turn_request import (
+    LOGPROBS,
+    ClientLabel,
+    CreateResponse,
+    MemoryOptions,
+    Metadata,
+    StopSequences,
+    new_turn,
+)
 from web.http.ignored_fields import report, validate_tolerantly
 from web.http.validation import (
     RequestBody,
@@ -29,16 +37,6 @@ from web.http.validation import (
     discriminate_by_type,
     discriminate_text,
 )
-
-
-def _reject_unless_neutral(value: Any) -> Any:
-    if value:
-        raise PydanticCustomError("unsupported_parameter", "no model of this server supports it; omit it or send null")
-    return value
-
-
-#: A parameter that is not supported: only null, false, 0 and empty values are accepted.
-Neutral = AfterValidator(_reject_unless_neutral)
 
 
 class JsonSchema(RequestBody):
@@ -84,7 +82,14 @@ class ChatStreamOptions(RequestBody):
     include_obfuscation: bool | None = None
 
 
-class CreateChatCompletion(RequestBody):
+class ChatReasoning(RequestBody):
+    """How much a model reasons before its answer, as OpenRouter and others have it; `reasoning_effort` is OpenAI's."""
+
+    effort: Effort | None = None
+    enabled: bool | None = None
+
+
+class CreateChatCompletion(SamplingParameters, TemplateParameters):
     """The body of `POST /v1/chat/completions`."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_ITEMS)]
@@ -93,8 +98,9 @@ class CreateChatCompletion(RequestBody):
     stream_options: ChatStreamOptions | None = None
     max_completion_tokens: int | None = Field(None, ge=1, le=1_000_000)
     max_tokens: int | None = Field(None, ge=1, le=1_000_000)
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, ge=0, le=1)
+    logprobs: bool | None = None
+    reasoning_effort: Effort | None = None
+    reasoning: ChatReasoning | None = None
     stop: StopSequences | None = None
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     tools: Annotated[list[ChatTool], Field(max_length=MAX_TOOLS)] | None = None
@@ -118,13 +124,7 @@ class CreateChatCompletion(RequestBody):
     prompt_cache_options: CacheOptions = None
     service_tier: ServiceTier = None
     verbosity: Verbosity = None
-    # Parameters that are not supported, except for values that disable them.
-    logprobs: Annotated[bool | None, Neutral] = None
-    top_logprobs: Annotated[int | None, Neutral] = None
-    logit_bias: Annotated[dict[str, float] | None, Neutral] = None
-    presence_penalty: Annotated[float | None, Neutral] = None
-    frequency_penalty: Annotated[float | None, Neutral] = None
-    reasoning_effort: Literal["none"] | None = None
+    # Parameters that are not supported.
     audio: Unsupported = None
     moderation: Unsupported = None
 
@@ -159,12 +159,15 @@ ENGINE_SEEDS = 2**32 - 1
 
 #: Parameters with the same name in both APIs.
 SHARED_PARAMETERS = (
-    "model", "stream", "metadata", "temperature", "top_p", "stop", "user", "safety_identifier",
-    "prompt_cache_key", "service_tier", "memory",
+    "model", "stream", "metadata", "stop", "user", "safety_identifier", "prompt_cache_key", "service_tier", "memory",
+    *SamplingParameters.model_fields, *TemplateParameters.model_fields,
 )  # fmt: skip
 
 #: Names of response parameters in error messages, and the names of the same parameters here.
-PARAMETER_NAMES = ((re.compile(r"\btext\.format\.schema\b"), "response_format.json_schema.schema"),)
+PARAMETER_NAMES = (
+    (re.compile(r"\btext\.format\.schema\b"), "response_format.json_schema.schema"),
+    (re.compile(r"\bmax_output_tokens\b"), "max_completion_tokens"),
+)
 
 #: The same, where functions have their former name.
 FORMER_NAMES = (
@@ -211,10 +214,14 @@ def turns_of_choices(turn: NewTurn, count: int) -> list[NewTurn]:
 
 def to_response_body(body: CreateChatCompletion) -> CreateResponse:
     """Convert the body to that of `POST /v1/responses`. Raises InvalidRequest."""
+    if body.top_logprobs and not body.logprobs:
+        raise InvalidRequest("Invalid value for 'top_logprobs': it requires 'logprobs': true.", param="top_logprobs")
     parameters = {
         "input": message_items(body.messages),
         "max_output_tokens": body.max_completion_tokens or body.max_tokens,
         "store": body.store is True,
+        "include": [LOGPROBS] if body.logprobs else None,
+        "reasoning": _reasoning(body),
         "seed": None if body.seed is None else body.seed % ENGINE_SEEDS,
         "text": {"format": _text_format(body.response_format), "verbosity": body.verbosity},
         **{name: getattr(body, name) for name in SHARED_PARAMETERS},
@@ -227,6 +234,12 @@ def _tools(body: CreateChatCompletion) -> dict[str, Any]:
     tools = None if body.tools is None else [tool.model_dump(exclude_none=True) for tool in body.tools]
     choice = body.tool_choice if isinstance(body.tool_choice, str | None) else body.tool_choice.model_dump()
     return {"tools": tools, "tool_choice": choice, "parallel_tool_calls": body.parallel_tool_calls}
+
+
+def _reasoning(body: CreateChatCompletion) -> dict[str, Any] | None:
+    disabled = "none" if body.reasoning and body.reasoning.enabled is False else None
+    effort = body.reasoning_effort or (body.reasoning and body.reasoning.effort) or disabled
+    return {"effort": effort} if effort else None
 
 
 def _functions(body: CreateChatCompletion) -> dict[str, Any]:

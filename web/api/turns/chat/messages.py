@@ -103,6 +103,8 @@ class AssistantMessage(RequestBody):
     role: Literal["assistant"]
     content: AssistantContent | None = None
     refusal: str | None = None
+    reasoning_content: str | None = Field(None, description="What the model wrote before it, for the rest of its turn.")
+    reasoning: str | None = Field(None, description="Another name of `reasoning_content`.")
     tool_calls: Annotated[list[AnyToolCall], Field(max_length=MAX_ITEMS)] | None = None
     annotations: list[Any] | None = Field(None, description="Ignored.")
     parsed: Any = Field(None, description="Added by OpenAI's client. Ignored.")
@@ -199,6 +201,8 @@ def _items(message: ChatMessage, custom: Collection[str]) -> Iterator[dict[str, 
         case SystemMessage() | UserMessage():
             yield _message(message.role, message.name, "input_text", _texts(message.content))
         case AssistantMessage():
+            if reasoning := message.reasoning_content or message.reasoning:
+                yield {"type": "reasoning", "content": [{"type": "reasoning_text", "text": reasoning}]}
             texts = [text for text in (*_texts(message.content or ""), message.refusal) if text]
             if texts:
                 yield _message("assistant", message.name, "output_text", texts)

@@ -136,14 +136,14 @@ def test_neutral_values_of_unsupported_parameters_are_accepted():
     ("parameters", "param"),
     [
         ({"n": 9}, "n"),
-        ({"logprobs": True}, "logprobs"),
+        ({"logprobs": 1}, "logprobs"),
         ({"top_logprobs": 3}, "top_logprobs"),
         ({"logit_bias": {"50256": -100}}, "logit_bias"),
-        ({"presence_penalty": 0.1}, "presence_penalty"),
-        ({"frequency_penalty": -1}, "frequency_penalty"),
+        ({"presence_penalty": 2.1}, "presence_penalty"),
+        ({"frequency_penalty": -3}, "frequency_penalty"),
         ({"modalities": ["text", "audio"]}, "modalities"),
         ({"audio": {"voice": "alloy", "format": "wav"}}, "audio"),
-        ({"reasoning_effort": "high"}, "reasoning_effort"),
+        ({"reasoning_effort": "huge"}, "reasoning_effort"),
         ({"tools": [TOOL, TOOL]}, "tools[1].function.name"),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
         ({"tools": [{"type": "custom", "custom": {"name": "a b"}}]}, "tools[0].custom.name"),
@@ -229,7 +229,8 @@ def test_parameters_without_effect_are_ignored_and_named(parameters, ignored):
     ],
 )  # fmt: skip
 def test_fields_of_widespread_clients_are_accepted(fields):
-    value = {"options": {}, "prediction": {}, "web_search_options": {}}.get(fields, 1)
+    values = {"options": {}, "prediction": {}, "web_search_options": {}, "ignore_eos": True, "enable_thinking": False}
+    value = values.get(fields, 1)
 
     body, _ = validate_tolerantly(CreateChatCompletion, {"messages": HELLO, fields: value})
     assert chat_turn(body, SETTINGS).input

@@ -1,0 +1,33 @@
+"""Convert log probabilities of tokens to those of OpenAI's events and items.
+
+Events have no bytes, except of a token that is only a part of a character; items have those of each token.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipelines.inference.engine import TokenLogprob
+
+
+def logprob_object(entry: TokenLogprob) -> dict[str, Any]:
+    """Build a log probability of an event."""
+    top = [{**_fields(other)} for other in entry.top]
+    return {**_fields(entry), "top_logprobs": top}
+
+
+def with_bytes(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Build a log probability of an item from that of an event."""
+    data = entry.get("bytes")
+    fields = {**entry, "bytes": list(entry["token"].encode()) if data is None else data}
+    return fields | {"top_logprobs": [*map(_top_with_bytes, entry["top_logprobs"])]}
+
+
+def _top_with_bytes(entry: Mapping[str, Any]) -> dict[str, Any]:
+    data = entry.get("bytes")
+    return {**entry, "bytes": list(entry["token"].encode()) if data is None else data}
+
+
+def _fields(entry: TokenLogprob) -> dict[str, Any]:
+    data = {} if entry.data is None else {"bytes": list(entry.data)}
+    token = entry.token.replace("\0", "\ufffd")  # Postgres cannot store it
+    return {"token": token, "logprob": entry.logprob, **data}

@@ -1,0 +1,60 @@
+"""Find out how a chat template marks what a model writes before its answer, and write grammars that admit it.
+
+llama.cpp itself separates reasoning from the answer, by the template. A grammar applies to both.
+"""
+
+import re
+from dataclasses import dataclass
+
+import orjson
+
+from pipelines.inference.llamacpp.loopback import LoopbackClient
+
+REASONING, ANSWER = "A reason 17", "An answer 23"
+
+USER = {"role": "user", "content": "Hello"}
+
+#: A mark that is a token of its own, such as `<|end|>`, which a grammar does not see as text.
+CONTROL_TOKEN = re.compile(r"<\|[^<>]*\|>|\[/?THINK\]")
+
+#: The marks that a grammar knows: those of Qwen, DeepSeek and the models that are trained on their answers.
+GRAMMAR_OPEN, GRAMMAR_CLOSE = "<think>", "</think>"
+
+GRAMMAR_RULES = rf"""thought[lazy]: /(?s:.*){re.escape(GRAMMAR_CLOSE).replace("/", chr(92) + "/")}/
+BLANKS: /[ \n]+/
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningMarks:
+    """What a chat template writes around reasoning.
+
+    opens       the prompt ends with the opening mark, so that the model always reasons
+    in_grammar  grammars can describe the marks; otherwise answers that a grammar constrains have no reasoning
+    """
+
+    opens: bool
+    in_grammar: bool
+
+    def grammar_prefix(self, *, inside: bool) -> str:
+        """Return the symbols of reasoning before the answer; `inside`: the prompt ends within it."""
+        rest = "thought BLANKS?"
+        return rest if inside or self.opens else f"({orjson.dumps(GRAMMAR_OPEN).decode()} {rest})?"
+
+
+def reasoning_marks(loopback: LoopbackClient) -> ReasoningMarks | None:
+    """Return the marks of the model's template, or None if it has no place for reasoning."""
+    begun, answered = _prompt(loopback, "reasoning_content", ""), _prompt(loopback, "content", ANSWER)
+    if REASONING not in answered or not answered.endswith(ANSWER) or not begun.endswith(REASONING):
+        return None
+    plain = str(loopback.request("POST", "/apply-template", {"messages": [USER]}).get("prompt"))
+    marks = answered[len(plain) :] if answered.startswith(plain) else answered
+    opens = begun == plain + REASONING
+    has_marks = GRAMMAR_CLOSE in marks and (opens or GRAMMAR_OPEN in marks)
+    return ReasoningMarks(opens, in_grammar=has_marks and not CONTROL_TOKEN.search(marks))
+
+
+def _prompt(loopback: LoopbackClient, continued: str, content: str) -> str:
+    partial = {"role": "assistant", "content": content, "reasoning_content": REASONING}
+    body = {"messages": [USER, partial], "continue_final_message": continued, "add_generation_prompt": False}
+    return str(loopback.request("POST", "/apply-template", body).get("prompt", ""))

@@ -1,0 +1,153 @@
+"""Request parameters of sampling and reasoning, the same in both APIs for turns, and their conversion to a turn's.
+
+A parameter that would change the answer is rejected where the engine does not honour it.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, StringConstraints
+from pydantic_core import PydanticCustomError
+
+from models.platform.errors import InvalidRequest
+from models.platform.settings import Settings
+from pipelines.inference.registry import OPTIONAL_PARAMETERS, honoured_parameters, model_name
+from web.http.validation import RequestBody
+
+#: Tokens with a bias, and alternatives with a log probability.
+MAX_BIASES, MAX_TOP_LOGPROBS = 300, 20
+
+#: Arguments of a chat template, and characters of one that is a text.
+MAX_TEMPLATE_ARGUMENTS, MAX_TEMPLATE_TEXT = 16, 256
+
+#: What a template gets from the server; a request cannot replace it.
+TEMPLATE_INPUT = frozenset(
+    {"messages", "tools", "add_generation_prompt", "continue_final_message", "bos_token", "eos_token", "documents"}
+)
+
+TokenNumber = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
+LogitBias = Annotated[
+    dict[TokenNumber, Annotated[float, Field(ge=-100, le=100)]],
+    Field(max_length=MAX_BIASES, description="Numbers of tokens in the model's vocabulary, and what is added to them."),
+]
+
+
+def _check_template(arguments: dict[str, Any]) -> dict[str, Any]:
+    for name, value in arguments.items():
+        if name in TEMPLATE_INPUT:
+            raise PydanticCustomError("unsupported_parameter", f"the server sets '{name}' itself")
+        if name == "enable_thinking" and not isinstance(value, bool):
+            raise PydanticCustomError("bool_type", "should have a boolean 'enable_thinking'")
+    return arguments
+
+
+TemplateArgument = bool | int | float | Annotated[str, Field(max_length=MAX_TEMPLATE_TEXT)]
+TemplateArguments = Annotated[
+    dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")], TemplateArgument],
+    Field(max_length=MAX_TEMPLATE_ARGUMENTS, description="Arguments of the model's chat template."),
+    AfterValidator(_check_template),
+]
+
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+
+
+class TemplateParameters(RequestBody):
+    """What the model's chat template gets beside the messages, extensions of OpenAI's API."""
+
+    chat_template_kwargs: TemplateArguments | None = None
+    enable_thinking: bool | None = Field(None, description="`chat_template_kwargs.enable_thinking`.")
+
+
+class SamplingParameters(RequestBody):
+    """How tokens are sampled. The parameters from `top_k` to `ignore_eos` extend OpenAI's API."""
+
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, ge=0, le=1, description="0 is greedy.")
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
+    top_k: int | None = Field(None, ge=-1, le=1_000_000, description="0 and -1: all tokens.")
+    min_p: float | None = Field(None, ge=0, le=1)
+    typical_p: float | None = Field(None, gt=0, le=1)
+    repetition_penalty: float | None = Field(None, gt=0, le=10)
+    repeat_penalty: float | None = Field(None, gt=0, le=10, description="Another name of `repetition_penalty`.")
+    logit_bias: LogitBias | None = None
+    min_tokens: int | None = Field(None, ge=0, le=1_000_000, description="Only for plain text without tools.")
+    ignore_eos: bool | None = Field(None, description="Only for plain text without tools.")
+
+
+def sampling_parameters(body: SamplingParameters, settings: Settings, *, logprobs: bool) -> dict[str, Any]:
+    """Return the stored parameters: those that are set, and OpenAI's first two. Raises InvalidRequest."""
+    parameters = {
+        "presence_penalty": body.presence_penalty,
+        "frequency_penalty": body.frequency_penalty,
+        "top_logprobs": body.top_logprobs,
+        "top_k": body.top_k,
+        "min_p": body.min_p,
+        "typical_p": body.typical_p,
+        "repetition_penalty": _repetition_penalty(body),
+        "logit_bias": body.logit_bias or None,
+        "min_tokens": body.min_tokens or None,
+        "ignore_eos": body.ignore_eos or None,
+    }
+    if logprobs:
+        parameters |= {"logprobs": True, "top_logprobs": body.top_logprobs or 0}
+    stored = {name: value for name, value in parameters.items() if value is not None}
+    _check_honoured(stored, settings)
+    return {"temperature": body.temperature, "top_p": body.top_p, **stored}  # None: the engine's default
+
+
+def template_parameters(body: TemplateParameters, settings: Settings) -> dict[str, Any]:
+    """Return the stored arguments of the chat template, if there are any. Raises InvalidRequest."""
+    thinking = {} if body.enable_thinking is None else {"enable_thinking": body.enable_thinking}
+    arguments = {**(body.chat_template_kwargs or {}), **thinking}
+    stored: dict[str, Any] = {"chat_template_kwargs": arguments} if arguments else {}
+    _check_honoured(stored, settings)
+    return stored
+
+
+def check_plain_text(body: SamplingParameters, tools: Sequence[object], format_type: str) -> None:
+    """Raise InvalidRequest if an answer that a grammar ends is to be prolonged."""
+    for name in ("min_tokens", "ignore_eos"):
+        if getattr(body, name) and (tools or format_type != "text"):
+            raise InvalidRequest(
+                f"Unsupported parameter: '{name}'. It requires a plain text answer, without tools.", param=name,
+                code="unsupported_parameter",
+            )  # fmt: skip
+
+
+def check_min_tokens(body: SamplingParameters, most: int | None, param: str) -> None:
+    """Raise InvalidRequest if an answer must be longer than it may be."""
+    if body.min_tokens and most and body.min_tokens > most:
+        raise InvalidRequest(
+            f"Invalid value for 'min_tokens': {body.min_tokens} is more than '{param}', {most}.", param="min_tokens",
+            code="invalid_value",
+        )  # fmt: skip
+
+
+def _repetition_penalty(body: SamplingParameters) -> float | None:
+    if body.repetition_penalty is not None and body.repeat_penalty not in (None, body.repetition_penalty):
+        raise InvalidRequest(
+            "Mutually exclusive parameters: 'repetition_penalty' and 'repeat_penalty'. Provide only one of them.",
+            param="repeat_penalty",
+        )
+    return body.repeat_penalty if body.repetition_penalty is None else body.repetition_penalty
+
+
+#: Values of parameters that have no effect, which every engine honours.
+NEUTRAL = {
+    "presence_penalty": (0,), "frequency_penalty": (0,), "repetition_penalty": (1,), "top_k": (0, -1), "min_p": (0,),
+    "typical_p": (1,), "top_logprobs": (0,),
+}  # fmt: skip
+
+
+def _check_honoured(parameters: dict[str, Any], settings: Settings) -> None:
+    for name in sorted((OPTIONAL_PARAMETERS & parameters.keys()) - honoured_parameters(settings)):
+        if parameters[name] not in NEUTRAL.get(name, ()) or (name == "top_logprobs" and "logprobs" in parameters):
+            raise InvalidRequest(
+                f"Unsupported parameter: '{name}'. The model '{model_name(settings)}' does not support it.",
+                param=name,
+                code="unsupported_parameter",
+            )
+        del parameters[name]
