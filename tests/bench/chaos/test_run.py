@@ -25,7 +25,7 @@ SHORT = RunOptions(
 )
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_short_run_has_no_violation():
     report = ChaosReport(machine.describe(), SHORT.broker, SHORT.seed, SHORT.minutes, SHORT.command)
     before = set(psutil.Process().children(recursive=True))

@@ -8,12 +8,14 @@ import pytest
 from tests.journeys.clients.environments import python_environment
 from tests.journeys.clients.runs import PATIENCE, clean_environment
 
-#: The tests that have to pass. Not among them: images, which no engine here reads, and reasoning, which the suite asks
-#: only of models that it knows by name.
+#: The tests that have to pass. Not among them: images, which no engine here reads; reasoning, which the suite asks only
+#: of models that it knows by name; and the refusal of a request without a model, which gets the default one here.
 MUST_PASS = {
     "open-responses": {
         "assistant-phase",
         "basic-response",
+        "compact-missing-model",
+        "compact-response",
         "multi-turn",
         "response-output-phase-schema",
         "streaming-response",
