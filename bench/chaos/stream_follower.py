@@ -178,6 +178,9 @@ class OpenAIFollower:
             except openai.APIError as error:
                 if error.code == "answer_restarted":
                     transcript.events.clear()  # and the stream is read from its beginning
+                    # Each number beyond a rewind is sent back: a client that always left at the same event would
+                    # never see the end.
+                    on_event = stay_connected
                 else:
                     self._client.record_web(web, failed=True)
                     self._record_error(transcript, error)
