@@ -90,13 +90,14 @@ def load_bare(settings: Settings) -> Any:
     """Load the model with the least code that gives as many slots and threads."""
     import xllamacpp
 
+    from pipelines.inference.llamacpp.context_size import context_of
     from pipelines.inference.llamacpp.gguf_files import engine_file
     from pipelines.inference.machine import usable_cores
 
     params = xllamacpp.CommonParams()
     params.model.path = str(engine_file(settings))
     params.n_parallel = settings.slots
-    params.n_ctx = settings.slots * settings.context
+    params.n_ctx = settings.slots * context_of(settings)
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = usable_cores()
     params.verbosity = -1
     return xllamacpp.Server(params)

@@ -234,8 +234,9 @@ class Settings(BaseModel):
     prompt_cache: Literal["shared", "account"] = "shared"
     """`account`: the time to the first token does not show what other accounts have sent; with llama.cpp, a
     conversation whose slot was taken since is read again."""
-    context: int = Field(4096, ge=256, le=1_048_576)
-    """Tokens of prompt and answer together."""
+    context: int | None = Field(None, ge=256, le=1_048_576)
+    """Tokens of prompt and answer together; unset: those of the GGUF model, up to what the memory holds, 32,768 of a
+    hosted one, and 4,096 of the engine `scripted`."""
     script: Annotated[Script, BeforeValidator(_script)] = Field(default_factory=lambda: Script.model_validate({}))
     """Answers and faults of the scripted engine, such as `tokens=20,rate=0`."""
 

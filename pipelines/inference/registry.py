@@ -17,6 +17,9 @@ MODULES = {
     "scripted": "pipelines.inference.scripted",
 }
 
+#: Tokens of the context of an engine that knows no better number.
+DEFAULT_CONTEXT = 4096
+
 #: Request parameters of sampling and chat templates that not every engine honours.
 OPTIONAL_PARAMETERS = frozenset(
     {
@@ -59,6 +62,7 @@ class EngineSpec:
     requires             fields of Settings that must be set
     sampling_defaults    what it uses where a request has no value
     parameters           those of OPTIONAL_PARAMETERS that it honours
+    context              tokens of prompt and answer together: SANGHA_CONTEXT, or else its own default
     """
 
     load: Callable[[Settings], Engine]
@@ -68,6 +72,7 @@ class EngineSpec:
     requires: tuple[str, ...] = ()
     sampling_defaults: SamplingDefaults = SamplingDefaults()
     parameters: Callable[[Settings], frozenset[str]] = lambda _: OPTIONAL_PARAMETERS
+    context: Callable[[Settings], int] = lambda settings: settings.context or DEFAULT_CONTEXT
 
 
 def engine_spec(settings: Settings) -> EngineSpec:
@@ -99,6 +104,14 @@ def model_name(settings: Settings) -> str:
 def sampling_defaults(settings: Settings) -> SamplingDefaults:
     """Return the values that take effect where a request has none. Raises ConfigurationError."""
     return engine_spec(settings).sampling_defaults
+
+
+def context_size(settings: Settings) -> int:
+    """Return the tokens of prompt and answer together; without the engine's files an estimate.
+
+    Raises ConfigurationError.
+    """
+    return engine_spec(settings).context(settings)
 
 
 def honoured_parameters(settings: Settings) -> frozenset[str]:

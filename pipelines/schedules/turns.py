@@ -12,7 +12,7 @@ from models.platform.errors import InvalidRequest
 from models.platform.settings import Settings
 from pipelines.chat.start_turn import AcceptedTurn, NewTurn, start_turn_in_transaction
 from pipelines.chat.thread import find_thread, resolve_references
-from pipelines.inference.registry import model_name
+from pipelines.inference.registry import context_size, model_name
 
 
 def turn_plan(turn: NewTurn, *, any_model: bool) -> dict[str, Any]:
@@ -37,5 +37,5 @@ def start(
         message = f"The model '{turn.request['model']}' is no longer served; '{served}' is."
         raise InvalidRequest(message, param="model", code="model_not_found")
     return start_turn_in_transaction(
-        connection, auth_context.caller, turn, Allowance(auth_context.limits, context=settings.context)
+        connection, auth_context.caller, turn, Allowance(auth_context.limits, context=context_size(settings))
     )

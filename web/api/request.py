@@ -12,6 +12,7 @@ from models.accounts.audit import RequestOrigin
 from models.accounts.plans import Allowance
 from models.platform.errors import NotAuthenticated
 from models.platform.ids import IdGenerator
+from pipelines.inference.registry import context_size
 from web.access.gate import Admission, AuthRequest
 from web.access.request_tries import RequestTry
 from web.access.rights import Rights
@@ -71,7 +72,7 @@ class Request:
     @property
     def allowance(self) -> Allowance:
         """What the jobs that the request creates may use."""
-        return Allowance(self.admission.limits, self.admission.estimated_tokens, self.platform.settings.context)
+        return Allowance(self.admission.limits, self.admission.estimated_tokens, context_size(self.platform.settings))
 
     @property
     def origin(self) -> RequestOrigin:

@@ -25,9 +25,21 @@ def _model_name(settings: Settings) -> str:
 
 def _check(settings: Settings) -> EngineStatus:
     """Check that the model is a GGUF file."""
+    from pipelines.inference.llamacpp.context_size import context_bytes, context_of
+    from pipelines.inference.llamacpp.devices import gpu_memory
     from pipelines.inference.llamacpp.gguf_files import engine_file, name_and_size
 
-    return EngineStatus(f"llamacpp with {name_and_size(engine_file(settings))}")
+    context = context_of(settings, gpu_memory())
+    slots = f"{settings.slots} slots with a context of {context:,} tokens"
+    memory = context_bytes(settings, context)
+    memory_text = "" if memory is None else f", which take {memory // 1_000_000} MB"
+    return EngineStatus(f"llamacpp with {name_and_size(engine_file(settings))}, {slots}{memory_text}")
+
+
+def _context(settings: Settings) -> int:
+    from pipelines.inference.llamacpp.context_size import context_of
+
+    return context_of(settings)
 
 
 def _supports_reflection(settings: Settings) -> bool:
@@ -35,4 +47,6 @@ def _supports_reflection(settings: Settings) -> bool:
     return settings.model is not None
 
 
-ENGINE = EngineSpec(_load, _model_name, _check, _supports_reflection, sampling_defaults=SAMPLING_DEFAULTS)
+ENGINE = EngineSpec(
+    _load, _model_name, _check, _supports_reflection, sampling_defaults=SAMPLING_DEFAULTS, context=_context
+)

@@ -18,7 +18,6 @@ from dataclasses import replace
 from typing import Any
 
 import orjson
-import xllamacpp
 
 from models.platform.errors import PermanentFailure
 from models.platform.settings import Settings
@@ -37,6 +36,8 @@ from pipelines.inference.engine import (
 from pipelines.inference.json_schema import check_output_format
 from pipelines.inference.llamacpp.assistant_prefix import assistant_prefix
 from pipelines.inference.llamacpp.chunks import ChunkQueue, error_from, read_tokens
+from pipelines.inference.llamacpp.context_size import context_of
+from pipelines.inference.llamacpp.devices import gpu_memory
 from pipelines.inference.llamacpp.gguf_files import engine_file
 from pipelines.inference.llamacpp.isolated_slots import IsolatedSlots, Messages
 from pipelines.inference.llamacpp.loopback import LoopbackClient
@@ -61,13 +62,13 @@ PROMPT_CACHE_SHARE = 1 / 8
 def load_llamacpp(settings: Settings) -> "LlamaCppEngine":
     """Load the model. Raises ConfigurationError with one line when it is missing or llama.cpp rejects it."""
     file = engine_file(settings)
-    params = server_parameters(file, threads=usable_cores())
+    params, memory = server_parameters(file, threads=usable_cores()), gpu_memory()
     params.model_alias = {model_name(settings)}
     params.n_parallel = settings.slots
-    params.n_ctx = settings.slots * settings.context  # divided evenly: no slot can take another's share
+    params.n_ctx = settings.slots * context_of(settings, memory)  # divided evenly: no slot can take another's share
     isolated = settings.prompt_cache == "account"
     params.cache_ram_mib = 0 if isolated else int(usable_memory() * PROMPT_CACHE_SHARE) >> 20
-    if _cpu_only():
+    if memory is None:
         params.n_batch = params.n_ubatch = max(PROMPT_BATCH, settings.slots)
     server = start_server(params, "model")
     loopback = LoopbackClient(server.listening_address, params.api_keys[0])
@@ -262,8 +263,3 @@ def _without_alternatives(output: ReasoningToken | Token) -> ReasoningToken | To
     if isinstance(output, ReasoningToken):
         return output
     return replace(output, logprobs=tuple(replace(entry, top=()) for entry in output.logprobs))
-
-
-def _cpu_only() -> bool:
-    cpu = xllamacpp.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_CPU
-    return all(device["type"] == cpu for device in xllamacpp.get_device_info())

@@ -9,6 +9,8 @@ from models.platform.settings import Settings
 from pipelines.inference.engine import Engine
 from pipelines.inference.registry import OPTIONAL_PARAMETERS, EngineSpec, EngineStatus
 
+HOSTED_CONTEXT = 32_768
+
 OPENAI_PARAMETERS = frozenset({"presence_penalty", "frequency_penalty", "logit_bias", "top_logprobs"})
 
 
@@ -34,6 +36,11 @@ def _supports_reflection(settings: Settings) -> bool:
     return True
 
 
+def _context(settings: Settings) -> int:
+    """Return the context. Endpoints do not say what their models hold: nearly all hold this much."""
+    return settings.context or HOSTED_CONTEXT
+
+
 def _parameters(settings: Settings) -> frozenset[str]:
     """Return what the endpoint may honour: OpenAI's own rejects what its API does not have."""
     from pipelines.inference.openai.completions import is_openai
@@ -41,4 +48,6 @@ def _parameters(settings: Settings) -> frozenset[str]:
     return OPENAI_PARAMETERS if is_openai(urlsplit(settings.upstreams[0].url).netloc) else OPTIONAL_PARAMETERS
 
 
-ENGINE = EngineSpec(_load, _model_name, _check, _supports_reflection, requires=("upstreams",), parameters=_parameters)
+ENGINE = EngineSpec(
+    _load, _model_name, _check, _supports_reflection, requires=("upstreams",), parameters=_parameters, context=_context
+)

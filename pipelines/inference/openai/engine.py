@@ -36,6 +36,7 @@ from pipelines.inference.openai.completion_reader import CompletionReader
 from pipelines.inference.openai.completions import cache_isolation, request_body
 from pipelines.inference.openai.endpoint_errors import error_for_status, message_of
 from pipelines.inference.openai.http1_connection import Http1Pool
+from pipelines.inference.registry import context_size
 
 #: Seconds to connect and to send the request; until the answer begins; between two of its chunks; and from its end
 #: marker to the end of the HTTP message, which only matters for using the connection again.
@@ -65,7 +66,7 @@ class OpenAIEngine:
         upstream = settings.upstreams[0]
         self.name = upstream.models[0]
         self.slots = settings.slots
-        self.context = settings.context
+        self.context = context_size(settings)
         self._isolated = settings.prompt_cache == "account"
         self._url = upstream.url.rstrip("/") + "/chat/completions"
         self._host = urlsplit(self._url).netloc

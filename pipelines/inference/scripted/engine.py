@@ -37,6 +37,7 @@ from pipelines.inference.engine import (
 )
 from pipelines.inference.json_schema import check_output_format
 from pipelines.inference.logprobs import LogprobBuffer
+from pipelines.inference.registry import context_size
 from pipelines.inference.scripted import MODEL_NAME
 from pipelines.inference.scripted.minimal_json import minimal_value
 from pipelines.inference.speakers import labelled_text
@@ -62,7 +63,7 @@ class ScriptedEngine:
         self.continues = not settings.script.restarts
         self.reasons = settings.script.reasoning > 0
         self.slots = settings.slots
-        self.context = settings.context
+        self.context = context_size(settings)
 
     def count(self, prompt: Sequence[Message], output_format: OutputFormat = PLAIN_TEXT) -> int:
         """Count whitespace-separated words, and one for each call and each tool."""

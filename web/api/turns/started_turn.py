@@ -18,6 +18,7 @@ from pipelines.chat.cancellation import cancel_jobs
 from pipelines.chat.recalled_memories import response_with_texts
 from pipelines.chat.response_objects import response_object
 from pipelines.chat.start_turn import AcceptedTurn, NewTurn, start_turn
+from pipelines.inference.registry import context_size
 from web.access import idempotency
 from web.access.gate import Admission
 from web.access.idempotency import REPLAYED
@@ -258,7 +259,7 @@ def _delete(request: Request, response: Response) -> None:
 @contextmanager
 def _tokens_drawn(request: Request, turns: Sequence[NewTurn]) -> Iterator[Admission]:
     """Draw the most tokens of the answers from the limit per minute. Return what was drawn if a turn is refused."""
-    gate, context = request.platform.gate, request.platform.settings.context
+    gate, context = request.platform.gate, context_size(request.platform.settings)
     most = sum(min(turn.request["max_output_tokens"] or 0, context) for turn in turns)
     if request.repeat != "first":
         most = 0  # an earlier request has drawn it

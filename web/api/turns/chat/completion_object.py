@@ -10,7 +10,7 @@ from models.platform.errors import Conflict, InvalidRequest, JobFailed, RequestE
 from models.platform.settings import Settings
 from pipelines.chat.logprobs import with_bytes
 from pipelines.chat.response_objects import reasoning_text
-from pipelines.inference.registry import model_name
+from pipelines.inference.registry import context_size, model_name
 
 FinishReason = Literal["stop", "length", "content_filter", "tool_calls", "function_call"]
 
@@ -152,7 +152,7 @@ def completion_id(response_id: str) -> str:
 
 def system_fingerprint(settings: Settings) -> str:
     """Return a hash of engine, model and context size: if it changes, the same seed may produce another answer."""
-    configuration = f"{settings.engine} {model_name(settings)} {settings.context}"
+    configuration = f"{settings.engine} {model_name(settings)} {context_size(settings)}"
     return "fp_" + hashlib.sha256(configuration.encode()).hexdigest()[:10]
 
 
