@@ -24,6 +24,7 @@ class AnswerWriter:
     """Journals an answer, continuing one that earlier attempts began.
 
     item_id     the id of its message
+    compaction  the item before it that stands for the conversation in its prompt
     call_items  the items of its calls
     reasoning   its reasoning
     """
@@ -31,6 +32,7 @@ class AnswerWriter:
     def __init__(self, response: Response, journal: Journal, transcript: Transcript) -> None:
         self.response = response
         self.item_id = response_objects.output_message_id(response)
+        self.compaction = transcript.compaction
         self.call_items = list(transcript.calls)
         self.prompt_tokens = transcript.prompt_tokens
         self.output_tokens = transcript.tokens
@@ -94,7 +96,7 @@ class AnswerWriter:
     def write_call(self, call: GeneratedCall) -> None:
         """Journal a call, and before it the end of what precedes it."""
         item = call_item(self.response, len(self.call_items), self._tool(call.name), call)
-        position = {"output_index": len(self.call_items) + self.reasoning.has_begun + self.has_message}
+        position = {"output_index": self._message_index + self.has_message + len(self.call_items)}
         self._journal.write_atomically([*self.end_events("completed"), *_call_events(item, position)], call.count)
         self._message = "none" if self._message == "none" else "completed"
         self.call_items.append(item)
@@ -107,9 +109,10 @@ class AnswerWriter:
 
     def output(self, status: ItemStatus) -> list[Mapping[str, Any]]:
         """Return the response's items. One that is not complete gets this status."""
+        compaction = [self.compaction] if self.compaction else []
         reasoning = [self.reasoning.item(status)] if self.reasoning.has_begun else []
         message = [self._message_item("completed" if self._message == "completed" else status)]
-        return [*reasoning, *(message if self.has_message else []), *self.call_items]
+        return [*compaction, *reasoning, *(message if self.has_message else []), *self.call_items]
 
     def missing_message_events(self, status: ItemStatus) -> list[NewEvent]:
         """Return the events of an empty message, for an answer that ends without text or calls.
@@ -137,9 +140,13 @@ class AnswerWriter:
         ]
 
     @property
+    def _message_index(self) -> int:
+        """The position of the message in its response."""
+        return (self.compaction is not None) + self.reasoning.has_begun
+
+    @property
     def _message_position(self) -> dict[str, int]:
-        """The position of the message in its response: reasoning precedes it."""
-        return {"output_index": int(self.reasoning.has_begun)}
+        return {"output_index": self._message_index}
 
     @property
     def _text_position(self) -> dict[str, Any]:
@@ -152,6 +159,12 @@ class AnswerWriter:
         item = response_objects.message_item(self.item_id, None, "in_progress")
         part = {**self._text_position, "part": response_objects.text_part("")}
         return [(ITEM_ADDED, {**self._message_position, "item": item}), ("response.content_part.added", part)]
+
+
+def whole_item_events(item: Mapping[str, Any]) -> Sequence[NewEvent]:
+    """Return the events of an item that is the first of its response, and complete at once."""
+    fields = {"output_index": 0, "item": item}
+    return [(ITEM_ADDED, fields), (ITEM_DONE, fields)]
 
 
 def _call_events(item: Mapping[str, Any], position: Mapping[str, int]) -> Sequence[NewEvent]:

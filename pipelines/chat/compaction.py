@@ -123,7 +123,7 @@ def expanded(items: Sequence[ItemFields], select: SelectQuotes) -> list[ItemFiel
 
 def is_question(item: ItemFields) -> bool:
     """Return whether an item is a message of the user."""
-    return item["type"] == "message" and item["role"] == "user"
+    return bool(item["type"] == "message" and item["role"] == "user")
 
 
 def split_at_compaction(items: Sequence[ItemFields]) -> tuple[Sequence[Quote], list[ItemFields]]:

@@ -9,16 +9,19 @@ again.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from models.turns.responses import Response
 from pipelines.chat.call_items import CALLS, OUTPUTS
 from pipelines.chat.compaction import (
     Compaction,
     ItemFields,
+    compaction_item,
     is_instruction,
     is_question,
     quotes_of,
     split_at_compaction,
 )
 from pipelines.chat.prompt import compaction_threshold, messages_of, output_format_of
+from pipelines.chat.response_objects import CompactionItem
 from pipelines.inference.context import count_if_it_may_fit
 from pipelines.inference.engine import Engine
 
@@ -26,8 +29,13 @@ from pipelines.inference.engine import Engine
 KEPT_SHARE = 0.5
 
 
-def compaction_of(engine: Engine, request: Mapping[str, Any], items: Sequence[ItemFields]) -> Compaction | None:
-    """Return what the request wants these items to be replaced by; None where they are short enough."""
+def compaction_of(engine: Engine, response: Response, items: Sequence[ItemFields]) -> CompactionItem | None:
+    """Return the item that the request wants these items to be replaced by; None where they are short enough."""
+    compaction = _compaction(engine, response.request, items)
+    return None if compaction is None else compaction_item(f"cmp_{response.id.removeprefix('resp_')}", compaction)
+
+
+def _compaction(engine: Engine, request: Mapping[str, Any], items: Sequence[ItemFields]) -> Compaction | None:
     threshold = compaction_threshold(engine, request)
     if threshold is None or _tokens(engine, request, items) <= threshold:
         return None

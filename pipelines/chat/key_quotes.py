@@ -1,6 +1,6 @@
 """Select quotes of a long text: the sentences that answer a question, and those that say most. Exact, without a model.
 
-The first half has the sentences whose terms match the question best, each with its neighbours, which may hold the
+Most of it has the sentences whose terms match the question best, each with its neighbours, which may hold the
 answer. The rest covers terms of as much value as fits: greedily, the next sentence is the one that adds most for its
 length (Lin and Bilmes 2011, "A class of submodular functions for document summarization"), so that it repeats little.
 
@@ -23,7 +23,7 @@ from pipelines.memory.terms import extract_terms
 MAX_READ = 400_000
 
 #: The share of the length that is for sentences that match the question.
-MATCHES_SHARE = 0.5
+MATCHES_SHARE = 0.7
 
 #: Factors of a term's value: what has digits cannot be guessed from the rest; what users say matters more than what an
 #: assistant answers.

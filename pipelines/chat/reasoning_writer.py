@@ -15,9 +15,6 @@ from pipelines.inference.engine import ReasoningToken
 
 NewEvent = tuple[str, Mapping[str, Any]]
 
-#: The position of the item in its response: it is the first.
-POSITION = {"output_index": 0}
-
 
 class ReasoningWriter:
     """Journals the reasoning of an answer, continuing what earlier attempts began.
@@ -33,8 +30,9 @@ class ReasoningWriter:
         self._state = transcript.reasoning_state
         self._status: ItemStatus = "completed"
         self._pieces = [transcript.reasoning]
+        self._position = {"output_index": int(transcript.compaction is not None)}
         index = "summary_index" if self._as_summary else "content_index"
-        self._part_position = {"item_id": self._item_id, **POSITION, index: 0}
+        self._part_position = {"item_id": self._item_id, **self._position, index: 0}
 
     @property
     def text(self) -> str:
@@ -77,13 +75,13 @@ class ReasoningWriter:
         return [
             (f"response.{kind}_text.done", {**self._part_position, "text": text}),
             (part_done, {**self._part_position, "part": part}),
-            (ITEM_DONE, {**POSITION, "item": self._item(text, status)}),
+            (ITEM_DONE, {**self._position, "item": self._item(text, status)}),
         ]
 
     def _start_events(self) -> list[NewEvent]:
         part_added = "response.reasoning_summary_part.added" if self._as_summary else "response.content_part.added"
         return [
-            (ITEM_ADDED, {**POSITION, "item": self._item(None, "in_progress")}),
+            (ITEM_ADDED, {**self._position, "item": self._item(None, "in_progress")}),
             (part_added, {**self._part_position, "part": self._part("")}),
         ]
 

@@ -33,6 +33,7 @@ class Transcript:
     reasoning_tokens  those of them that are reasoning
     prompt_tokens     the prompt's tokens as counted when the answer began
     recalled          the memories in the prompt
+    compaction        the item that stands for the conversation in the prompt
     """
 
     event_types: set[str]
@@ -46,6 +47,7 @@ class Transcript:
     tokens: int = 0
     prompt_tokens: int = 0
     recalled: Sequence[Mapping[str, Any]] = ()
+    compaction: Mapping[str, Any] | None = None
 
 
 def read_transcript(history: Iterable[Event], tokens: int) -> Transcript:
@@ -87,5 +89,7 @@ def _read_item(transcript: Transcript, type_: str, item: Mapping[str, Any]) -> N
         transcript.message = state
     elif item["type"] == "reasoning":
         transcript.reasoning_state = state
+    elif item["type"] == "compaction":
+        transcript.compaction = item
     elif type_ == ITEM_DONE:
         transcript.calls.append(item)

@@ -19,11 +19,12 @@ from models.platform.errors import PermanentFailure
 from models.turns import conversations, responses
 from models.turns.responses import Response, TokenUsage
 from pipelines.chat import response_objects
-from pipelines.chat.answer_writer import AnswerWriter
+from pipelines.chat.answer_writer import AnswerWriter, whole_item_events
+from pipelines.chat.context_management import compaction_of
 from pipelines.chat.memory_prompt import MemoryRecall, add_memories, recall_memories
-from pipelines.chat.prompt import Prompt, assemble_messages, fit_prompt, sampling_of
+from pipelines.chat.prompt import Prompt, fit_prompt, messages_of, sampling_of, thread_items
 from pipelines.chat.recalled_memories import recalled_before, references
-from pipelines.chat.response_objects import ItemStatus
+from pipelines.chat.response_objects import CompactionItem, ItemStatus
 from pipelines.chat.transcript import (
     ANSWER_RESTARTED,
     ENGINE_STARTED,
@@ -59,8 +60,12 @@ def run(
     transcript = read_transcript(attempt.history, attempt.tokens)
     with attempt.database.connection() as connection:
         response = load_response(connection, attempt.job)
-        messages = assemble_messages(engine, connection, response)
+        items = thread_items(connection, response)
         recalled = recalled_before(connection, response, transcript.recalled)
+    compaction = None if ENGINE_STARTED in transcript.event_types else compaction_of(engine, response, items)
+    if standing := transcript.compaction or compaction:
+        items = [standing]
+    messages = messages_of(engine, response.request, items)
     prompt = fit_prompt(engine, messages, response.request)
     if recall is not None and not {MEMORIES_RECALLED, ENGINE_STARTED} & transcript.event_types:
         recalled = recall_memories(recall, attempt.database, response, messages, prompt, engine.context)
@@ -70,7 +75,7 @@ def run(
         response = replace(response, recalled=recalled if keeps_texts else references(recalled))
     if recall is not None and recalled and MEMORIES_RECALLED not in transcript.event_types:
         recall.count_used([memory["id"] for memory in recalled])
-    answer = begin_answer(engine, attempt, response, transcript, prompt)
+    answer = begin_answer(engine, attempt, response, transcript, prompt, compaction)
     reason = generate(engine, attempt, answer, prompt, own_prompts)
     attempt.check()
     return complete_turn(attempt, answer, reason)
@@ -85,7 +90,12 @@ def load_response(connection: Connection, job: Job) -> Response:
 
 
 def begin_answer(
-    engine: Engine, attempt: Attempt, response: Response, transcript: Transcript, prompt: Prompt
+    engine: Engine,
+    attempt: Attempt,
+    response: Response,
+    transcript: Transcript,
+    prompt: Prompt,
+    compaction: CompactionItem | None,
 ) -> AnswerWriter:
     """Journal what precedes the first token, unless an earlier attempt has, and take over its text and calls.
 
@@ -100,6 +110,9 @@ def begin_answer(
             response, attempt.job.arguments, status="in_progress", sangha=sangha
         )
         journal.write("response.in_progress", payload)
+    if compaction is not None and transcript.compaction is None:
+        transcript.compaction = compaction
+        journal.write_atomically(whole_item_events(compaction), 0)
     if response.recalled and MEMORIES_RECALLED not in transcript.event_types:
         journal.write(MEMORIES_RECALLED, {"item_id": item_id, "memories": response.recalled})
     if ENGINE_STARTED not in transcript.event_types:

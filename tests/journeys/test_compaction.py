@@ -62,3 +62,22 @@ def test_errors_name_the_parameter(client: OpenAI):
     with pytest.raises(openai.APIStatusError) as unknown:
         client.responses.compact(model="no-such-model", input="hi")
     assert unknown.value.code == "model_not_found"
+
+
+def test_a_turn_above_its_threshold_begins_with_a_compaction(client: OpenAI):
+    options = {"type": "compaction", "compact_threshold": 200}
+
+    stream = client.responses.create(
+        model="default", input=conversation() * 2, context_management=[options], stream=True
+    )
+
+    events = list(stream)
+    for event in events:
+        assert_valid_model(event)
+    response = events[-1].response
+    assert [item.type for item in response.output] == ["compaction", "message"]
+    assert response.usage.input_tokens < 200
+    following = client.responses.create(
+        model="default", input="Which gate?", previous_response_id=response.id, context_management=[options]
+    )
+    assert [item.type for item in following.output] == ["message"]

@@ -5,6 +5,7 @@ import pytest
 from pipelines.chat.prompt import assemble_messages
 from pipelines.chat.speakers import with_told_names
 from pipelines.inference.engine import Message
+from tests.pipelines.chat.conftest import FakeEngine
 
 
 def told(*messages):
@@ -34,5 +35,5 @@ def test_names_of_earlier_turns_are_told(harness, fake_engine):
     second = harness.start("and?", previous=first.response.id)
 
     with harness.database.connection() as connection:
-        messages = assemble_messages(connection, second.response)
+        messages = assemble_messages(FakeEngine(), connection, second.response)
     assert [(message.name, message.content) for message in messages] == [("Ann", "hi"), (None, "and?")]
