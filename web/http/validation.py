@@ -149,7 +149,7 @@ def _describe(detail: Mapping[str, Any], path: tuple[int | str, ...]) -> Invalid
     param = param_name(path)
     name = f"'{param}'" if param else "the body"
     if kind == "missing":
-        return InvalidRequest(f"Missing required parameter: {name}.", param=param, code="missing_required_parameter")
+        return missing_parameter(param)
     if kind == "extra_forbidden":
         return InvalidRequest(f"Unknown parameter: {name}.", param=param, code="unknown_parameter")
     if kind == "unsupported_parameter":
@@ -159,10 +159,16 @@ def _describe(detail: Mapping[str, Any], path: tuple[int | str, ...]) -> Invalid
     return InvalidRequest(f"Invalid {what} for {name}: it {reason}.", param=param, code=code)
 
 
+def missing_parameter(param: str | None) -> InvalidRequest:
+    """Return the error of a value without a required parameter; None is the body itself."""
+    name = f"'{param}'" if param else "the body"
+    return InvalidRequest(f"Missing required parameter: {name}.", param=param, code="missing_required_parameter")
+
+
 def _unsupported_type(value: Mapping[str, Any], reason: str, param: str | None) -> InvalidRequest:
     """Describe a value whose `type` is missing or not supported, such as an image in a message."""
     if value.get("type") is None:
-        return InvalidRequest(f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
+        return missing_parameter(param)
     message = f"Unsupported value for '{param}': {truncate(repr(value['type']))}; it {reason}."
     return InvalidRequest(message, param=param, code="unsupported_value")
 

@@ -8,14 +8,15 @@ import pytest
 from tests.journeys.clients.environments import python_environment
 from tests.journeys.clients.runs import PATIENCE, clean_environment
 
-#: The tests that have to pass. Not among them: images, which no engine here reads; reasoning, which the suite asks only
-#: of models that it knows by name; and the refusal of a request without a model, which gets the default one here.
+#: The tests that have to pass. Not among them: images, which no engine here reads, and reasoning, which the suite asks
+#: only of models that it knows by name.
 MUST_PASS = {
     "open-responses": {
         "assistant-phase",
         "basic-response",
         "compact-missing-model",
         "compact-response",
+        "error-handling",
         "multi-turn",
         "response-output-phase-schema",
         "streaming-response",
@@ -25,6 +26,7 @@ MUST_PASS = {
     },
     "openai-chat": {
         "chat-basic-response",
+        "chat-error-handling",
         "chat-multi-turn",
         "chat-streaming-response",
         "chat-streaming-usage",
@@ -41,12 +43,18 @@ def test_suite_passes(suite: str, address: str, key: str):
 
     assert set(errors) >= MUST_PASS[suite]
     assert not {name: errors[name] for name in MUST_PASS[suite] if errors[name]}
+    images = next(errors[name] for name in errors if name.endswith("image-input"))
+    assert any("HTTP 400" in error for error in images), "an image is refused, not ignored"
 
 
 def run_suite(suite: str, address: str, key: str) -> dict[str, list[str]]:
-    """Return the errors of each test of a suite; a test that was skipped has one."""
+    """Return the errors of each test of a suite; a test that was skipped has one.
+
+    The requests are strict: otherwise one without a model gets the default one.
+    """
     program = python_environment("conformance").parent / "llm-comply"
     command = [str(program), "run", "--json", "--format", suite, "--base-url", address, "--model", "default"]
+    command += ["--header", "X-Sangha-Strict:1"]
     done = subprocess.run(
         [*command, "--api-key", key],
         env=clean_environment(),

@@ -1,7 +1,7 @@
 """Read the bodies of routes that OpenAI's API has, too: clients send fields there that are not known here.
 
 Such a field is ignored, and the response names it. A client that wants to find its typing errors asks for an error
-instead, which the other routes return in any case.
+instead, which the other routes return in any case. It then has to name the model, too.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from models.platform.errors import InvalidRequest
 from web.api.request import Request
 from web.http import bodies
 from web.http.ignored_fields import header_value, validate_tolerantly
-from web.http.validation import Model
+from web.http.validation import Model, missing_parameter
 
 #: The request header that makes unknown fields an error, and its value.
 STRICT, YES = "X-Sangha-Strict", "1"
@@ -20,10 +20,16 @@ STRICT, YES = "X-Sangha-Strict", "1"
 IGNORED = "x-sangha-ignored"
 
 
-async def read_body(request: Request, model: type[Model]) -> Model:
-    """Parse the body, off the event loop if it is large. Raises InvalidRequest, naming the parameter."""
+async def read_body(request: Request, model: type[Model], *, names_model: bool = False) -> Model:
+    """Parse the body, off the event loop if it is large. Raises InvalidRequest, naming the parameter.
+
+    names_model  whether OpenAI's API requires `model` here; otherwise, and unless the request is strict, the default
+    """
     if is_strict(request):
-        return await bodies.parse_off_loop(request.body, model)
+        strict_body = await bodies.parse_off_loop(request.body, model)
+        if names_model and getattr(strict_body, "model", None) is None:
+            raise missing_parameter("model")
+        return strict_body
     body, ignored = await bodies.off_loop(request.body, partial(_parse_tolerantly, model))
     _name_ignored(request, ignored)
     return body
@@ -40,7 +46,7 @@ def parse_body(request: Request, model: type[Model], *, default: bytes = b"") ->
 
 
 def is_strict(request: Request) -> bool:
-    """Return whether unknown fields are errors. Raises InvalidRequest for another value of the header."""
+    """Return whether unknown fields and a missing model are errors. Raises InvalidRequest for another header value."""
     value = request.headers.get(STRICT)
     if value not in (None, YES):
         raise InvalidRequest(f"'{STRICT}' should be '{YES}'.", param=STRICT)

@@ -53,6 +53,21 @@ def test_a_request_without_unknown_fields_has_no_such_header(user):
     assert "x-sangha-ignored" not in user.request("POST", "/v1/conversations", json={}).headers
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/responses", {"input": "hi"}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}]}),
+        ("/v1/embeddings", {"input": "hi"}),
+    ],
+)
+def test_a_strict_request_names_its_model(user, path, body):
+    answer = user.request("POST", path, json=body, headers={"x-sangha-strict": "1"})
+
+    message = assert_error(answer, 400, param="model", code="missing_required_parameter")
+    assert message == "Missing required parameter: 'model'."
+
+
 def test_another_value_of_the_strict_header_is_rejected(user):
     answer = user.request("POST", "/v1/conversations", json={}, headers={"x-sangha-strict": "yes"})
 
