@@ -17,7 +17,7 @@ from pipelines.chat.logprobs import logprob_object
 from pipelines.chat.reasoning_writer import NewEvent, ReasoningWriter
 from pipelines.chat.response_objects import ItemStatus
 from pipelines.chat.transcript import ITEM_ADDED, ITEM_DONE, TEXT_DELTA, Transcript
-from pipelines.inference.engine import GeneratedCall, ReasoningToken, Token, ToolCall
+from pipelines.inference.engine import GeneratedCall, ReasoningToken, Token, Tool, ToolCall
 
 
 class AnswerWriter:
@@ -103,9 +103,10 @@ class AnswerWriter:
         self.output_tokens += call.count
 
     def _tool(self, function: str) -> ClientTool:
-        """Return the caller's tool that an engine knows as this function; it calls no other."""
+        """Return the caller's tool that an engine knows as this function. An endpoint may also call an unknown one."""
         tools = client_tools(self.response.request.get("tools") or [])
-        return next(tool for tool in tools if tool.function.name == function)
+        unknown = ClientTool(Tool(function, "", {}), "function", function)
+        return next((tool for tool in tools if tool.function.name == function), unknown)
 
     def output(self, status: ItemStatus) -> list[Mapping[str, Any]]:
         """Return the response's items. One that is not complete gets this status."""

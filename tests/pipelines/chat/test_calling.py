@@ -255,3 +255,12 @@ def test_a_long_conversation_fails_with_truncation_disabled(harness, fake_engine
     last = read_events(harness, started)[-1][1]["response"]
     assert last["error"] == {"code": "invalid_prompt", "message": "too long", "reason": "context_length_exceeded"}
     OpenAIResponse.model_validate(last)
+
+
+def test_a_call_of_an_unknown_function_is_the_callers_to_judge(harness, fake_engine):
+    # Given an endpoint whose model calls a function that nobody offered
+    started = harness.start("weather?", tools=[WEATHER])
+    run(harness, fake_engine(GeneratedCall("invented", "{}", 1)), started)
+    # Then the caller gets the call
+    [item] = harness.stored_response(started).output
+    assert (item["type"], item["name"], item["arguments"]) == ("function_call", "invented", "{}")

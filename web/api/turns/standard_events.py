@@ -11,10 +11,18 @@ from typing import Any
 import orjson
 
 from models.journal.events import EXTENSION, REWOUND, Event, event
-from pipelines.chat.transcript import ANSWER_RESTARTED, ITEM_ADDED, REASONING_DELTA, SUMMARY_DELTA, TEXT_DELTA
+from pipelines.chat.transcript import (
+    ANSWER_RESTARTED,
+    ITEM_ADDED,
+    ITEM_DONE,
+    REASONING_DELTA,
+    SUMMARY_DELTA,
+    TEXT_DELTA,
+)
 
 RESTARTED, TEXT = ANSWER_RESTARTED.encode(), TEXT_DELTA.encode()
-ITEM, REASONING_ITEM = ITEM_ADDED.encode(), b'"type":"reasoning"'
+ITEM, ITEMS = ITEM_ADDED.encode(), frozenset({ITEM_ADDED.encode(), ITEM_DONE.encode()})
+REASONING_ITEM, COMPACTION_ITEM = b'"type":"reasoning"', b'"type":"compaction"'
 REASONING = frozenset({REASONING_DELTA.encode(), SUMMARY_DELTA.encode()})
 
 #: The events that precede an answer, each delivered once.
@@ -58,6 +66,9 @@ class StandardEvents:
         return journalled.type == TEXT
 
     def _is_of_an_item(self, journalled: Event) -> bool:
+        """Return whether an event is of the reasoning or of what follows it. A compaction precedes it, and stays."""
+        if journalled.type in ITEMS and COMPACTION_ITEM in journalled.data:
+            return False
         return journalled.type not in OPENING and not journalled.type.startswith(EXTENSION)
 
     def _convert(self, journalled: Event) -> Iterator[Event]:

@@ -6,7 +6,16 @@ from typing import Any
 import pytest
 
 from models.platform.errors import PermanentFailure
-from pipelines.inference.engine import PLAIN_TEXT, Finish, GeneratedCall, OutputFormat, Token, Tool
+from pipelines.inference.engine import (
+    PLAIN_TEXT,
+    Finish,
+    GeneratedCall,
+    OutputFormat,
+    ReasoningToken,
+    Token,
+    TokenLogprob,
+    Tool,
+)
 from pipelines.inference.openai.completion_reader import CompletionReader
 from tests.pipelines.inference.openai.endpoint import DONE, chunk
 
@@ -103,3 +112,27 @@ def test_a_rejection_inside_a_stream_is_a_permanent_failure() -> None:
     with pytest.raises(PermanentFailure) as caught:
         read([rejection])
     assert caught.value.code == "context_length_exceeded"
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+def test_reasoning_is_read_under_the_names_that_endpoints_give_it(name: str) -> None:
+    # Given vLLM, llama-server and DeepSeek, or OpenRouter
+    reader = CompletionReader(PLAIN_TEXT)
+    chunks = [chunk({name: "Let "}), chunk({name: "me"}), chunk({"content": "Yes", name: None}), chunk({}, "stop")]
+    details = b'{"prompt_tokens":5,"completion_tokens":9,"completion_tokens_details":{"reasoning_tokens":7}}'
+    usage = b'data: {"choices":[],"usage":%b}' % details
+    tokens = [token for line in [*chunks, usage] for token in reader.add(line.removeprefix(b"data:").strip())]
+    # Then it is apart from the text
+    assert tokens == [ReasoningToken("Let ", 1), ReasoningToken("me", 1), Token("Yes", 1)]
+    # And tokens of reasoning that no chunk had are counted as such
+    rest, finish = reader.finish(5)
+    assert rest == Token("", 6)
+    assert isinstance(finish, Finish)
+    assert (finish.generated_tokens, finish.hidden_reasoning) == (9, 5)
+
+
+def test_log_probabilities_belong_to_the_text_of_their_chunk() -> None:
+    reader = CompletionReader(PLAIN_TEXT)
+    entry = b'{"token":"a","logprob":-0.5,"bytes":[97],"top_logprobs":[{"token":"b","logprob":-1,"bytes":[98]}]}'
+    data = b'{"choices":[{"index":0,"delta":{"content":"a"},"logprobs":{"content":[%b]}}]}' % entry
+    assert reader.add(data) == [Token("a", 1, (TokenLogprob("a", -0.5, top=(TokenLogprob("b", -1.0),)),))]

@@ -603,3 +603,30 @@ def test_close_closes_the_connections(endpoint: Endpoint, engine: OpenAIEngine) 
     answer(engine)
     engine.close()
     assert wait_until(lambda: not engine._pool.connections)
+
+
+SAMPLING = Sampling(
+    7, presence_penalty=0.5, frequency_penalty=0.0, logit_bias=((9, -1.0),), top_logprobs=0, top_k=3, min_p=0.1,
+    typical_p=0.9, repetition_penalty=1.2, min_tokens=2, ignore_eos=True,
+)  # fmt: skip
+STANDARD = {"presence_penalty": 0.5, "frequency_penalty": 0.0, "logit_bias": {"9": -1.0}, "logprobs": True}
+FURTHER = {
+    "top_k": 3, "min_p": 0.1, "typical_p": 0.9, "repetition_penalty": 1.2, "repeat_penalty": 1.2, "min_tokens": 2,
+    "ignore_eos": True, "chat_template_kwargs": {"enable_thinking": False},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("host", "further"), [("api.example.com", FURTHER), ("api.openai.com", {})])
+def test_sampling_parameters_are_sent_as_the_host_names_them(host: str, further: dict[str, Any]) -> None:
+    output_format = OutputFormat(effort="low", template={"enable_thinking": False})
+    prompt = [*PROMPT, Message("assistant", "b", reasoning="because"), *PROMPT]
+    body = request_body("big", prompt, SAMPLING, output_format, host)
+    assert {name: body.get(name) for name in (*STANDARD, *FURTHER) if name in body} == {**STANDARD, **further}
+    assert body["reasoning_effort"] == "low"
+    reasoning = [message["reasoning_content"] for message in body["messages"] if "reasoning_content" in message]
+    assert reasoning == (["because"] if further else [])
+
+
+def test_a_request_has_no_parameter_without_a_value() -> None:
+    body = request_body("big", PROMPT, Sampling(7), PLAIN_TEXT, "api.example.com")
+    assert body.keys() == {"model", "messages", "max_tokens", "stream", "stream_options"}

@@ -17,8 +17,10 @@ from pipelines.inference.engine import (
     GeneratedCall,
     Message,
     OutputFormat,
+    ReasoningToken,
     Sampling,
     Token,
+    TokenLogprob,
     Tool,
     ToolCall,
 )
@@ -241,3 +243,41 @@ def test_a_stop_text_across_tokens_ends_the_answer() -> None:
 def test_an_invalid_schema_is_a_permanent_failure() -> None:
     with pytest.raises(PermanentFailure):
         answer(scripted(), OutputFormat(schema={"type": "foo"}))
+
+
+def outputs_of(engine: ScriptedEngine, sampling: Sampling, prefix: str = "", reasoning: str = "") -> list[object]:
+    return list(engine.generate(PROMPT, prefix=prefix, sampling=sampling, cancelled=lambda: False, reasoning=reasoning))
+
+
+@given(tokens=st.integers(0, 5), data=st.data())
+def test_reasoning_cut_anywhere_is_continued_exactly(tokens: int, data: st.DataObject) -> None:
+    # Given an answer with reasoning, cut at any character of it
+    engine, thought = scripted(tokens=2, reasoning=tokens), "".join(f"r{index} " for index in range(tokens))
+    cut = data.draw(st.integers(0, len(thought)))
+    # When it is continued
+    outputs = outputs_of(engine, Sampling(100), reasoning=thought[:cut])
+    # Then the rest of the reasoning precedes the text
+    rest = "".join(output.text for output in outputs if isinstance(output, ReasoningToken))
+    assert (rest, "".join(output.text for output in outputs if isinstance(output, Token))) == (thought[cut:], "w0 w1 ")
+
+
+def test_disabled_reasoning_is_not_played() -> None:
+    for output_format in (OutputFormat(effort="none"), OutputFormat(template={"enable_thinking": False})):
+        outputs = scripted(tokens=1, reasoning=3).generate(
+            PROMPT, prefix="", sampling=Sampling(9), cancelled=lambda: False, output_format=output_format
+        )
+        assert next(iter(outputs)) == Token("w0 ", 1)
+
+
+def test_a_script_is_as_long_as_the_request_requires() -> None:
+    assert len(outputs_of(scripted(tokens=2), Sampling(50, min_tokens=5))) == 6
+    assert len(outputs_of(scripted(tokens=2), Sampling(9, ignore_eos=True))) == 10
+    # Continued after one word, with what is left of the minimum
+    assert len(outputs_of(scripted(tokens=2), Sampling(50, min_tokens=4), prefix="w0 ")) == 5
+
+
+def test_the_tokens_of_a_script_are_certain() -> None:
+    first, second, _ = outputs_of(scripted(tokens=2), Sampling(9, top_logprobs=1))
+    assert first == Token("w0 ", 1, (TokenLogprob("w0 ", 0.0, top=(TokenLogprob("w0 ", 0.0),)),))
+    assert isinstance(second, Token)
+    assert [entry.token for entry in second.logprobs] == ["w1 "]

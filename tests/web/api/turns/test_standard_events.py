@@ -138,3 +138,32 @@ def test_a_stream_has_only_types_of_openai_and_rising_numbers(cuts: set[int], re
     assert [each.sequence for each in delivered] == sorted({each.sequence for each in delivered})
     assert standard.ended
     assert delivered[-1].type in (b"response.completed", b"error")
+
+
+def item(first: int, type_: str, kind: str) -> Event:
+    return event(first, type_, {"output_index": 0, "item": {"type": kind}})
+
+
+def test_reasoning_that_is_begun_again_is_left_out_with_its_items():
+    # Given a journal with a compaction, reasoning and a message, which all but the compaction begin again
+    first = [
+        *journal("response.created", "response.in_progress"),
+        item(2, "response.output_item.added", "compaction"), item(3, "response.output_item.done", "compaction"),
+        item(4, "response.output_item.added", "reasoning"), *journal("response.reasoning_text.delta", first=5),
+        item(6, "response.output_item.done", "reasoning"), item(7, "response.output_item.added", "message"),
+        *journal(DELTA, RESTARTED, first=8),
+    ]  # fmt: skip
+    again = [item(10, "response.output_item.added", "reasoning"), *journal("response.reasoning_text.delta", first=11)]
+    # When all is read at once
+    delivered = StandardEvents("resp_1").convert([*first, *again])
+    # Then there is one of each
+    assert [each.sequence for each in delivered] == [0, 1, 2, 3, 10, 11]
+
+
+def test_a_restart_after_delivered_reasoning_ends_the_stream():
+    standard = StandardEvents("resp_1")
+    standard.convert([*journal("response.created", "response.in_progress"), item(2, ANSWER[0], "reasoning")])
+
+    (last,) = standard.convert(journal(RESTARTED, first=3))
+
+    assert (parsed(last)["type"], parsed(last)["code"], standard.ended) == ("error", "answer_restarted", True)

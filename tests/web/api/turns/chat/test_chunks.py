@@ -244,3 +244,49 @@ def test_an_ended_response_becomes_a_completion():
 )
 def test_a_response_without_an_answer_has_an_error(response, error):
     assert isinstance(turn_error({**completed(), **response}), error)
+
+
+def logprob(token):
+    return {"token": token, "logprob": -0.5, "top_logprobs": []}
+
+
+def logprobs_of(values):
+    choices = [choice for value in values for choice in value["choices"] if choice["logprobs"]]
+    return [entry["token"] for choice in choices for entry in choice["logprobs"]["content"]]
+
+
+def test_log_probabilities_are_sent_once_with_their_text():
+    # Given an answer that is begun again within a delta
+    journal = Journal()
+    journal("response.output_text.delta", delta="ab", logprobs=[logprob("a"), logprob("b")])
+    journal("sangha:answer.restarted", discarded_tokens=2)
+    journal("response.output_text.delta", delta="abc", logprobs=[logprob("a"), logprob("b"), logprob("c")])
+    journal.end()
+    # When it is converted
+    values, _ = parse_frames(journal.events)
+    # Then each token is there once, with its bytes
+    assert (text_of(values), logprobs_of(values)) == ("abc", ["a", "b", "c"])
+    [first, *_] = [choice["logprobs"] for value in values for choice in value["choices"] if choice["logprobs"]]
+    assert first["content"][0]["bytes"] == [97]
+
+
+@pytest.mark.parametrize("kind", ["response.reasoning_text.delta", "response.reasoning_summary_text.delta"])
+def test_reasoning_is_sent_before_the_text_and_once(kind):
+    journal = Journal()
+    journal(kind, delta="Let ")
+    journal("sangha:answer.restarted", discarded_tokens=1)
+    journal(kind, delta="Let me")
+    journal.append_text("Yes")
+    journal.end()
+    values, _ = parse_frames(journal.events)
+    reasoning = [choice["delta"].get("reasoning_content") for value in values for choice in value["choices"]]
+    assert ([text for text in reasoning if text], text_of(values)) == (["Let ", "me"], "Yes")
+
+
+def test_a_completion_has_reasoning_and_log_probabilities():
+    part = {"type": "output_text", "text": "Yes", "logprobs": [logprob("Yes")]}
+    reasoning = {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "Let me"}]}
+    response = completed() | {"output": [reasoning, {"type": "message", "content": [part]}]}
+    [choice] = completion_object(response, SETTINGS)["choices"]
+    assert (choice["message"]["reasoning_content"], choice["message"]["content"]) == ("Let me", "Yes")
+    assert [entry["token"] for entry in choice["logprobs"]["content"]] == ["Yes"]
