@@ -105,3 +105,43 @@ def test_an_invalid_parameter_raises_the_clients_bad_request_error(client):
         client.chat.completions.create(model="default", messages=HELLO, n=9)
 
     assert error.value.param == "n"
+
+
+LOOK = {"name": "look", "parameters": {"type": "object", "properties": {}}}
+
+
+def test_functions_are_called_under_their_former_name(client):
+    parameters = {"model": "default", "messages": HELLO, "functions": [LOOK], "function_call": {"name": "look"}}
+
+    choice = client.chat.completions.create(**parameters).choices[0]
+    chunks = [chunk.choices[0] for chunk in client.chat.completions.create(**parameters, stream=True)]
+
+    assert (choice.message.function_call.name, choice.message.function_call.arguments) == ("look", "{}")
+    assert (choice.message.tool_calls, choice.finish_reason) == (None, "function_call")
+    deltas = [chunk.delta.function_call for chunk in chunks if chunk.delta.function_call]
+    assert ([delta.name for delta in deltas], "".join(delta.arguments for delta in deltas)) == (["look", None], "{}")
+    assert chunks[-1].finish_reason == "function_call"
+
+
+def test_custom_tools_are_called_with_a_text(client):
+    tool = {"type": "custom", "custom": {"name": "note"}}
+    parameters = {"model": "default", "messages": HELLO, "tools": [tool], "tool_choice": "required"}
+
+    completion = client.chat.completions.create(**parameters)
+    chunks = [chunk.choices[0] for chunk in client.chat.completions.create(**parameters, stream=True)]
+
+    (call,) = completion.choices[0].message.tool_calls
+    assert (call.type, call.custom.name, call.custom.input) == ("custom", "note", "")
+    (first, *_) = [chunk.delta.tool_calls[0] for chunk in chunks if chunk.delta.tool_calls]
+    assert (first.index, first.type, first.custom["name"]) == (0, "custom", "note")
+    assert chunks[-1].finish_reason == "tool_calls"
+
+
+def test_a_stream_names_what_was_ignored(client):
+    tools = [{"type": "function", "function": LOOK}, {"type": "web_search"}]
+    answer = client.chat.completions.with_raw_response.create(
+        model="default", messages=HELLO, tools=tools, stream=True, extra_body={"session_id": "s"}
+    )
+
+    assert answer.headers["x-sangha-ignored"] == "session_id, tools[1] (web_search)"
+    assert [chunk.choices[0].finish_reason for chunk in answer.parse()][-1] == "stop"
