@@ -220,6 +220,20 @@ def test_parameters_without_effect_are_ignored_and_named(parameters, ignored):
     assert names == ignored
 
 
+def test_fields_that_widespread_clients_send_in_messages_are_accepted():
+    part = {"type": "text", "text": "hi", "cache_control": {"type": "ephemeral"}}
+    messages = [
+        {"role": "user", "id": "m1", "name": "user", "content": [part]},
+        {"role": "assistant", "content": "yo", "reasoning": "…", "provider_metadata": {}},
+        {"role": "user", "content": "go on", "unknown": None},
+    ]
+
+    body, ignored = validate_tolerantly(CreateChatCompletion, {"messages": messages})
+
+    assert len(chat_turn(body, SETTINGS).input) == 3
+    assert {"messages[0].id", "messages[0].content[0].cache_control", "messages[2].unknown"} <= set(ignored)
+
+
 @pytest.mark.parametrize(
     "fields",
     [
