@@ -287,6 +287,6 @@ def test_a_completion_has_reasoning_and_log_probabilities():
     part = {"type": "output_text", "text": "Yes", "logprobs": [logprob("Yes")]}
     reasoning = {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "Let me"}]}
     response = completed() | {"output": [reasoning, {"type": "message", "content": [part]}]}
-    [choice] = completion_object(response, SETTINGS)["choices"]
+    [choice] = completion_object([response], SETTINGS)["choices"]
     assert (choice["message"]["reasoning_content"], choice["message"]["content"]) == ("Let me", "Yes")
     assert [entry["token"] for entry in choice["logprobs"]["content"]] == ["Yes"]
