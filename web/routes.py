@@ -21,7 +21,7 @@ from web.api.accounts import (
 )
 from web.api.job_events import StreamCursor
 from web.api.job_object import JobObject
-from web.api.memory import imports, meditations, memories, search
+from web.api.memory import imports, meditations, memories, search, spaces
 from web.api.memory.schemas import (
     CreateMemories,
     DeleteMemories,
@@ -34,6 +34,7 @@ from web.api.memory.schemas import (
     SearchResults,
     UpdateMemory,
 )
+from web.api.requested_space import InSpace
 from web.api.routing import Route
 from web.api.schedules import schedules
 from web.api.schedules.schemas import (
@@ -145,23 +146,25 @@ ROUTES = (
     Route("DELETE", "/v1/memories", memories.delete_many, Rights.WRITE, query=DeleteMemories, response=MemoriesDeleted,
           other_responses={202: JobObject}),
     Route("POST", "/v1/memories/search", search.search, Rights.READ, body=SearchMemories, response=SearchResults),
-    Route("POST", "/v1/memories/import", imports.create, Rights.WRITE, response=JobObject, status=202,
+    Route("POST", "/v1/memories/import", imports.create, Rights.WRITE, query=InSpace, response=JobObject, status=202,
           creates=True, upload_type=imports.MEDIA_TYPE),
-    Route("GET", "/v1/memories/{memory_id}", memories.read, Rights.READ, response=MemoryWithSources),
-    Route("PATCH", "/v1/memories/{memory_id}", memories.update, Rights.WRITE, body=UpdateMemory, response=MemoryObject,
-          other_responses={202: JobObject}),
-    Route("DELETE", "/v1/memories/{memory_id}", memories.delete, Rights.WRITE, response=MemoryDeleted),
-    Route("POST", "/v1/meditations", meditations.create, Rights.WRITE, response=meditations.MeditationObject,
-          status=202, creates=True),
-    Route("GET", "/v1/meditations", meditations.list_meditations, Rights.READ, query=Listing,
+    Route("GET", "/v1/memories/{memory_id}", memories.read, Rights.READ, query=InSpace, response=MemoryWithSources),
+    Route("PATCH", "/v1/memories/{memory_id}", memories.update, Rights.WRITE, body=UpdateMemory, query=InSpace,
+          response=MemoryObject, other_responses={202: JobObject}),
+    Route("DELETE", "/v1/memories/{memory_id}", memories.delete, Rights.WRITE, query=InSpace, response=MemoryDeleted),
+    Route("GET", "/v1/memory_spaces", spaces.list_spaces, Rights.READ, query=spaces.ListSpaces,
+          response=Page[spaces.SpaceObject]),
+    Route("POST", "/v1/meditations", meditations.create, Rights.WRITE, query=InSpace,
+          response=meditations.MeditationObject, status=202, creates=True),
+    Route("GET", "/v1/meditations", meditations.list_meditations, Rights.READ, query=meditations.ListMeditations,
           response=Page[meditations.MeditationObject]),
-    Route("GET", "/v1/meditations/{meditation_id}", meditations.read, Rights.READ,
+    Route("GET", "/v1/meditations/{meditation_id}", meditations.read, Rights.READ, query=InSpace,
           response=meditations.MeditationObject),
     Route("GET", "/v1/meditations/{meditation_id}/changes", meditations.list_changes, Rights.READ,
           query=meditations.ListChanges, response=Page[meditations.MeditationChangeObject]),
-    Route("GET", "/v1/meditations/{meditation_id}/events", meditations.events, Rights.READ, query=StreamCursor,
-          streams=True),
-    Route("POST", "/v1/meditations/{meditation_id}/revert", meditations.revert, Rights.WRITE,
+    Route("GET", "/v1/meditations/{meditation_id}/events", meditations.events, Rights.READ,
+          query=meditations.StreamMeditation, streams=True),
+    Route("POST", "/v1/meditations/{meditation_id}/revert", meditations.revert, Rights.WRITE, query=InSpace,
           response=meditations.MeditationObject),
     Route("GET", "/v1/jobs", jobs.list_jobs, Rights.READ, query=jobs.ListJobs, response=Page[JobObject]),
     Route("GET", "/v1/jobs/{job_id}", jobs.read, Rights.READ, response=JobObject),

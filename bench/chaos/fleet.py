@@ -119,5 +119,6 @@ def sign_up(addresses: Sequence[Address], name: str) -> tuple[str, str]:
     body: dict[str, Any] = {"email": f"{name}@example.com", "password": PASSWORD}
     client.token = client.send(transcript, HttpRequest("POST", "/signup", body)).json()["token"]
     account = str(client.send(transcript, HttpRequest("GET", "/v1/account")).json()["id"])
-    key = client.send(transcript, HttpRequest("POST", "/v1/api_keys", {"name": name}, {"Idempotency-Key": name}))
+    grant = {"name": name, "memory": "owner"}
+    key = client.send(transcript, HttpRequest("POST", "/v1/api_keys", grant, {"Idempotency-Key": name}))
     return account, str(key.json()["key"])

@@ -54,7 +54,7 @@ def sign_up(address: Address, email: str, name: str) -> Mapping[str, str]:
     with closing(Client(address)) as client:
         token = client.post("/signup", {"email": email, "password": PASSWORD})["token"]
     with closing(Client(address, token)) as user:
-        return user.post("/v1/api_keys", {"name": name, "scopes": SCOPES})
+        return user.post("/v1/api_keys", {"name": name, "scopes": SCOPES, "memory": "owner"})
 
 
 def _create_objects(client: Client, secret: str) -> dict[str, str]:

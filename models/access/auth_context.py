@@ -48,14 +48,14 @@ def for_session(connection: Connection, *, session_id: str, user_id: str, accoun
 # A valid key of a member. Its use is recorded once a minute.
 KEY = """
 WITH valid_key AS (
-    SELECT id, user_id, account_id, scopes, last_used_at FROM api_keys
+    SELECT id, user_id, account_id, scopes, memory, last_used_at FROM api_keys
     WHERE hash = %(hash)s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
 ), used AS (
     UPDATE api_keys SET last_used_at = now() FROM valid_key
     WHERE api_keys.id = valid_key.id
       AND (valid_key.last_used_at IS NULL OR valid_key.last_used_at < now() - interval '1 minute')
 )
-SELECT valid_key.id, valid_key.user_id, valid_key.account_id, valid_key.scopes, memberships.role,
+SELECT valid_key.id, valid_key.user_id, valid_key.account_id, valid_key.scopes, valid_key.memory, memberships.role,
        plans.limits || accounts.limits AS limits
 FROM valid_key
 JOIN memberships USING (account_id, user_id)
@@ -112,5 +112,7 @@ def for_api_key(connection: Connection, secret: str) -> AuthContext | None:
     if row is None:
         return None
     scopes = frozenset(Scope(scope) for scope in row["scopes"])
-    caller = Caller(row["user_id"], row["account_id"], Role(row["role"]), key_id=row["id"], scopes=scopes)
+    caller = Caller(
+        row["user_id"], row["account_id"], Role(row["role"]), key_id=row["id"], scopes=scopes, memory=row["memory"]
+    )
     return AuthContext(caller, plans.parse_limits(row["limits"]))

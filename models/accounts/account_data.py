@@ -27,15 +27,15 @@ EXPORTS: Mapping[str, LiteralString] = {
         SELECT id, email, role, invited_by, created_at, expires_at, accepted_at, revoked_at
         FROM invitations WHERE account_id = %(account_id)s""",
     "api_keys": """
-        SELECT id, user_id, name, hint, scopes, created_at, expires_at, last_used_at, revoked_at
+        SELECT id, user_id, name, hint, scopes, memory, created_at, expires_at, last_used_at, revoked_at
         FROM api_keys WHERE account_id = %(account_id)s""",
     "conversations": "SELECT id, owner_id, metadata, created_at FROM conversations WHERE account_id = %(account_id)s",
     "conversation_items": """
         SELECT conversation_id, response_id, item, created_at
         FROM conversation_items WHERE account_id = %(account_id)s ORDER BY conversation_id, position""",
     "responses": """
-        SELECT id, user_id, job_id, conversation_id, previous_id, request, input, output, usage, incomplete_details,
-               recalled, created_at
+        SELECT id, user_id, space, job_id, conversation_id, previous_id, request, input, output, usage,
+               incomplete_details, recalled, created_at
         FROM responses WHERE account_id = %(account_id)s""",
     "jobs": """
         SELECT id, owner_id, kind, state, arguments, parent_id, progress, result, error, created_at, started_at,
@@ -64,14 +64,15 @@ EXPORTS: Mapping[str, LiteralString] = {
         SELECT id, user_id, action, target, ip, user_agent, request_id, details, created_at
         FROM audit_events WHERE account_id = %(account_id)s""",
     "memories": """
-        SELECT id, user_id, kind, text, speaker, occurred_at, conversation_id, response_id, metadata, importance,
-               recalled, recalled_at, valid_from, closed_at, closed_by, created_at, updated_at
-        FROM memories WHERE account_id = %(account_id)s""",
+        SELECT memories.id, memories.user_id, end_user AS space, kind, text, speaker, occurred_at, conversation_id,
+               response_id, metadata, importance, recalled, recalled_at, valid_from, closed_at, closed_by,
+               memories.created_at, updated_at
+        FROM memories JOIN memory_spaces ON memory_spaces.id = space_id WHERE memories.account_id = %(account_id)s""",
     "memory_sources": """
         SELECT memory_id, source_id FROM memory_sources JOIN memories ON memories.id = memory_id
         WHERE account_id = %(account_id)s""",
     "meditations": """
-        SELECT id, user_id, job_id, outcome, report, created_at, applied_at, reverted_at
+        SELECT id, user_id, space, job_id, outcome, report, created_at, applied_at, reverted_at
         FROM meditations WHERE account_id = %(account_id)s""",
     "meditation_changes": """
         SELECT meditation_id, position, memory_id, action, reason, before, after, reverted
@@ -94,7 +95,7 @@ NOT_EXPORTED: Mapping[str, str] = {
     "quota_usage": "exported as usage_by_month",
     "idempotency_keys": "copies of responses, kept for a day",
     "sessions": "belong to users, who may have several accounts",
-    "memory_spaces": "counts of exported memories",
+    "memory_spaces": "names and counts of exported memories",
     "ended_jobs": "exported as jobs and job_events",
 }
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.ids import new_id
@@ -31,6 +31,10 @@ class Scope(StrEnum):
     ADMIN = "admin"
 
 
+#: What an API key recalls and remembers where a request names no end user: its user's memories, or nothing.
+KeyMemory = Literal["owner", "named"]
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """The user or application that makes a request, its account and role. Every query is scoped by `account_id`.
@@ -38,6 +42,7 @@ class Caller:
     session_id  set for a user who logged in
     key_id      set for an application with an API key, which has its creator's rights within the key's `scopes`
     operator    whether the user is an operator of the installation
+    memory      `owner`: requests that name no end user have the user's own memories; `named`: they have none
     """
 
     user_id: str
@@ -47,6 +52,7 @@ class Caller:
     key_id: str | None = None
     scopes: frozenset[Scope] = frozenset(Scope)
     operator: bool = False
+    memory: KeyMemory = "owner"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ class Limits:
     unfinished_bytes                        bytes of their arguments, inputs and first events
     tokens_per_month                        tokens billed and reserved in a calendar month (UTC)
     stored_bytes                            bytes of files, such as exports and files that are being imported
+    memory_spaces                           end users with memories
     """
 
     requests_per_minute: int | None = None
@@ -24,6 +25,7 @@ class Limits:
     tokens_per_month: int | None = None
     stored_bytes: int | None = None
     unfinished_bytes: int | None = None
+    memory_spaces: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

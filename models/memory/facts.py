@@ -57,14 +57,14 @@ class Fact:
 
 LIVE = """
 SELECT id, text, metadata, coalesce(valid_from, occurred_at) AS since FROM memories
-WHERE account_id = %(account_id)s AND user_id = %(user_id)s AND kind = 'fact' AND closed_at IS NULL
+WHERE space_id = %(space_id)s AND kind = 'fact' AND closed_at IS NULL
 ORDER BY id DESC LIMIT %(limit)s
 """
 
 
-def list_live(connection: Connection, account_id: str, user_id: str) -> list[Fact]:
-    """Return a user's valid facts, newest first."""
-    parameters = {"account_id": account_id, "user_id": user_id, "limit": MAX_COMPARED}
+def list_live(connection: Connection, space_id: int) -> list[Fact]:
+    """Return the valid facts of a space, newest first."""
+    parameters = {"space_id": space_id, "limit": MAX_COMPARED}
     return [Fact(**row) for row in fetch_all(connection, LIVE, parameters)]
 
 

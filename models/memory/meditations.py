@@ -12,6 +12,7 @@ from typing import Any, Literal
 from psycopg.types.json import Jsonb
 
 from models.jobs.serial_keys import lock_serial_key, unblock_next
+from models.memory.spaces import SpaceKey
 from models.platform.database import Connection, fetch_all, fetch_one
 
 #: The kind of job that meditates.
@@ -28,6 +29,7 @@ MeditationStatus = Literal["queued", "in_progress", "completed", "failed", "canc
 class Meditation:
     """A row of `meditations` with columns of its job.
 
+    space    the name of the space that it consolidates; empty for the user's own
     outcome  None while it is unfinished
     report   counts, recall before and after, tokens used
     """
@@ -35,6 +37,7 @@ class Meditation:
     id: str
     account_id: str
     user_id: str
+    space: str
     job_id: str
     outcome: MeditationOutcome | None
     report: dict[str, Any]
@@ -43,6 +46,11 @@ class Meditation:
     reverted_at: datetime | None
     job_state: str | None
     progress: dict[str, Any] | None
+
+    @property
+    def key(self) -> SpaceKey:
+        """The space that it consolidates."""
+        return SpaceKey(self.account_id, self.user_id, self.space)
 
     @property
     def status(self) -> MeditationStatus:
@@ -59,76 +67,70 @@ class Meditation:
 
 
 INSERT = """
-INSERT INTO meditations (id, account_id, user_id, job_id) VALUES (%(id)s, %(account_id)s, %(user_id)s, %(job_id)s)
+INSERT INTO meditations (id, account_id, user_id, space, job_id)
+VALUES (%(id)s, %(account_id)s, %(user_id)s, %(space)s, %(job_id)s)
 ON CONFLICT DO NOTHING
 """
 
 
-def insert(connection: Connection, meditation_id: str, *, account_id: str, user_id: str, job_id: str) -> bool:
-    """Insert a meditation. Returns False if the user has an unfinished one, or the id exists."""
-    parameters = {"id": meditation_id, "account_id": account_id, "user_id": user_id, "job_id": job_id}
-    return connection.execute(INSERT, parameters).rowcount > 0
+def insert(connection: Connection, meditation_id: str, key: SpaceKey, *, job_id: str) -> bool:
+    """Insert a meditation. Returns False if the space has an unfinished one, or the id exists."""
+    return connection.execute(INSERT, {"id": meditation_id, "job_id": job_id, **key.parameters}).rowcount > 0
 
 
 SELECT = """
-SELECT meditations.id, meditations.account_id, meditations.user_id, job_id, outcome, report, meditations.created_at,
-       applied_at, reverted_at, jobs.state AS job_state, jobs.progress
+SELECT meditations.id, meditations.account_id, meditations.user_id, space, job_id, outcome, report,
+       meditations.created_at, applied_at, reverted_at, jobs.state AS job_state, jobs.progress
 FROM meditations LEFT JOIN all_jobs AS jobs ON jobs.id = job_id
 """
 
-READ = (
-    SELECT
-    + "WHERE meditations.id = %(id)s AND meditations.account_id = %(account_id)s AND meditations.user_id = %(user_id)s"
-)
+OF_KEY = "meditations.account_id = %(account_id)s AND meditations.user_id = %(user_id)s AND space = %(space)s"
+
+READ = SELECT + f"WHERE meditations.id = %(id)s AND {OF_KEY}"
 
 
-def read(connection: Connection, meditation_id: str, account_id: str, user_id: str) -> Meditation | None:
-    """Return the meditation if it belongs to the user in this account."""
-    row = fetch_one(connection, READ, {"id": meditation_id, "account_id": account_id, "user_id": user_id})
+def read(connection: Connection, meditation_id: str, key: SpaceKey) -> Meditation | None:
+    """Return the meditation if it consolidates this space."""
+    row = fetch_one(connection, READ, {"id": meditation_id, **key.parameters})
     return Meditation(**row) if row else None
 
 
-UNFINISHED = (
-    SELECT + "WHERE meditations.account_id = %(account_id)s AND meditations.user_id = %(user_id)s AND outcome IS NULL"
-)
+UNFINISHED = SELECT + f"WHERE {OF_KEY} AND outcome IS NULL"
 
 
-def unfinished(connection: Connection, account_id: str, user_id: str) -> Meditation | None:
-    """Return the user's meditation without an outcome."""
-    row = fetch_one(connection, UNFINISHED, {"account_id": account_id, "user_id": user_id})
+def unfinished(connection: Connection, key: SpaceKey) -> Meditation | None:
+    """Return the space's meditation without an outcome."""
+    row = fetch_one(connection, UNFINISHED, key.parameters)
     return Meditation(**row) if row else None
 
 
 # The job ended without an outcome: it was cancelled before its first attempt, or deleted.
-CLOSE_ABANDONED = """
+CLOSE_ABANDONED = f"""
 UPDATE meditations SET outcome = CASE ended.state WHEN 'cancelled' THEN 'cancelled' ELSE 'failed' END
 FROM (SELECT meditations.id, jobs.state FROM meditations LEFT JOIN jobs ON jobs.id = job_id
-      WHERE meditations.account_id = %(account_id)s AND meditations.user_id = %(user_id)s AND outcome IS NULL
+      WHERE {OF_KEY} AND outcome IS NULL
         AND (jobs.id IS NULL OR jobs.state IN ('completed', 'failed', 'cancelled', 'dead'))) AS ended
 WHERE meditations.id = ended.id AND outcome IS NULL
 """
 
 
-def close_abandoned(connection: Connection, account_id: str, user_id: str) -> None:
-    """Set the outcome of the user's unfinished meditation if its job has ended."""
-    connection.execute(CLOSE_ABANDONED, {"account_id": account_id, "user_id": user_id})
+def close_abandoned(connection: Connection, key: SpaceKey) -> None:
+    """Set the outcome of the space's unfinished meditation if its job has ended."""
+    connection.execute(CLOSE_ABANDONED, key.parameters)
 
 
 LIST = (
     SELECT
-    + """
-WHERE meditations.account_id = %(account_id)s AND meditations.user_id = %(user_id)s
-  AND (%(after)s::text IS NULL OR meditations.id < %(after)s)
+    + f"""
+WHERE {OF_KEY} AND (%(after)s::text IS NULL OR meditations.id < %(after)s)
 ORDER BY meditations.id DESC LIMIT %(limit)s
 """
 )
 
 
-def page(
-    connection: Connection, account_id: str, user_id: str, *, after: str | None = None, limit: int = 20
-) -> list[Meditation]:
-    """Return at most `limit` meditations of the user, newest first, older than `after`."""
-    parameters = {"account_id": account_id, "user_id": user_id, "after": after, "limit": limit}
+def page(connection: Connection, key: SpaceKey, *, after: str | None = None, limit: int = 20) -> list[Meditation]:
+    """Return at most `limit` meditations of the space, newest first, older than `after`."""
+    parameters = {**key.parameters, "after": after, "limit": limit}
     return [Meditation(**row) for row in fetch_all(connection, LIST, parameters)]
 
 
@@ -147,7 +149,7 @@ UPDATE meditations SET outcome = NULL
 WHERE id = %(id)s AND account_id = %(account_id)s AND outcome IN ('failed', 'cancelled')
   AND NOT EXISTS (SELECT FROM meditations AS other
                   WHERE other.account_id = meditations.account_id AND other.user_id = meditations.user_id
-                    AND other.outcome IS NULL)
+                    AND other.space = meditations.space AND other.outcome IS NULL)
 """
 
 
@@ -191,48 +193,62 @@ def mark_reverted(connection: Connection, meditation_id: str, account_id: str, r
     connection.execute(MARK_REVERTED, {"id": meditation_id, "account_id": account_id, "report": Jsonb(dict(report))})
 
 
-# Members whose newest memory is newer than their last meditation.
-USERS_DUE = """
-SELECT account_id, user_id FROM memory_spaces JOIN memberships USING (account_id, user_id)
+#: New memories for which a named space is due for a meditation; a user's own is due with the first. Most end users of
+#: an application say little in a day.
+DUE_MEMORIES = 10
+
+# Spaces of members whose newest memories are newer than their last meditation. Two entries of indexes are read per
+# space.
+SPACES_DUE = """
+SELECT account_id, user_id, end_user FROM memory_spaces JOIN memberships USING (account_id, user_id)
 CROSS JOIN LATERAL (
     SELECT created_at FROM memories WHERE space_id = memory_spaces.id AND kind <> 'insight'
-    ORDER BY ordinal DESC LIMIT 1) AS newest
-WHERE (account_id, user_id) > (%(account_id)s, %(user_id)s)
+    ORDER BY ordinal DESC OFFSET CASE WHEN end_user = '' THEN 0 ELSE %(due)s - 1 END LIMIT 1) AS newest
+WHERE (account_id, user_id, end_user) > (%(account_id)s, %(user_id)s, %(space)s)
   AND newest.created_at > coalesce((
       SELECT max(meditations.created_at) FROM meditations
       WHERE meditations.account_id = memory_spaces.account_id AND meditations.user_id = memory_spaces.user_id
-        AND outcome IN ('applied', 'nothing_to_do', 'would_harm')), '-infinity')
-ORDER BY account_id, user_id LIMIT %(limit)s
+        AND space = end_user AND outcome IN ('applied', 'nothing_to_do', 'would_harm')), '-infinity')
+ORDER BY account_id, user_id, end_user LIMIT %(limit)s
 """
 
 
-def users_due(connection: Connection, after: tuple[str, str], limit: int) -> list[tuple[str, str]]:
-    """Return (account, user) of at most `limit` members after `after` who are due for a meditation."""
-    rows = fetch_all(connection, USERS_DUE, {"account_id": after[0], "user_id": after[1], "limit": limit})
-    return [(row["account_id"], row["user_id"]) for row in rows]
+def spaces_due(connection: Connection, after: SpaceKey, limit: int) -> list[SpaceKey]:
+    """Return at most `limit` spaces of members, after `after`, that are due for a meditation."""
+    rows = fetch_all(connection, SPACES_DUE, {**after.parameters, "due": DUE_MEMORIES, "limit": limit})
+    return [SpaceKey(**row) for row in rows]
 
 
-USERS_WITH_MEMORIES = """
-SELECT account_id, user_id FROM memory_spaces JOIN memberships USING (account_id, user_id)
-WHERE (account_id, user_id) > (%(account_id)s, %(user_id)s)
+SPACES_SINCE = """
+SELECT account_id, user_id, end_user FROM memory_spaces JOIN memberships USING (account_id, user_id)
+WHERE (account_id, user_id, end_user) > (%(account_id)s, %(user_id)s, %(space)s)
   AND (%(user_ids)s::text[] IS NULL OR user_id = ANY(%(user_ids)s))
   AND NOT EXISTS (SELECT FROM meditations
                   WHERE meditations.account_id = memory_spaces.account_id
-                    AND meditations.user_id = memory_spaces.user_id AND meditations.created_at >= %(since)s)
-ORDER BY account_id, user_id LIMIT %(limit)s
+                    AND meditations.user_id = memory_spaces.user_id AND space = end_user
+                    AND meditations.created_at >= %(since)s)
+ORDER BY account_id, user_id, end_user LIMIT %(limit)s
 """
 
 
-def users_with_memories(
-    connection: Connection, after: tuple[str, str], limit: int, user_ids: Sequence[str] | None, *, since: datetime
-) -> list[tuple[str, str]]:
-    """Return (account, user) of at most `limit` members after `after` with memories and no meditation `since`.
+def spaces_without_meditation(
+    connection: Connection, after: SpaceKey, limit: int, user_ids: Sequence[str] | None, *, since: datetime
+) -> list[SpaceKey]:
+    """Return at most `limit` spaces of members, after `after`, that have no meditation `since`.
 
     `user_ids` restricts them to these users.
     """
     ids = list(user_ids) if user_ids else None
-    parameters = {"account_id": after[0], "user_id": after[1], "limit": limit, "user_ids": ids, "since": since}
-    return [(row["account_id"], row["user_id"]) for row in fetch_all(connection, USERS_WITH_MEMORIES, parameters)]
+    parameters = {**after.parameters, "limit": limit, "user_ids": ids, "since": since}
+    return [SpaceKey(**row) for row in fetch_all(connection, SPACES_SINCE, parameters)]
+
+
+DELETE_OF_SPACE = f"DELETE FROM meditations WHERE {OF_KEY}"
+
+
+def delete_of_space(connection: Connection, key: SpaceKey) -> None:
+    """Delete the meditations of a space with the changes that they made."""
+    connection.execute(DELETE_OF_SPACE, key.parameters)
 
 
 NOT_STARTED = """

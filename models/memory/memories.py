@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from psycopg.types.json import Jsonb
 
-from models.memory.spaces import Space
+from models.memory.spaces import ID_OF_KEY, Space, SpaceKey
 from models.platform.database import Connection, fetch_all, fetch_one
 
 MemoryKind = Literal["episode", "fact", "insight"]
@@ -78,21 +78,21 @@ memories.closed_by, memories.created_at, memories.updated_at
 
 SELECT = "SELECT " + COLUMNS + " FROM memories "
 
-READ = SELECT + "WHERE id = %(id)s AND account_id = %(account_id)s AND user_id = %(user_id)s"
+READ = SELECT + f"WHERE id = %(id)s AND space_id = {ID_OF_KEY}"
 
 
-def read(connection: Connection, memory_id: str, account_id: str, user_id: str) -> Memory | None:
-    """Return the memory if it belongs to the user in this account."""
-    row = fetch_one(connection, READ, {"id": memory_id, "account_id": account_id, "user_id": user_id})
+def read(connection: Connection, memory_id: str, key: SpaceKey) -> Memory | None:
+    """Return the memory if it is in the space."""
+    row = fetch_one(connection, READ, {"id": memory_id, **key.parameters})
     return Memory(**row) if row else None
 
 
-READ_MANY = SELECT + "WHERE account_id = %(account_id)s AND user_id = %(user_id)s AND id = ANY(%(ids)s)"
+READ_MANY = SELECT + f"WHERE id = ANY(%(ids)s) AND space_id = {ID_OF_KEY}"
 
 
-def read_many(connection: Connection, ids: Sequence[str], account_id: str, user_id: str) -> list[Memory]:
-    """Return the user's memories with these ids in this account, in the order of the ids."""
-    rows = fetch_all(connection, READ_MANY, {"ids": list(ids), "account_id": account_id, "user_id": user_id})
+def read_many(connection: Connection, ids: Sequence[str], key: SpaceKey) -> list[Memory]:
+    """Return the memories of the space with these ids, in the order of the ids."""
+    rows = fetch_all(connection, READ_MANY, {"ids": list(ids), **key.parameters})
     memories = {row["id"]: Memory(**row) for row in rows}
     return [memories[memory_id] for memory_id in ids if memory_id in memories]
 
@@ -118,8 +118,8 @@ FILTER_CONDITIONS = """
 
 LIST = (
     SELECT
-    + """
-WHERE account_id = %(account_id)s AND user_id = %(user_id)s
+    + f"""
+WHERE space_id = {ID_OF_KEY}
   AND (%(cursor)s::text IS NULL OR id < %(cursor)s)
   AND (%(closed)s OR closed_at IS NULL)
 """
@@ -158,8 +158,7 @@ class Filters:
 
 def page(
     connection: Connection,
-    account_id: str,
-    user_id: str,
+    key: SpaceKey,
     filters: Filters,
     *,
     cursor: str | None = None,
@@ -167,7 +166,7 @@ def page(
     limit: int = 20,
 ) -> list[Memory]:
     """Return at most `limit` memories, newest first, with ids below `cursor`; closed ones only if `closed`."""
-    scope = {"account_id": account_id, "user_id": user_id, "cursor": cursor, "closed": closed, "limit": limit}
+    scope = {**key.parameters, "cursor": cursor, "closed": closed, "limit": limit}
     return [Memory(**row) for row in fetch_all(connection, LIST, {**filters.parameters(), **scope})]
 
 
@@ -277,16 +276,14 @@ UPDATE memories SET
     metadata = coalesce(%(metadata)s, metadata),
     importance = coalesce(%(importance)s, importance),
     updated_at = now()
-WHERE id = %(id)s AND account_id = %(account_id)s AND user_id = %(user_id)s
+WHERE id = %(id)s AND space_id = %(space_id)s
 RETURNING """
     + COLUMNS
 )
 
 
-def update(
-    connection: Connection, memory_id: str, account_id: str, user_id: str, change: MemoryUpdate
-) -> Memory | None:
-    """Update a memory of the user and return it. The caller updates the indexes."""
+def update(connection: Connection, memory_id: str, space_id: int, change: MemoryUpdate) -> Memory | None:
+    """Update a memory of the space and return it. The caller updates the indexes."""
     values = {
         "text": change.text,
         "speaker": change.speaker,
@@ -295,7 +292,7 @@ def update(
         "metadata": None if change.metadata is None else Jsonb(dict(change.metadata)),
         "importance": change.importance,
     }
-    row = fetch_one(connection, UPDATE, {**values, "id": memory_id, "account_id": account_id, "user_id": user_id})
+    row = fetch_one(connection, UPDATE, {**values, "id": memory_id, "space_id": space_id})
     return Memory(**row) if row else None
 
 

@@ -1,11 +1,12 @@
 """Turns that are still to be remembered. They are flagged when they start, and unflagged when their memories are
 written.
 
-One job remembers all turns of a user that have ended before it starts.
+One job remembers all turns of a user that have ended before it starts, each in its space.
 """
 
 from collections.abc import Sequence
 
+from models.memory.spaces import SpaceKey
 from models.platform.database import Connection, fetch_all, fetch_one
 from models.turns.responses import SELECT, Response
 
@@ -44,3 +45,14 @@ def mark_remembered(connection: Connection, account_id: str, ids: Sequence[str])
     """Unflag turns, and lock them until the transaction ends. Returns the ids of those that may be remembered."""
     rows = fetch_all(connection, MARK_REMEMBERED, {"ids": list(ids), "account_id": account_id})
     return {row["id"] for row in rows if row["remembered"]}
+
+
+DROP = """
+UPDATE responses SET unremembered = false
+WHERE account_id = %(account_id)s AND user_id = %(user_id)s AND unremembered AND space = %(space)s
+"""
+
+
+def drop(connection: Connection, key: SpaceKey) -> None:
+    """Unflag all turns of a space, unfinished ones included."""
+    connection.execute(DROP, key.parameters)

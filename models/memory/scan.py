@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.memory.memories import MemoryKind
+from models.memory.spaces import ID_OF_KEY, SpaceKey
 from models.platform.database import Connection, fetch_all
 
 #: Most memories that are read, the newest ones: 100,000 take some 250 MB.
@@ -79,9 +80,9 @@ def _parse_halfvec(data: bytes) -> NDArray[np.float16]:
     return np.frombuffer(data, dtype=">f2", offset=4).astype(np.float16)
 
 
-TEXTS = """
+TEXTS = f"""
 SELECT id, text, speaker, occurred_at FROM memories
-WHERE account_id = %(account_id)s AND user_id = %(user_id)s AND id = ANY(%(ids)s) AND closed_at IS NULL
+WHERE id = ANY(%(ids)s) AND space_id = {ID_OF_KEY} AND closed_at IS NULL
 """
 
 
@@ -95,9 +96,9 @@ class MemoryText:
     occurred_at: datetime
 
 
-def read_texts(connection: Connection, ids: Sequence[str], account_id: str, user_id: str) -> list[MemoryText]:
-    """Return the texts of those of the memories that are live and belong to the user, oldest first."""
-    rows = fetch_all(connection, TEXTS, {"ids": list(ids), "account_id": account_id, "user_id": user_id})
+def read_texts(connection: Connection, ids: Sequence[str], key: SpaceKey) -> list[MemoryText]:
+    """Return the texts of those of the memories that are live and in the space, oldest first."""
+    rows = fetch_all(connection, TEXTS, {"ids": list(ids), **key.parameters})
     return sorted((MemoryText(**row) for row in rows), key=lambda text: (text.occurred_at, text.id))
 
 

@@ -1,16 +1,61 @@
-"""Memory spaces: the memories of a user in an account.
+"""Memory spaces: the memories of a user in an account, and those of each end user whom the user's applications name.
 
-Writers lock the space's row first, so ordinals, postings and statistics have one writer at a time.
+Everything in a space refers to its id, so no statement finds memories of two spaces. Writers lock the space's row
+first, so ordinals, postings and statistics have one writer at a time.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, NamedTuple
 
+from models.jobs.jobs import Job
 from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.records import columns
+from models.turns.responses import Response
+
+#: The first schema version whose code knows named spaces. They exist once the upgrade to it is finalized.
+SINCE = "0030"
+
+#: Characters of a name, which an application or its users choose.
+MAX_NAME = 512
 
 #: Speakers that a query is searched for.
 MAX_SPEAKERS = 100
+
+
+class SpaceKey(NamedTuple):
+    """What identifies a space: a user in an account, and the name of an end user, empty for the user's own memories."""
+
+    account_id: str
+    user_id: str
+    end_user: str = ""
+
+    @classmethod
+    def of_job(cls, job: Job) -> "SpaceKey":
+        """Return the space that a job's arguments name. Those of earlier versions have no name."""
+        return cls(job.account_id, job.arguments["user_id"], job.arguments.get("space", ""))
+
+    @classmethod
+    def of_turn(cls, response: Response) -> "SpaceKey | None":
+        """Return the space of a turn; None if its user was deleted."""
+        return cls(response.account_id, response.user_id, response.space) if response.user_id is not None else None
+
+    @property
+    def arguments(self) -> dict[str, str]:
+        """The arguments of a job that name the space, beside the job's account."""
+        return {"user_id": self.user_id, **({"space": self.end_user} if self.end_user else {})}
+
+    @property
+    def lane(self) -> str:
+        """A text for the serial keys of the space's jobs, which does not show the name."""
+        suffix = f" {sha256(self.end_user.encode()).hexdigest()[:32]}" if self.end_user else ""
+        return f"{self.account_id} {self.user_id}{suffix}"
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """The parameters of `ID_OF_KEY`."""
+        return {"account_id": self.account_id, "user_id": self.user_id, "space": self.end_user}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +67,7 @@ class Space:
     term_version   of the terms under which writers index memories
     reindex_below  memories below this ordinal may be indexed under the terms of the version before
     next_passage   number of the next passage
+    end_user       the name of the end user; empty for the user's own memories
     """
 
     id: int
@@ -33,16 +79,27 @@ class Space:
     term_version: int = 1
     reindex_below: int = 0
     next_passage: int = 0
+    end_user: str = ""
+
+    @property
+    def key(self) -> SpaceKey:
+        """What identifies the space."""
+        return SpaceKey(self.account_id, self.user_id, self.end_user)
 
 
 COLUMNS = columns(Space)
 
-FIND = f"SELECT {COLUMNS} FROM memory_spaces WHERE account_id = %(account_id)s AND user_id = %(user_id)s"
+OF_KEY = "account_id = %(account_id)s AND user_id = %(user_id)s AND end_user = %(space)s"
+
+#: The id of the space with a key, for conditions on its rows.
+ID_OF_KEY = f"(SELECT id FROM memory_spaces WHERE {OF_KEY})"
+
+FIND = f"SELECT {COLUMNS} FROM memory_spaces WHERE {OF_KEY}"
 
 
-def find(connection: Connection, account_id: str, user_id: str) -> Space | None:
-    """Return the space of a user in an account, if there is one."""
-    row = fetch_one(connection, FIND, {"account_id": account_id, "user_id": user_id})
+def find(connection: Connection, key: SpaceKey) -> Space | None:
+    """Return the space with this key, if there is one."""
+    row = fetch_one(connection, FIND, key.parameters)
     return Space(**row) if row else None
 
 
@@ -51,15 +108,13 @@ FIND_WITH_SPEAKERS = f"""
 SELECT {COLUMNS},
        ARRAY(SELECT name FROM memory_speakers WHERE space_id = memory_spaces.id
              ORDER BY live DESC, name LIMIT %(most)s) AS speakers
-FROM memory_spaces WHERE account_id = %(account_id)s AND user_id = %(user_id)s
+FROM memory_spaces WHERE {OF_KEY}
 """
 
 
-def find_with_speakers(connection: Connection, account_id: str, user_id: str) -> tuple[Space, list[str]] | None:
-    """Return the space of a user in an account with the names of its speakers, if there is one."""
-    row = fetch_one(
-        connection, FIND_WITH_SPEAKERS, {"account_id": account_id, "user_id": user_id, "most": MAX_SPEAKERS}
-    )
+def find_with_speakers(connection: Connection, key: SpaceKey) -> tuple[Space, list[str]] | None:
+    """Return the space with this key, and the names of its speakers, if there is one."""
+    row = fetch_one(connection, FIND_WITH_SPEAKERS, {**key.parameters, "most": MAX_SPEAKERS})
     if row is None:
         return None
     speakers = row.pop("speakers")
@@ -77,20 +132,53 @@ def read(connection: Connection, space_id: int) -> Space | None:
 
 # Terms of version 2 once the upgrade to schema 0021 is finalized: no process of an earlier version may read them.
 CREATE = """
-INSERT INTO memory_spaces (account_id, user_id, term_version)
-SELECT %(account_id)s, %(user_id)s, CASE WHEN oldest_code >= '0021' THEN 2 ELSE 1 END FROM schema_compatibility
+INSERT INTO memory_spaces (account_id, user_id, end_user, term_version)
+SELECT %(account_id)s, %(user_id)s, %(space)s, CASE WHEN oldest_code >= '0021' THEN 2 ELSE 1 END
+FROM schema_compatibility
+"""
+
+# A stranger may choose the name. The count reads an index, once for each new name; concurrent requests may exceed the
+# limit by a few.
+WITHIN_LIMIT = """
+WHERE %(space)s = '' OR NOT EXISTS (
+    SELECT FROM accounts JOIN plans ON plans.id = accounts.plan_id
+    WHERE accounts.id = %(account_id)s
+      AND (SELECT count(*) FROM memory_spaces WHERE account_id = %(account_id)s AND end_user <> '')
+          >= ((plans.limits || accounts.limits) ->> 'memory_spaces')::bigint)
 ON CONFLICT DO NOTHING
 """
 
 
-def find_or_create(connection: Connection, account_id: str, user_id: str) -> Space:
-    """Return the space of a user in an account, created if there is none."""
-    if (space := find(connection, account_id, user_id)) is not None:
+def find_or_create(connection: Connection, key: SpaceKey) -> Space | None:
+    """Return the space with this key, created if there is none; None if the account may have no further one."""
+    if (space := find(connection, key)) is not None:
         return space
-    connection.execute(CREATE, {"account_id": account_id, "user_id": user_id})
-    space = find(connection, account_id, user_id)
-    assert space is not None
-    return space
+    connection.execute(CREATE + WITHIN_LIMIT, key.parameters)
+    return find(connection, key)
+
+
+NAMED = f"""
+SELECT {COLUMNS}, opened_at FROM memory_spaces
+WHERE account_id = %(account_id)s AND user_id = %(user_id)s AND end_user > %(after)s
+ORDER BY end_user LIMIT %(limit)s
+"""
+
+
+def page(connection: Connection, account_id: str, user_id: str, *, after: str, limit: int) -> list[dict[str, Any]]:
+    """Return at most `limit` named spaces of a user, in the order of their names, after a name."""
+    parameters = {"account_id": account_id, "user_id": user_id, "after": after, "limit": limit}
+    return fetch_all(connection, NAMED, parameters)
+
+
+DELETE = """
+DELETE FROM memory_spaces
+WHERE id = %(id)s AND end_user <> '' AND NOT EXISTS (SELECT FROM memories WHERE space_id = %(id)s)
+"""
+
+
+def delete_if_empty(connection: Connection, space_id: int) -> bool:
+    """Delete a named space that has no memories. Returns whether it did."""
+    return connection.execute(DELETE, {"id": space_id}).rowcount > 0
 
 
 LOCK = f"SELECT {COLUMNS} FROM memory_spaces WHERE id = %(id)s FOR NO KEY UPDATE"
@@ -173,14 +261,16 @@ def speakers(connection: Connection, space_id: int) -> list[str]:
     return [row["name"] for row in fetch_all(connection, SPEAKERS, {"space_id": space_id, "most": MAX_SPEAKERS})]
 
 
+# The expression is that of the index memories_conversation.
 WITH_CONVERSATION = """
-SELECT user_id FROM memory_spaces
-WHERE account_id = %(account_id)s
-  AND EXISTS (SELECT FROM memories WHERE space_id = memory_spaces.id AND conversation_id = %(conversation_id)s)
+SELECT account_id, user_id, end_user FROM memory_spaces
+WHERE account_id = %(account_id)s AND EXISTS (
+    SELECT FROM memories
+    WHERE space_id = memory_spaces.id AND coalesce(conversation_id, '') = %(conversation_id)s)
 """
 
 
-def users_with_conversation(connection: Connection, account_id: str, conversation_id: str) -> list[str]:
-    """Return the users of an account with memories of a conversation."""
+def with_conversation(connection: Connection, account_id: str, conversation_id: str) -> list[SpaceKey]:
+    """Return the spaces of an account with memories of a conversation."""
     parameters = {"account_id": account_id, "conversation_id": conversation_id}
-    return [row["user_id"] for row in fetch_all(connection, WITH_CONVERSATION, parameters)]
+    return [SpaceKey(**row) for row in fetch_all(connection, WITH_CONVERSATION, parameters)]

@@ -39,6 +39,7 @@ class Response:
     unremembered  whether its text is still to be remembered
     completed_at  when its answer was complete
     is_completion  the API of chat completions shows it
+    space         the name of the end user whose memories it recalls and becomes; empty for those of its user
     expires_at    set if the turn is not stored: it is deleted when its end was read, or UNREAD_SECONDS after it
     """
 
@@ -64,6 +65,7 @@ class Response:
     unremembered: bool = False
     completed_at: datetime | None = None
     is_completion: bool = False
+    space: str = ""
 
     @property
     def status(self) -> ResponseStatus:
@@ -89,9 +91,9 @@ class Response:
 INSERT = """
 INSERT INTO responses (
     id, account_id, user_id, job_id, conversation_id, previous_id, thread, request, input, created_at, expires_at,
-    unremembered, is_completion)
+    unremembered, is_completion, space)
 VALUES (%(response_id)s, %(account_id)s, %(user_id)s, %(job_id)s, %(conversation_id)s, %(previous_id)s, %(thread)s,
-        %(request)s, %(input)s, %(created_at)s, %(expires_at)s, %(unremembered)s, %(is_completion)s)
+        %(request)s, %(input)s, %(created_at)s, %(expires_at)s, %(unremembered)s, %(is_completion)s, %(space)s)
 """
 
 
@@ -122,6 +124,7 @@ def insert_parameters(response: Response) -> dict[str, Any]:
         "expires_at": response.expires_at,
         "unremembered": response.unremembered,
         "is_completion": response.is_completion,
+        "space": response.space,
     }
 
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from models.access import api_keys
 from models.access.api_keys import ApiKey
 from models.accounts import audit
-from models.accounts.accounts import Caller, Role, Scope
+from models.accounts.accounts import Caller, KeyMemory, Role, Scope
 from models.accounts.audit import RequestOrigin
 from models.platform.database import Connection, Database
 from models.platform.errors import Conflict, InvalidRequest, NotAllowed, NotFound
@@ -45,6 +45,7 @@ class NewApiKey:
     name: str
     scopes: tuple[Scope, ...] = DEFAULT_SCOPES
     expires_at: datetime | None = None
+    memory: KeyMemory = "named"
 
 
 def make_secret() -> str:
@@ -73,7 +74,7 @@ def create(
     with database.transaction() as connection:
         _check_creator(connection, caller, new.scopes, key_id)
         key = _insert(connection, caller, new, key_id, secret)
-        details = {"name": key.name, "scopes": list(key.scopes)}
+        details = {"name": key.name, "scopes": list(key.scopes), "memory": key.memory}
         _record(connection, "key.created", caller, origin, key_id, details)
     return key, secret
 
@@ -85,25 +86,29 @@ def change(
     origin: RequestOrigin,
     *,
     name: str | None = None,
+    memory: KeyMemory | None = None,
     change_expiry: bool = False,
     expires_at: datetime | None = None,
 ) -> ApiKey:
-    """Change the name and, with `change_expiry`, the expiry of a key.
+    """Change the name, the memory and, with `change_expiry`, the expiry of a key.
 
-    Raises NotFound, InvalidRequest, NotAllowed for a later expiry of another member's key, and Conflict `key_ended` for
-    a revoked or expired key.
+    Raises NotFound, InvalidRequest, NotAllowed for a later expiry of another member's key or its access to their
+    memories, and Conflict `key_ended` for a revoked or expired key.
     """
     _check_expiry(expires_at)
     with database.transaction() as connection:
         current = find(connection, caller, key_id)
         if change_expiry:
             _check_extension(caller, current, expires_at)
+        if memory == "owner":
+            _check_memory(caller, current)
         key = api_keys.update(
-            connection, key_id, caller.account_id, name=name, set_expiry=change_expiry, expires_at=expires_at
-        )
+            connection, key_id, caller.account_id,
+            name=name, memory=memory, set_expiry=change_expiry, expires_at=expires_at,
+        )  # fmt: skip
         if key is None:
             raise Conflict("This API key has been revoked or has expired. Create a new one.", code="key_ended")
-        details = {"name": key.name, "expires_at": key.expires_at}
+        details = {"name": key.name, "memory": key.memory, "expires_at": key.expires_at}
         _record(connection, "key.changed", caller, origin, key_id, details)
     return key
 
@@ -132,6 +137,13 @@ def owner_filter(caller: Caller) -> str | None:
 def _check_expiry(expires_at: datetime | None) -> None:
     if expires_at is not None and expires_at <= datetime.now(UTC):
         raise InvalidRequest("'expires_at' is in the past: the key would never be valid.", param="expires_at")
+
+
+def _check_memory(caller: Caller, key: ApiKey) -> None:
+    """Check that only a key's creator gives it their memories."""
+    if key.user_id != caller.user_id:
+        message = "Only the user who created an API key can give it their memories."
+        raise NotAllowed(message, param="memory", code="not_your_key")
 
 
 def _check_extension(caller: Caller, key: ApiKey, expires_at: datetime | None) -> None:
@@ -168,6 +180,7 @@ def _insert(connection: Connection, caller: Caller, new: NewApiKey, key_id: str,
         secret_hash=hash_secret(secret),
         scopes=new.scopes,
         expires_at=new.expires_at,
+        memory=new.memory,
     )
 
 

@@ -3,6 +3,7 @@
 from models.accounts.ownership import Access
 from models.jobs.jobs import NewJob, enqueue
 from models.memory import memories, spaces
+from models.memory.spaces import SpaceKey
 from models.platform.database import Connection, Database
 from models.platform.errors import Conflict
 from models.turns import conversations, responses
@@ -24,16 +25,15 @@ def delete_response(database: Database, response: Response) -> None:
 
 def _delete_memories(connection: Connection, response: Response) -> None:
     """Delete the turn's memories. Must run first: a job that remembers the turn locks the space, then the turn."""
-    if response.user_id is None:
-        return
-    space = spaces.find(connection, response.account_id, response.user_id)
+    key = SpaceKey.of_turn(response)
+    space = spaces.find(connection, key) if key else None
     space = spaces.lock(connection, space.id) if space else None
     if space is not None and (ids := memories.ids_of_turn(connection, space.id, response.thread, response.id)):
         delete_memories(connection, space, ids)
 
 
 def delete_conversation(database: Database, conversation_id: str, access: Access) -> bool:
-    """Delete a conversation. Jobs delete its users' memories of it: announce them to the queue after this.
+    """Delete a conversation. Jobs delete the memories of it: announce them to the queue after this.
 
     Returns whether the caller had access to it. A turn that is not remembered yet will not be: its conversation is
     gone.
@@ -41,7 +41,7 @@ def delete_conversation(database: Database, conversation_id: str, access: Access
     with database.transaction() as connection:
         if not conversations.delete(connection, conversation_id, access):
             return False
-        for user_id in spaces.users_with_conversation(connection, access.account_id, conversation_id):
-            arguments = {"user_id": user_id, "conversation_id": conversation_id}
-            enqueue(connection, NewJob("memory.forget", access.account_id, arguments, owner_id=user_id))
+        for key in spaces.with_conversation(connection, access.account_id, conversation_id):
+            arguments = {**key.arguments, "conversation_id": conversation_id}
+            enqueue(connection, NewJob("memory.forget", key.account_id, arguments, owner_id=key.user_id))
     return True

@@ -10,6 +10,7 @@ from typing import Any
 
 from models.memory import memories
 from models.memory.memories import Memory
+from models.memory.spaces import SpaceKey
 from models.platform.database import Connection
 from models.turns.responses import Response
 from pipelines.memory.quotes import cut_quote
@@ -42,9 +43,9 @@ def described(memory: Memory | None, start: int = 0) -> Mapping[str, Any]:
     }
 
 
-def with_texts(connection: Connection, recalled: RecalledMemories, account_id: str, user_id: str) -> RecalledMemories:
-    """Return recalled memories as their owner sees them, with the present texts."""
-    rows = memories.read_many(connection, [memory["id"] for memory in recalled], account_id, user_id)
+def with_texts(connection: Connection, recalled: RecalledMemories, key: SpaceKey) -> RecalledMemories:
+    """Return recalled memories as their owner sees them, with the present texts of those in the turn's space."""
+    rows = memories.read_many(connection, [memory["id"] for memory in recalled], key)
     by_id = {row.id: row for row in rows}
     return [
         {**reference, **described(by_id.get(reference["id"]), reference.get("start", 0))}
@@ -54,9 +55,10 @@ def with_texts(connection: Connection, recalled: RecalledMemories, account_id: s
 
 def response_with_texts(connection: Connection, response: Response) -> Response:
     """Return a response for its owner. Costs a statement if memories were recalled for it."""
-    if not response.recalled or response.user_id is None:
+    key = SpaceKey.of_turn(response)
+    if not response.recalled or key is None:
         return replace(response, recalled=references(response.recalled))
-    recalled = with_texts(connection, response.recalled, response.account_id, response.user_id)
+    recalled = with_texts(connection, response.recalled, key)
     return replace(response, recalled=recalled)
 
 
@@ -65,7 +67,8 @@ def recalled_before(connection: Connection, response: Response, journalled: Reca
 
     An earlier version has journalled the texts.
     """
-    if not journalled or response.user_id is None or "text" in journalled[0]:
+    key = SpaceKey.of_turn(response)
+    if not journalled or key is None or "text" in journalled[0]:
         return journalled
-    recalled = with_texts(connection, journalled, response.account_id, response.user_id)
+    recalled = with_texts(connection, journalled, key)
     return [memory for memory in recalled if memory["text"] is not None]

@@ -37,8 +37,9 @@ class NewTurn:
 
     `input` has items of the types message, function_call, function_call_output and item_reference; they get ids.
     `if_busy` says what to do while an earlier turn of the same conversation or chain is unfinished. The API of chat
-    completions shows a turn that `is_completion`. `request` has the keys below; the first eight are always there, the
-    others have OpenAI's default where they are missing.
+    completions shows a turn that `is_completion`. `space` names the end user whose memories the turn recalls and
+    becomes (`pipelines.chat.turn_space`). `request` has the keys below; the first eight are always there, the others
+    have OpenAI's default where they are missing.
 
         model, instructions, background, metadata, temperature, top_p, max_output_tokens, user
         tools                the function tools, in the Responses API's form
@@ -48,10 +49,11 @@ class NewTurn:
         truncation           "auto": drop the oldest turns; "disabled": fail with context_length_exceeded
         context_management   {"compact_threshold": …}: see `pipelines.chat.context_management`
         store                False: delete the turn once it has been read
-        memory               {"recall": …, "remember": …, "limit": …}: see `pipelines.chat.memory_prompt`
+        memory               {"recall": …, "remember": …, "limit": …, "space": …}: see `pipelines.chat.memory_prompt`
         sampling_defaults    what the engine uses where the request has no temperature, top_p or penalties
         seed, stop           of the sampling: an integer; a list of texts
-        max_tool_calls, safety_identifier, prompt_cache_key   returned, without effect
+        max_tool_calls, prompt_cache_key   returned, without effect
+        safety_identifier    names the end user, as `user` does
     """
 
     request: Mapping[str, Any]
@@ -60,6 +62,7 @@ class NewTurn:
     previous_id: str | None = None
     if_busy: BusyPolicy = "queue"
     is_completion: bool = False
+    space: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +171,7 @@ def _prepare(
         expires_at=None if turn.request.get("store", True) else now + timedelta(seconds=UNREAD_SECONDS),
         is_completion=turn.is_completion,
         unremembered=bool(turn.request.get("store", True) and remember_enabled(turn.request)),
+        space=turn.space,
     )
     opening, shared = _opening_events(response_object(response), shares_fields=shares_fields)
     job = NewJob(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 
+from models.memory.spaces import SpaceKey
 from models.platform.compatibility import Compatibility
 from models.platform.database import Database
 from models.turns.responses import Response
@@ -45,9 +46,10 @@ class TurnRecall:
 
     def __call__(self, database: Database, response: Response, query_text: str, limit: int) -> list[Hit]:
         """Return the best hits, the best first. On an error or a timeout there are none, and the turn continues."""
-        assert response.user_id is not None
+        key = SpaceKey.of_turn(response)
+        assert key is not None
         query = Query(query_text, limit, candidates=CANDIDATES)
-        hits = self._pool.submit(recall, database, self._vectors, response.account_id, response.user_id, query)
+        hits = self._pool.submit(recall, database, self._vectors, key, query)
         try:
             return hits.result(TIMEOUT)
         except Exception as error:  # noqa: BLE001 - any failure of recall

@@ -10,7 +10,7 @@ from models.jobs.attempts import Ending
 from models.memory import index_state, memories, postings, spaces
 from models.memory import vectors as memory_vectors
 from models.memory.memories import Memory, MemoryUpdate
-from models.memory.spaces import Space
+from models.memory.spaces import Space, SpaceKey
 from models.platform.database import Connection
 from pipelines.memory import terms
 from pipelines.memory.endings import complete_without_arguments
@@ -29,10 +29,10 @@ def run(embed: Embed, attempt: Attempt) -> Ending:
     vectors = embed([update.text]) if update.text is not None else []
     changed: Memory | None = None
     with attempt.database.transaction() as connection:
-        if (space := spaces.find(connection, attempt.job.account_id, arguments["user_id"])) is not None:
+        if (space := spaces.find(connection, SpaceKey.of_job(attempt.job))) is not None:
             space = lock_space(connection, space.id)
             # Read under the lock: another request may have changed the text meanwhile.
-            memory = memories.read(connection, arguments["memory_id"], space.account_id, space.user_id)
+            memory = memories.read(connection, arguments["memory_id"], space.key)
             changed = memory and update_memory(connection, space, memory, update, vectors)
     return complete_without_arguments(attempt, {"changed": changed is not None})
 
@@ -53,7 +53,7 @@ def update_memory(
     if update.text is not None and update.text != memory.text:
         erase_derived(connection, space, [memory.id])
     old = next(iter(index_state.read(connection, space.id, [memory.id])), None)
-    changed = memories.update(connection, memory.id, memory.account_id, memory.user_id, update)
+    changed = memories.update(connection, memory.id, space.id, update)
     if old is None or changed is None:
         return None
     if vectors:

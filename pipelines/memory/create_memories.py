@@ -7,6 +7,7 @@ from datetime import datetime
 
 from models.jobs.attempt_context import Attempt
 from models.jobs.attempts import Ending
+from models.memory.spaces import SpaceKey
 from pipelines.memory.endings import complete_without_arguments
 from pipelines.memory.memory_input import from_job_arguments
 from pipelines.memory.store import BATCH, Embed, stoppable, write_memories
@@ -27,5 +28,5 @@ def run(embed: Embed, attempt: Attempt) -> Ending:
             time_slice.check()
         batch = new_memories[start : start + BATCH]
         embed_batch = stoppable(embed, attempt)
-        ids += write_memories(attempt.database, embed_batch, job.account_id, job.arguments["user_id"], batch)
+        ids += write_memories(attempt.database, embed_batch, SpaceKey.of_job(job), batch)
     return complete_without_arguments(attempt, {"ids": ids})

@@ -21,7 +21,7 @@ from models.memory import facts, scan, spaces
 from models.memory import sources as memory_sources
 from models.memory.facts import Fact
 from models.memory.memories import NewMemory
-from models.memory.spaces import Space
+from models.memory.spaces import Space, SpaceKey
 from models.platform.database import Connection
 from models.platform.ids import new_id
 from models.platform.settings import Settings
@@ -40,7 +40,7 @@ def run(embed: Embed, settings: Settings, attempt: Attempt) -> Outcome:
     job = attempt.job
     with attempt.database.connection() as connection:
         children = jobs.children(connection, job.id)
-        space = spaces.find(connection, job.account_id, job.arguments["user_id"])
+        space = spaces.find(connection, SpaceKey.of_job(job))
     if space is None:
         return _ending(attempt, children)
     if children:
@@ -58,17 +58,17 @@ def _ending(attempt: Attempt, children: Sequence[Job]) -> Ending:
 
 def _next_child(attempt: Attempt, space_id: int) -> NewJob | None:
     """Build the child job that reads the next window; None if all is read, or the month's tokens are used up."""
-    account_id, user_id = attempt.job.account_id, attempt.job.arguments["user_id"]
+    key = SpaceKey.of_job(attempt.job)
     with attempt.database.connection() as connection:
         space = spaces.read(connection, space_id)
         ids, behind = facts.next_window(connection, space_id, space.extracted) if space else ([], 0)
-        texts = [memory.text for memory in scan.read_texts(connection, ids, account_id, user_id)]
-        left = tokens_left(connection, account_id)
+        texts = [memory.text for memory in scan.read_texts(connection, ids, key)]
+        left = tokens_left(connection, key.account_id)
     tokens = estimate_tokens(texts, max_length=MAX_LINE_LENGTH, answer_tokens=MAX_ANSWER_TOKENS)
     if not ids or (left is not None and tokens > left):
         return None
-    arguments = {"user_id": user_id, "source_ids": ids, "behind": behind}
-    return NewJob(facts.FACT_KIND, account_id, arguments, reserved_tokens=tokens)
+    arguments = {**key.arguments, "source_ids": ids, "behind": behind}
+    return NewJob(facts.FACT_KIND, key.account_id, arguments, reserved_tokens=tokens)
 
 
 def _write_child_facts(embed: Embed, attempt: Attempt, space: Space, child: Job) -> None:
@@ -98,7 +98,7 @@ def _write_facts(
     connection: Connection, space: Space, suggested: Sequence[tuple[Mapping[str, Any], Sequence[float]]]
 ) -> None:
     """Insert new facts, add sources to repeated ones, and close those that newer ones contradict."""
-    known = [_to_known(fact) for fact in facts.list_live(connection, space.account_id, space.user_id)]
+    known = [_to_known(fact) for fact in facts.list_live(connection, space.id)]
     for suggestion, vector in suggested:
         new = _new_memory(connection, space, suggestion)
         if new is None:
@@ -118,7 +118,7 @@ def _write_facts(
 
 def _new_memory(connection: Connection, space: Space, suggestion: Mapping[str, Any]) -> NewMemory | None:
     """Build the memory of a suggested fact; None if a source was deleted or changed since the model read it."""
-    sources = scan.read_texts(connection, suggestion["sources"], space.account_id, space.user_id)
+    sources = scan.read_texts(connection, suggestion["sources"], space.key)
     if scan.digest_texts(sources) != suggestion["digest"]:
         return None
     since = max(source.occurred_at for source in sources)

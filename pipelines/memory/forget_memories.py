@@ -9,10 +9,19 @@ from collections.abc import Sequence
 
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
-from models.memory import index_state, meditation_changes, memories, sources, spaces, vector_codes
+from models.memory import (
+    index_state,
+    meditation_changes,
+    meditations,
+    memories,
+    pending_turns,
+    sources,
+    spaces,
+    vector_codes,
+)
 from models.memory import vectors as memory_vectors
 from models.memory.memories import Memory
-from models.memory.spaces import Space
+from models.memory.spaces import Space, SpaceKey
 from models.platform.database import Connection, Database
 from pipelines.memory.store import close_memories, remove_from_indexes
 from pipelines.time_slice import TimeSlice
@@ -26,22 +35,45 @@ LOCK_TIME = 1.0
 
 
 def run(attempt: Attempt) -> Ending:
-    """Delete the memories of a conversation, or all of a user's. The next attempt continues after the last batch.
+    """Delete the memories of a conversation, or all of a space; the space of an end user, too.
+
+    The next attempt continues after the last batch.
 
     Raises the reason to stop, and Released after a time slice.
     """
-    arguments, time_slice = attempt.job.arguments, TimeSlice(attempt)
+    key, time_slice = SpaceKey.of_job(attempt.job), TimeSlice(attempt)
     deleted: int = (attempt.job.progress or {}).get("done", 0)
-    conversation_id: str | None = arguments["conversation_id"]
+    conversation_id: str | None = attempt.job.arguments["conversation_id"]
     with attempt.database.connection() as connection:
-        space = spaces.find(connection, attempt.job.account_id, arguments["user_id"])
+        space = spaces.find(connection, key)
+    if conversation_id is None and key.end_user:
+        _erase_space_data(attempt, key)
     size, started = FIRST_BATCH, time.monotonic()
     while space is not None and (count := _delete_batch(attempt, space.id, conversation_id, size)):
         size, started = _next_size(size, time.monotonic() - started), time.monotonic()
         deleted += count
         attempt.report_progress(deleted, note="memories deleted")
         time_slice.check()
+    if space is not None and conversation_id is None:
+        _delete_space(attempt, space.id)
     return plain_ending(attempt, "completed", result={"deleted": deleted})
+
+
+def _erase_space_data(attempt: Attempt, key: SpaceKey) -> None:
+    """Delete the meditations of an end user's space, and have no turn of it remembered that began before.
+
+    A turn that is being remembered now is written before, and deleted with the others.
+    """
+    with attempt.database.transaction() as connection:
+        pending_turns.drop(connection, key)
+        meditations.delete_of_space(connection, key)
+
+
+def _delete_space(attempt: Attempt, space_id: int) -> None:
+    """Delete the space of an end user, unless there are memories of new turns."""
+    with attempt.database.transaction() as connection:
+        if spaces.lock(connection, space_id) is not None:
+            spaces.delete_if_empty(connection, space_id)
 
 
 def _next_size(size: int, seconds: float) -> int:

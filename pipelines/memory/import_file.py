@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.memory.memories import NewMemory
+from models.memory.spaces import SpaceKey
 from models.platform.errors import NotFound, PermanentFailure
 from models.platform.ids import new_id
 from models.platform.object_store import ObjectStore
@@ -109,13 +110,12 @@ class _Importer:
         """Write the batch, and store the progress by the lines read."""
         attempt, report = self._attempt, self._report
         attempt.check()
-        arguments, account_id = attempt.job.arguments, attempt.job.account_id
         if self._batch:
-            written = write_memories(attempt.database, self._embed, account_id, arguments["user_id"], self._batch)
+            written = write_memories(attempt.database, self._embed, SpaceKey.of_job(attempt.job), self._batch)
             report.imported += len(written)
             self._batch = []
         note = f"{report.failed} invalid lines" if report.failed else ""
-        attempt.report_progress(report.lines, arguments["lines"], note=note, resume=asdict(report))
+        attempt.report_progress(report.lines, attempt.job.arguments["lines"], note=note, resume=asdict(report))
         self._flushed = time.monotonic()
 
 

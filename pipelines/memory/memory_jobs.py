@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO
 
 from models.accounts import files
-from models.accounts.accounts import Caller
 from models.accounts.plans import Limits
 from models.jobs.jobs import NewJob, enqueue, ignore_duplicate_id
 from models.jobs.quota import check_unfinished_jobs
+from models.memory.spaces import SpaceKey
 from models.platform.database import Database
 from models.platform.object_store import ObjectStore
 from pipelines.memory.memory_input import MemoryInput
@@ -25,7 +25,7 @@ IMPORT_TIME = timedelta(days=2)
 
 def enqueue_create(
     database: Database,
-    caller: Caller,
+    key: SpaceKey,
     inputs: Sequence[MemoryInput],
     ids: Sequence[str],
     now: datetime,
@@ -34,27 +34,25 @@ def enqueue_create(
 ) -> None:
     """Enqueue a job that writes memories under these ids."""
     arguments = {"ids": list(ids), "now": now, "memories": [memory.to_job_arguments() for memory in inputs]}
-    enqueue_memory_job(database, caller, "memory.create", arguments, job_id, limits)
+    enqueue_memory_job(database, key, "memory.create", arguments, job_id, limits)
 
 
 def enqueue_change(
-    database: Database, caller: Caller, memory_id: str, update: dict[str, Any], job_id: str, limits: Limits
+    database: Database, key: SpaceKey, memory_id: str, update: dict[str, Any], job_id: str, limits: Limits
 ) -> None:
     """Enqueue a job that changes a memory's text."""
-    enqueue_memory_job(database, caller, "memory.change", {"memory_id": memory_id, "change": update}, job_id, limits)
+    enqueue_memory_job(database, key, "memory.change", {"memory_id": memory_id, "change": update}, job_id, limits)
 
 
-def enqueue_forget(
-    database: Database, caller: Caller, conversation_id: str | None, job_id: str, limits: Limits
-) -> None:
-    """Enqueue a job that deletes the memories of a conversation, or all of the caller's if it is None."""
-    enqueue_memory_job(database, caller, "memory.forget", {"conversation_id": conversation_id}, job_id, limits)
+def enqueue_forget(database: Database, key: SpaceKey, conversation_id: str | None, job_id: str, limits: Limits) -> None:
+    """Enqueue a job that deletes the memories of a conversation, or all of the space if it is None."""
+    enqueue_memory_job(database, key, "memory.forget", {"conversation_id": conversation_id}, job_id, limits)
 
 
 def enqueue_import(
     database: Database,
     objects: ObjectStore,
-    caller: Caller,
+    key: SpaceKey,
     file: BinaryIO,
     *,
     size: int,
@@ -68,31 +66,31 @@ def enqueue_import(
     LimitExceeded if the account may not keep as many bytes, and Unavailable.
     """
     suffix = job_id.removeprefix("job_")
-    file_id, key = f"file_{suffix}", f"{caller.account_id}/imports/{suffix}.jsonl"
+    file_id, object_key = f"file_{suffix}", f"{key.account_id}/imports/{suffix}.jsonl"
     with database.transaction() as connection:
-        check_unfinished_jobs(connection, caller.account_id, limits)
-        files.check_stored_bytes(connection, caller.account_id, limits, size, file_id=file_id)
+        check_unfinished_jobs(connection, key.account_id, limits)
+        files.check_stored_bytes(connection, key.account_id, limits, size, file_id=file_id)
         files.insert(
             connection,
             file_id,
-            caller.account_id,
+            key.account_id,
             job_id=job_id,
             filename="memories.jsonl",
             purpose=files.IMPORT,
             content_type="application/x-ndjson",
             size=size,
-            object_key=key,
+            object_key=object_key,
             days=FILE_DAYS,
         )
-    objects.put(key, file)
-    arguments = {"file_id": file_id, "object_key": key, "lines": lines}
+    objects.put(object_key, file)
+    arguments = {"file_id": file_id, "object_key": object_key, "lines": lines}
     deadline_at = datetime.now(UTC) + IMPORT_TIME
-    enqueue_memory_job(database, caller, "memory.import", arguments, job_id, limits, deadline_at=deadline_at)
+    enqueue_memory_job(database, key, "memory.import", arguments, job_id, limits, deadline_at=deadline_at)
 
 
 def enqueue_memory_job(
     database: Database,
-    caller: Caller,
+    key: SpaceKey,
     kind: str,
     arguments: Mapping[str, Any],
     job_id: str,
@@ -100,9 +98,9 @@ def enqueue_memory_job(
     *,
     deadline_at: datetime | None = None,
 ) -> None:
-    """Enqueue a job on the caller's memories. An existing job with this id is left as it is."""
-    arguments = {"user_id": caller.user_id, **arguments}
-    job = NewJob(kind, caller.account_id, arguments, id=job_id, owner_id=caller.user_id, deadline_at=deadline_at)
+    """Enqueue a job on the memories of a space. An existing job with this id is left as it is."""
+    arguments = {**key.arguments, **arguments}
+    job = NewJob(kind, key.account_id, arguments, id=job_id, owner_id=key.user_id, deadline_at=deadline_at)
     with ignore_duplicate_id(), database.batch() as connection:
-        check_unfinished_jobs(connection, caller.account_id, limits, size=job.total_bytes)
+        check_unfinished_jobs(connection, key.account_id, limits, size=job.total_bytes)
         enqueue(connection, job)

@@ -12,7 +12,7 @@ import regex
 from models.jobs.jobs import NewJob, enqueue
 from models.memory import passages, postings
 from models.memory.passages import NewPassage, posting_ordinal
-from models.memory.spaces import Space
+from models.memory.spaces import Space, SpaceKey
 from models.platform.database import Connection
 from pipelines.memory import quotes, terms
 
@@ -105,7 +105,7 @@ def insert_passages(connection: Connection, space: Space, entries: Mapping[int, 
     ]
     passages.insert(connection, space.id, rows)
     postings.add(connection, space.id, {posting_ordinal(number): entry.weights for number, (_, entry) in numbered})
-    enqueue(connection, reindex_job(space.account_id, space.user_id))
+    enqueue(connection, reindex_job(space.key))
 
 
 def remove_passages(connection: Connection, space: Space, ordinals: Sequence[int]) -> None:
@@ -114,7 +114,7 @@ def remove_passages(connection: Connection, space: Space, ordinals: Sequence[int
         postings.remove(connection, space.id, passages.delete(connection, space.id, ordinals))
 
 
-def reindex_job(account_id: str, user_id: str) -> NewJob:
-    """Build the job that indexes what remains of a user's memories. It is inserted unless one is queued already."""
-    serial_key = f"{REINDEX} {account_id} {user_id}"
-    return NewJob(REINDEX, account_id, {"user_id": user_id}, serial_key=serial_key, coalesce=True, owner_id=user_id)
+def reindex_job(key: SpaceKey) -> NewJob:
+    """Build the job that indexes what remains of a space. It is inserted unless one is queued already."""
+    serial_key = f"{REINDEX} {key.lane}"
+    return NewJob(REINDEX, key.account_id, key.arguments, serial_key=serial_key, coalesce=True, owner_id=key.user_id)

@@ -1,4 +1,4 @@
-"""Recall: rank a user's memories for a query. No language model takes part.
+"""Recall: rank the memories of a space for a query. No language model takes part.
 
 Candidates are the nearest by vector (`memory_vectors`) and the best by lexical terms (`postings`), of all memories and
 of the period that the query names, each with the turns around it; `fusion` ranks them. The number of statements does
@@ -16,7 +16,7 @@ from models.memory import memories, passages, postings, recall_queries, spaces, 
 from models.memory.memories import Filters, Memory
 from models.memory.postings import Postings
 from models.memory.recall_queries import CandidateRows, Neighbours, Ordinals
-from models.memory.spaces import Space
+from models.memory.spaces import Space, SpaceKey
 from models.platform.database import Connection, Database
 from pipelines.memory import fusion, terms
 from pipelines.memory.fusion import NO_NEIGHBOUR, NOT_A_CANDIDATE, Candidates
@@ -66,12 +66,10 @@ class Hit:
     passage: tuple[int, int] | None = None
 
 
-def recall(
-    database: Database, embed: Embed, account_id: str, user_id: str, query: Query, now: datetime | None = None
-) -> list[Hit]:
-    """Return the best hits among a user's memories in an account, in descending order. Raises EngineError."""
+def recall(database: Database, embed: Embed, key: SpaceKey, query: Query, now: datetime | None = None) -> list[Hit]:
+    """Return the best hits among the memories of a space, in descending order. Raises EngineError."""
     with database.connection() as connection:
-        found = spaces.find_with_speakers(connection, account_id, user_id)
+        found = spaces.find_with_speakers(connection, key)
     if found is None or not found[0].live:
         return []
     space, speakers = found
@@ -173,12 +171,11 @@ class RecallSearch:
 
     def _read_hits(self, ranked: Sequence[fusion.RankedCandidate]) -> list[Hit]:
         """Read the hits' memories and, on request, their neighbours."""
-        account_id, user_id = self._space.account_id, self._space.user_id
         if not ranked:
             return []
         with self._database.connection() as connection:
             ids = [candidate.id for candidate in ranked]
-            found = {memory.id: memory for memory in memories.read_many(connection, ids, account_id, user_id)}
+            found = {memory.id: memory for memory in memories.read_many(connection, ids, self._space.key)}
             hits = [self._hit(found[each.id], each) for each in ranked if each.id in found]
             if not self._query.neighbours:
                 return hits

@@ -10,7 +10,7 @@ from models.jobs.attempts import Ending
 from models.jobs.jobs import enqueue
 from models.memory import index_state, passages, postings, spaces
 from models.memory.index_state import IndexState
-from models.memory.spaces import Space
+from models.memory.spaces import Space, SpaceKey
 from models.platform.compatibility import oldest_code
 from models.platform.database import Connection, Database
 from pipelines.memory import terms
@@ -36,10 +36,9 @@ def run(embed: Embed, attempt: Attempt) -> Ending:
     """Index and embed in batches. The next attempt continues after the last. Raises EngineError, the reason to stop,
     and Released after a time slice.
     """
-    account_id, user_id = attempt.job.account_id, attempt.job.arguments["user_id"]
     time_slice, embed, done = TimeSlice(attempt), stoppable(embed, attempt), 0
     with attempt.database.connection() as connection:
-        space = spaces.find(connection, account_id, user_id)
+        space = spaces.find(connection, SpaceKey.of_job(attempt.job))
         if space is not None and oldest_code(connection) >= SINCE:
             spaces.begin_reindex(connection, space.id, terms.CURRENT)
     while space is not None and (
@@ -105,5 +104,5 @@ def enqueue_due(connection: Connection) -> int:
         return 0
     due = spaces.to_reindex(connection, terms.CURRENT, SPACES_PER_NIGHT)
     for space in due:
-        enqueue(connection, reindex_job(space.account_id, space.user_id))
+        enqueue(connection, reindex_job(space.key))
     return len(due)

@@ -1,4 +1,4 @@
-"""`memory.search`: search a user's memories in a job, for processes that have no embedder.
+"""`memory.search`: search a space in a job, for processes that have no embedder.
 
 The hits are stored in the job's row, which is deleted when they are read.
 """
@@ -9,11 +9,11 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
-from models.accounts.accounts import Caller
 from models.accounts.plans import Limits
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.memory.memories import Filters, Memory, MemoryKind
+from models.memory.spaces import SpaceKey
 from models.platform.database import Database
 from pipelines.memory.memory_jobs import enqueue_memory_job
 from pipelines.memory.recall import Hit, Query, recall
@@ -54,16 +54,16 @@ class HitObject(NeighbourObject):
     neighbours: list[NeighbourObject]
 
 
-def enqueue_search(database: Database, caller: Caller, query: Query, job_id: str, limits: Limits) -> None:
-    """Enqueue a search of the caller's memories; the caller nudges the queue afterwards. Raises LimitExceeded."""
-    enqueue_memory_job(database, caller, KIND, asdict(query), job_id, limits)
+def enqueue_search(database: Database, key: SpaceKey, query: Query, job_id: str, limits: Limits) -> None:
+    """Enqueue a search of a space; the caller nudges the queue afterwards. Raises LimitExceeded."""
+    enqueue_memory_job(database, key, KIND, asdict(query), job_id, limits)
 
 
 def run(embed: Embed, counter: RecallCounter, attempt: Attempt) -> Ending:
-    """Search a user's memories. The journal gets only the number of hits. Raises EngineError."""
+    """Search a space. The journal gets only the number of hits. Raises EngineError."""
     arguments = attempt.job.arguments
     query = query_from_arguments(arguments)
-    hits = recall(attempt.database, embed, attempt.job.account_id, arguments["user_id"], query)
+    hits = recall(attempt.database, embed, SpaceKey.of_job(attempt.job), query)
     counter.add(hit.memory.id for hit in hits[:COUNTED_HITS])
     ending = plain_ending(attempt, "completed", result={"hits": len(hits)})
     return Ending("completed", ending.events, result={"hits": [hit_object(hit) for hit in hits]})

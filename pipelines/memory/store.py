@@ -13,7 +13,7 @@ from models.jobs.attempt_context import Attempt
 from models.memory import index_state, memories, postings, sources, spaces, vector_codes
 from models.memory import vectors as memory_vectors
 from models.memory.memories import NewMemory
-from models.memory.spaces import Space
+from models.memory.spaces import Space, SpaceKey
 from models.platform.database import Connection, Database
 from models.platform.errors import PermanentFailure
 from pipelines.memory import terms
@@ -43,16 +43,14 @@ def stoppable(embed: Embed, attempt: Attempt) -> Embed:
     return embed_until_stopped
 
 
-def write_memories(
-    database: Database, embed: Embed, account_id: str, user_id: str, new_memories: Sequence[NewMemory]
-) -> list[str]:
-    """Write at most BATCH memories into a user's space, all or none, and return their ids in order.
+def write_memories(database: Database, embed: Embed, key: SpaceKey, new_memories: Sequence[NewMemory]) -> list[str]:
+    """Write at most BATCH memories into a space, all or none, and return their ids in order.
 
     A memory whose id or unique key exists is not written again; the existing id is returned. Raises EngineError, and
-    PermanentFailure if the account or the user is deleted meanwhile.
+    PermanentFailure if the account or the user is deleted meanwhile, or the account may have no further space.
     """
     with database.connection() as connection:
-        space = open_space(connection, account_id, user_id)
+        space = open_space(connection, key)
         missing = select_missing(new_memories, memories.existing_ids(connection, space.id, new_memories))
     vectors = dict(zip((new.id for new in missing), embed([new.text for new in missing]), strict=True))
     entries = IndexEntries(space.term_version, (new.text for new in missing))
@@ -65,10 +63,22 @@ def write_memories(
     return [_stored_id(new, existing, ids_by_key) for new in new_memories]
 
 
-def open_space(connection: Connection, account_id: str, user_id: str) -> Space:
-    """Find or create a user's space in an account. Raises PermanentFailure if either was deleted."""
+def open_space(connection: Connection, key: SpaceKey) -> Space:
+    """Find or create a space. Raises PermanentFailure if it cannot be created."""
+    space = open_within_limit(connection, key)
+    if space is None:
+        message = "This account has reached its limit of memory spaces. Delete those of end users who have left."
+        raise PermanentFailure(message, code="memory_spaces_exceeded")
+    return space
+
+
+def open_within_limit(connection: Connection, key: SpaceKey) -> Space | None:
+    """Find or create a space; None if the account may have no further one.
+
+    Raises PermanentFailure if the account or the user was deleted.
+    """
     try:
-        return spaces.find_or_create(connection, account_id, user_id)
+        return spaces.find_or_create(connection, key)
     except ForeignKeyViolation:
         raise PermanentFailure("The account or user of these memories was deleted.", code="deleted") from None
 

@@ -13,6 +13,7 @@ from models.jobs.attempts import Ending
 from models.jobs.usage import TokenUsage, bill
 from models.memory import scan
 from models.memory.scan import MemoryText
+from models.memory.spaces import SpaceKey
 from pipelines.inference.engine import Engine, Finish, Message, OutputFormat
 
 BuildPrompt = Callable[[Sequence[MemoryText]], Sequence[Message]]
@@ -44,11 +45,9 @@ def fitting_sources(
 
     Deleted and closed memories are left out.
     """
-    arguments = attempt.job.arguments
+    job = attempt.job
     with attempt.database.connection() as connection:
-        sources: Sequence[MemoryText] = scan.read_texts(
-            connection, arguments["source_ids"], attempt.job.account_id, arguments["user_id"]
-        )
+        sources: Sequence[MemoryText] = scan.read_texts(connection, job.arguments["source_ids"], SpaceKey.of_job(job))
     while sources:
         tokens = engine.count(prompt(sources), OutputFormat(schema=schema(len(sources))))
         if tokens + answer_tokens <= engine.context:

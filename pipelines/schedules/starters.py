@@ -13,6 +13,7 @@ from models.jobs.cancellation import Cancellation
 from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
 from models.jobs.quota import check_unfinished_jobs
 from models.journal.events import Event
+from models.memory.spaces import SpaceKey
 from models.platform.database import Connection
 from models.platform.ids import new_id
 from models.platform.settings import Settings
@@ -58,10 +59,11 @@ def start_turn(
 def start_meditation(
     connection: Connection, schedule: Schedule, auth_context: AuthContext, settings: Settings
 ) -> StartedWork:
-    """Start a meditation over the user's memories, unless one is unfinished."""
+    """Start a meditation over the user's memories, or those of the end user in the plan, unless one is unfinished."""
     caller = auth_context.caller
     check_unfinished_jobs(connection, caller.account_id, auth_context.limits)
-    meditation = enqueue_or_find(connection, caller.account_id, caller.user_id, new_id("med"), new_id("job"))
+    key = SpaceKey(caller.account_id, caller.user_id, schedule.plan.get("space", ""))
+    meditation = enqueue_or_find(connection, key, new_id("med"), new_id("job"))
     return StartedWork(meditation.job_id, caller.account_id)
 
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from openai import OpenAI
+
 from bench.harness.waiting import wait_until
 from pipelines.chat.memory_prompt import memory_message
 from tests.journeys.stack import ON_REDIS, AccountOwner, Installation, WorkerSupervisor
@@ -95,3 +97,40 @@ def test_turns_are_remembered_once_when_workers_are_killed(stack: Installation, 
     (jobs,) = stack.rows("SELECT count(*) AS count FROM jobs WHERE account_id = %s AND kind = 'memory.remember'",
                          user.account)  # fmt: skip
     assert jobs["count"] < len(texts)
+
+
+def client_of(stack: Installation, user: AccountOwner) -> OpenAI:
+    """Return OpenAI's client with a key of the user's application."""
+    created = user.request("POST", "/v1/api_keys", json={"name": "app", "scopes": ["inference", "read"]})
+    key = str(created.json()["key"])
+    return OpenAI(base_url=f"{stack.addresses()[0]}/v1", api_key=key, timeout=60, max_retries=0)
+
+
+@ON_REDIS
+def test_two_people_behind_one_key_have_memories_of_their_own(stack: Installation, user: AccountOwner):
+    # Given an application that serves several people through OpenAI's client
+    stack.start_worker("tokens=5,rate=0")
+    stack.start_worker("", "memory", "recall")
+    with client_of(stack, user) as client:
+        # When one of them tells something
+        client.responses.create(model="default", input=STATEMENT, user="alice")
+        client.responses.create(model="default", input="I like the sea.", safety_identifier="bob")
+        for name in ("alice", "bob"):
+            wait_until(lambda name=name: user.get(f"/v1/memories?space={name}")["data"], what="a memory")
+
+        def ask(name: str) -> list[str]:
+            response = client.responses.create(
+                model="default", input=QUESTION, user=name, extra_body={"memory": {"remember": False}}
+            )
+            return [memory["text"] for memory in user.get(f"/v1/responses/{response.id}")["recalled"]]
+
+        # Then it is recalled for them, and for nobody else
+        wait_until(lambda: ask("alice") == [STATEMENT], what="a recalled memory")
+        assert ask("bob") == ask("carol") == []
+        completion = client.chat.completions.create(
+            model="default", messages=[{"role": "user", "content": QUESTION}], user="bob", store=True
+        )
+        assert completion.choices[0].message.content
+        assert client.responses.create(model="default", input=QUESTION).model_dump()["recalled"] == []
+        # And the user's own memory is empty
+        assert memories(user) == []

@@ -16,6 +16,7 @@ from models.access import api_keys, sessions
 from models.accounts import accounts, invitations
 from models.accounts.accounts import Caller, Role, Scope
 from models.memory.memories import NewMemory
+from models.memory.spaces import SpaceKey
 from models.platform.database import Connection, Database
 from models.platform.ids import new_id
 from models.platform.secrets import hash_secret, load_secret_key
@@ -109,7 +110,7 @@ class Principals:
         tomorrow = datetime.now(UTC) + timedelta(days=1)
         owner = {"key_id": key_id, "account_id": self.account_id, "user_id": user_id}
         grants = {"secret_hash": hash_secret(secret), "scopes": scopes, "expires_at": tomorrow}
-        api_keys.insert(connection, name="a test", hint="sk-…", **owner, **grants)
+        api_keys.insert(connection, name="a test", hint="sk-…", memory="owner", **owner, **grants)
         return secret, key_id
 
     def create_session(self, connection: Connection, user_id: str) -> str:
@@ -255,9 +256,8 @@ def _file(principals: Principals, database: Database, person: str) -> dict[str, 
 
 def _memory(principals: Principals, database: Database, person: str) -> dict[str, str]:
     new = NewMemory(new_id("mem"), "hello", "user", datetime.now(UTC))
-    write_memories(
-        database, lambda texts: [[1.0] * 384 for _ in texts], principals.account_id, principals.user_ids[person], [new]
-    )
+    key = SpaceKey(principals.account_id, principals.user_ids[person])
+    write_memories(database, lambda texts: [[1.0] * 384 for _ in texts], key, [new])
     return {"memory_id": new.id}
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from bench.harness.waiting import wait_until
 from models.memory import spaces
+from models.memory.spaces import SpaceKey
 from tests.web.worker_process import run_worker
 
 #: Seconds within which another account is answered, on a busy machine: the jobs before it take many minutes.
@@ -76,7 +77,7 @@ def test_deletions_that_wait_for_each_other_leave_connections_to_all(user, other
     caller = user.caller
     with ThreadPoolExecutor(len(ids)) as threads:
         with database.transaction() as connection:
-            space = spaces.find(connection, caller.account_id, caller.user_id)
+            space = spaces.find(connection, SpaceKey(caller.account_id, caller.user_id))
             spaces.lock(connection, space.id)
 
             # When all are deleted at once

@@ -184,9 +184,22 @@ def fill_user(user, word, mailbox):
     ok(user.request("POST", "/v1/memories/search", json={"query": text}))
     ok(user.request("POST", "/v1/memories/import", content=json.dumps({"text": text}) + "\n{}\n"))
     ok(user.request("POST", "/v1/meditations"))
+    fill_space(user, word, text)
     trigger, work = {"type": "interval", "seconds": 86_400}, {"kind": "turn", "request": {"input": text}}
     ok(user.request("POST", "/v1/schedules", json={"name": word, "trigger": trigger, "work": work}))
     wait_for_jobs(user)
+
+
+def fill_space(user, word, text):
+    """Store a word as the name of an end user."""
+    in_space = {"space": word}
+    ok(user.request("POST", "/v1/responses", json={"input": text, "user": word}))
+    ok(user.request("POST", "/v1/memories", json={"text": text, **in_space}))
+    ok(user.request("POST", "/v1/memories/search", json={"query": text, **in_space}))
+    ok(user.request("POST", "/v1/meditations", params=in_space))
+    trigger = {"type": "interval", "seconds": 86_400}
+    for work in ({"kind": "meditation", **in_space}, {"kind": "turn", "request": {"input": text, "memory": in_space}}):
+        ok(user.request("POST", "/v1/schedules", json={"name": word, "trigger": trigger, "work": work}))
 
 
 def erase(user):
@@ -229,7 +242,13 @@ def test_the_words_of_an_erased_account_are_in_no_store(settings, database, stor
             )
         fill_account(user, word, settings.home / "mailbox")
         kept_in = set(stores.places_of(word))
-        assert {"table memories", "table responses", "table job_events", "table schedules"} <= kept_in
+        assert {
+            "table memories",
+            "table memory_spaces",
+            "table responses",
+            "table job_events",
+            "table schedules",
+        } <= kept_in
         assert {place.split()[0] for place in kept_in} == {"table", "key", "file"}
 
         erase(user)
@@ -249,7 +268,7 @@ def test_the_words_of_an_erased_member_are_in_no_store_and_those_of_others_remai
             fill_user(user, text, settings.home / "mailbox")
         ok(owner.request("POST", "/v1/account/export"))
         wait_for_jobs(owner)
-        assert {"table memories", "table responses", "table schedules"} <= set(stores.places_of(word))
+        assert {"table memories", "table memory_spaces", "table responses"} <= set(stores.places_of(word))
 
         # When the member is erased
         erase(member)

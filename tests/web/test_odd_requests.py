@@ -68,6 +68,7 @@ BODIES: dict[str, dict[str, Any]] = {
         "work": {"kind": "turn", "request": {"input": "x"}},
     },
     "POST /v1/api_keys": {"name": "odd"},
+    "PATCH /v1/memories/{memory_id}": {"importance": 0.5},
     "POST /v1/account/invitations": {"email": "odd@example.com"},
     "PUT /admin/plans/{plan_id}": {"name": "odd", "limits": {}},
 }
@@ -159,6 +160,7 @@ def test_an_odd_value_of_a_field_is_accepted_or_rejected_by_name(route: Route, s
 def test_an_odd_value_of_a_parameter_is_accepted_or_rejected_by_name(route: Route, send):
     assert route.query is not None
     body = {"json": BODIES.get(name(route), {})} if route.body is not None else {}
+    body |= {"content": '{"text": "odd"}'} if route.upload_type else {}
     for parameter in route.query.model_fields:
         for value in PARAMETERS:
             for query in (f"?{parameter}={value}", f"?{parameter}={value}&{parameter}=x", f"?{parameter}[]={value}"):

@@ -42,6 +42,7 @@ class LimitOverrides(RequestBody):
     tokens_per_month: CountLimit | None = None
     stored_bytes: CountLimit | None = None
     unfinished_bytes: CountLimit | None = None
+    memory_spaces: CountLimit | None = None
 
 
 class AdminUpdateAccount(RequestBody):

@@ -67,7 +67,7 @@ def _uncovered_groups(analysis: Analysis) -> list[Sequence[int]]:
 
 def _insight_job(snapshot: Snapshot, group: Sequence[int], meditation: Meditation, tokens: int) -> NewJob:
     source_ids = [snapshot.memories[position].id for position in group]
-    arguments = {"meditation_id": meditation.id, "user_id": meditation.user_id, "source_ids": source_ids}
+    arguments = {"meditation_id": meditation.id, **meditation.key.arguments, "source_ids": source_ids}
     return NewJob(KIND, meditation.account_id, arguments, reserved_tokens=tokens)
 
 

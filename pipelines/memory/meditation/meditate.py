@@ -1,4 +1,4 @@
-"""`meditation.run`: consolidate a user's memories.
+"""`meditation.run`: consolidate the memories of a space.
 
 An attempt analyses the space and, if there is something to ask the language model, waits for child jobs that ask. The
 next attempt analyses the space again, as it is by then, and applies its findings together with the answers. A worker
@@ -14,6 +14,7 @@ from models.jobs.attempt_context import Attempt, Outcome, WaitForChildren, plain
 from models.jobs.attempts import Ending
 from models.memory import meditations, spaces
 from models.memory.meditations import Meditation
+from models.memory.spaces import SpaceKey
 from models.platform.database import Connection
 from models.platform.errors import PermanentFailure
 from models.platform.settings import Settings
@@ -28,12 +29,12 @@ STEPS = 4
 
 
 def run(settings: Settings, embed: Embed, attempt: Attempt) -> Outcome:
-    """Consolidate the user's memories. Raises the reason to stop, PermanentFailure and EngineError."""
+    """Consolidate a space. Raises the reason to stop, PermanentFailure and EngineError."""
     meditation = _load(attempt)
     if meditation.outcome is not None:
         return _complete(attempt, meditation)
     with attempt.database.connection() as connection:
-        space = spaces.find(connection, meditation.account_id, meditation.user_id)
+        space = spaces.find(connection, meditation.key)
         children = jobs.children(connection, attempt.job.id)
     if space is None:
         return _complete_without_memories(attempt, meditation)
@@ -60,10 +61,10 @@ def end(attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: 
 
 def _load(attempt: Attempt) -> Meditation:
     """Read the job's meditation, and resume it if it had failed. Raises PermanentFailure if it was deleted."""
-    arguments, account_id = attempt.job.arguments, attempt.job.account_id
+    meditation_id, key = attempt.job.arguments["meditation_id"], SpaceKey.of_job(attempt.job)
     with attempt.database.transaction() as connection:
-        meditations.resume(connection, arguments["meditation_id"], account_id)
-        meditation = meditations.read(connection, arguments["meditation_id"], account_id, arguments["user_id"])
+        meditations.resume(connection, meditation_id, key.account_id)
+        meditation = meditations.read(connection, meditation_id, key)
     if meditation is None:
         raise PermanentFailure("This meditation was deleted.", code="deleted")
     return meditation
@@ -90,7 +91,7 @@ def _apply(
     vectors = embed([insight.memory.text for insight in insights])
     plan = make_plan(analysis, now, list(zip(insights, vectors, strict=True)))
     probes = build_probes(snapshot, analysis.contradictions | analysis.duplicates)
-    evaluator = RecallEvaluator(embed, probes, meditation.account_id, meditation.user_id, now)
+    evaluator = RecallEvaluator(embed, probes, meditation.key, now)
     with attempt.database.connection() as connection:
         speakers = spaces.speakers(connection, space_id)
     evaluator.embed_queries(speakers)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from models.memory.spaces import SpaceKey
 from models.platform.database import Connection
 from pipelines.memory import terms
 from pipelines.memory.meditation.snapshot import Snapshot
@@ -123,11 +124,10 @@ def _question_probes(snapshot: Snapshot, replacements: Mapping[int, int]) -> lis
 class RecallEvaluator:
     """Measures recall of probes in a transaction. Queries are embedded beforehand, while no lock is held."""
 
-    def __init__(self, embed: Embed, probes: Sequence[Probe], account_id: str, user_id: str, now: datetime) -> None:
+    def __init__(self, embed: Embed, probes: Sequence[Probe], key: SpaceKey, now: datetime) -> None:
         self._embed = embed
         self._probes = probes
-        self._account_id = account_id
-        self._user_id = user_id
+        self._key = key
         self._now = now
         self._vectors: dict[str, list[float]] = {}
 
@@ -149,7 +149,7 @@ class RecallEvaluator:
 
     def _is_found(self, database: TransactionDatabase, probe: Probe) -> bool:
         query = Query(probe.query, CUTOFF + (probe.question_id is not None))
-        hits = recall(database, self._embed_cached, self._account_id, self._user_id, query, self._now)
+        hits = recall(database, self._embed_cached, self._key, query, self._now)
         ids = [hit.memory.id for hit in hits if hit.memory.id != probe.question_id]
         return not probe.expected.isdisjoint(ids[:CUTOFF])
 

@@ -6,21 +6,21 @@ deleted since stays deleted, and so do its duplicates.
 
 from models.memory import meditation_changes, meditations, spaces
 from models.memory.meditations import Meditation
-from models.memory.spaces import Space
+from models.memory.spaces import Space, SpaceKey
 from models.platform.database import Connection, Database
 from models.platform.errors import Conflict, NotFound
 from pipelines.memory import store
 from pipelines.memory.forget_memories import delete_memories
 
 
-def revert(database: Database, meditation_id: str, account_id: str, user_id: str) -> Meditation:
+def revert(database: Database, meditation_id: str, key: SpaceKey) -> Meditation:
     """Undo all changes in one transaction; a reverted meditation is returned as it is.
 
     Raises NotFound, and Conflict if nothing was applied or the changes are no longer recorded.
     """
     with database.transaction() as connection:
-        meditation = meditations.lock(connection, meditation_id, account_id)
-        if meditation is None or meditation.user_id != user_id:
+        meditation = meditations.lock(connection, meditation_id, key.account_id)
+        if meditation is None or meditation.key != key:
             raise NotFound(f"Meditation with id '{meditation_id}' not found.", param="meditation_id")
         if meditation.outcome != "applied":
             raise Conflict("This meditation changed nothing, so it cannot be reverted.", code="not_applied")
@@ -28,13 +28,13 @@ def revert(database: Database, meditation_id: str, account_id: str, user_id: str
             raise Conflict("This meditation is too old to be reverted.", code="too_old")
         if meditation.reverted_at is None:
             _revert(connection, meditation)
-        reverted = meditations.read(connection, meditation_id, account_id, user_id)
+        reverted = meditations.read(connection, meditation_id, key)
     assert reverted is not None
     return reverted
 
 
 def _revert(connection: Connection, meditation: Meditation) -> None:
-    found = spaces.find(connection, meditation.account_id, meditation.user_id)
+    found = spaces.find(connection, meditation.key)
     space = spaces.lock(connection, found.id) if found else None
     if space is not None:
         undo_changes(connection, space, meditation.id)

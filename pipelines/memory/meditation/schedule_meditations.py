@@ -1,7 +1,7 @@
-"""`meditation.nightly`: enqueue meditations of the users that had turns since their last one, spread over the night.
+"""`meditation.nightly`: enqueue meditations of the spaces that had turns since their last one, spread over the night.
 
-Operators enqueue the same job for some or all users, at once. A repeated attempt enqueues nothing twice: users with an
-unfinished meditation, or one younger than the job, are skipped.
+Operators enqueue the same job for the spaces of some or all users, at once. A repeated attempt enqueues nothing twice:
+spaces with an unfinished meditation, or one younger than the job, are skipped.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,6 +14,7 @@ from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.jobs.jobs import NewJob, enqueue
 from models.memory import meditations
+from models.memory.spaces import SpaceKey
 from models.platform.database import Database
 from models.platform.settings import Settings
 from pipelines.memory.meditation.meditation_jobs import insert_meditation
@@ -23,7 +24,7 @@ KIND = "meditation.nightly"
 #: The time over which the meditations of a night are spread.
 NIGHT = timedelta(hours=4)
 
-#: Users read at a time.
+#: Spaces read at a time.
 PAGE = 500
 
 
@@ -46,16 +47,16 @@ def enqueue_scheduling(
 
 def run(settings: Settings, attempt: Attempt) -> Ending:
     """Enqueue the meditations. Raises the reason to stop."""
-    users = list(_users(attempt))
+    keys = list(_spaces(attempt))
     spread = timedelta() if _is_requested(attempt) else NIGHT
     started = 0
-    for number, (account_id, user_id) in enumerate(users):
+    for number, key in enumerate(keys):
         if number % PAGE == 0:
-            attempt.report_progress(number, len(users), note="meditations started")
-        run_at = attempt.job.created_at + spread * (number / len(users))
+            attempt.report_progress(number, len(keys), note="meditations started")
+        run_at = attempt.job.created_at + spread * (number / len(keys))
         lane = f"meditation lane {number % settings.nightly_meditations}"
         with attempt.database.transaction() as connection:
-            started += insert_meditation(connection, account_id, user_id, run_at=run_at, lane=lane)
+            started += insert_meditation(connection, key, run_at=run_at, lane=lane)
     return plain_ending(attempt, "completed", result={"started": started})
 
 
@@ -64,16 +65,17 @@ def _is_requested(attempt: Attempt) -> bool:
     return bool(attempt.job.arguments.get("all") or attempt.job.arguments.get("user_ids"))
 
 
-def _users(attempt: Attempt) -> Iterator[tuple[str, str]]:
-    """Yield the account id and user id of each user of the job."""
-    last, requested, user_ids = ("", ""), _is_requested(attempt), attempt.job.arguments.get("user_ids")
+def _spaces(attempt: Attempt) -> Iterator[SpaceKey]:
+    """Yield each space of the job."""
+    last, requested, user_ids = SpaceKey("", "", ""), _is_requested(attempt), attempt.job.arguments.get("user_ids")
     while True:
         attempt.check()
         with attempt.database.connection() as connection:
             if requested:
-                page = meditations.users_with_memories(connection, last, PAGE, user_ids, since=attempt.job.created_at)
+                since = attempt.job.created_at
+                page = meditations.spaces_without_meditation(connection, last, PAGE, user_ids, since=since)
             else:
-                page = meditations.users_due(connection, last, PAGE)
+                page = meditations.spaces_due(connection, last, PAGE)
         yield from page
         if len(page) < PAGE:
             return

@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from models.memory import memories, postings, spaces, vectors
 from models.memory.memories import MemoryUpdate, NewMemory
+from models.memory.spaces import SpaceKey
 from models.platform.ids import new_id
 from pipelines.memory import change_memory, forget_memories, store, terms
 
@@ -38,7 +39,7 @@ def machine(database, owner):
             return data.draw(st.lists(st.sampled_from(ids), min_size=1, max_size=3, unique=True)) if ids else []
 
         def lock(self, connection):
-            space = spaces.find(connection, *owner)
+            space = spaces.find(connection, SpaceKey(*owner))
             return store.lock_space(connection, space.id)
 
         @rule(spoken=st.lists(st.tuples(TEXTS, SPEAKERS), min_size=1, max_size=4))
@@ -47,7 +48,9 @@ def machine(database, owner):
                 NewMemory(new_id("mem"), text, speaker, NOW, unique_key=new_id("key")) for text, speaker in spoken
             ]
             for _ in range(2):  # the second time changes nothing
-                store.write_memories(database, lambda texts: [vector_of(text) for text in texts], *owner, new_memories)
+                store.write_memories(
+                    database, lambda texts: [vector_of(text) for text in texts], SpaceKey(*owner), new_memories
+                )
             self.model |= {new.id: (new.text, new.speaker, False) for new in new_memories}
 
         @precondition(lambda self: self.model)
@@ -63,7 +66,7 @@ def machine(database, owner):
         def change(self, data, text, speaker):
             memory_id = self.draw_ids(data)[0]
             with database.transaction() as connection:
-                memory = memories.read(connection, memory_id, *owner)
+                memory = memories.read(connection, memory_id, SpaceKey(*owner))
                 change = MemoryUpdate(text=text, speaker=speaker)
                 change_memory.update_memory(connection, self.lock(connection), memory, change, [vector_of(text)])
             self.model[memory_id] = (text, speaker, self.model[memory_id][2])
@@ -79,7 +82,7 @@ def machine(database, owner):
         @rule()
         def roll_back(self):
             with pytest.raises(ZeroDivisionError), database.transaction() as connection:  # noqa: PT012
-                space = store.lock_space(connection, spaces.find_or_create(connection, *owner).id)
+                space = store.lock_space(connection, spaces.find_or_create(connection, SpaceKey(*owner)).id)
                 new = NewMemory(new_id("mem"), "lake", "Ada", NOW)
                 store.insert_memories(connection, space, [(new, vector_of(new.text))])
                 raise ZeroDivisionError
@@ -94,13 +97,14 @@ def machine(database, owner):
 
 def check(connection, owner, model):
     """Compare the stored rows with the model."""
-    space = spaces.find(connection, *owner)
+    space = spaces.find(connection, SpaceKey(*owner))
     if space is None:
         assert not model
         return
     live = {key: value for key, value in model.items() if not value[2]}
     rows = {
-        memory.id: memory for memory in memories.page(connection, *owner, memories.Filters(), closed=True, limit=999)
+        memory.id: memory
+        for memory in memories.page(connection, SpaceKey(*owner), memories.Filters(), closed=True, limit=999)
     }
     assert set(rows) == set(model)
     assert space.live == len(live)
@@ -134,7 +138,7 @@ def test_postings_and_counts_equal_the_model(database, owner):
 
 def test_entries_of_many_blocks_keep_ordinals_and_weights(database, owner):
     with database.transaction() as connection:
-        space = spaces.find_or_create(connection, *owner)
+        space = spaces.find_or_create(connection, SpaceKey(*owner))
         ordinals = [0, 1, postings.BLOCK - 1, postings.BLOCK, 5 * postings.BLOCK + 7]
         postings.add(connection, space.id, {ordinal: {"lake": 0.25, f"w{ordinal}": 2.2} for ordinal in ordinals})
         postings.add(connection, space.id, {2: {"lake": 1.5}})

@@ -7,6 +7,7 @@ import pytest
 
 from models.memory import code_search, spaces, vector_codes, vector_search, vectors
 from models.memory.memories import MemoryUpdate, NewMemory, read
+from models.memory.spaces import SpaceKey
 from models.platform.ids import new_id
 from pipelines.memory import change_memory, forget_memories, store
 
@@ -30,20 +31,20 @@ def write(database, owner, count):
     """Write memories with random vectors one by one, and return their ids."""
     new_memories = [NewMemory(new_id("mem"), f"number {number}", "Ada", NOW) for number in range(count)]
     for new in new_memories:
-        store.write_memories(database, lambda texts: [random_vector() for _ in texts], *owner, [new])
+        store.write_memories(database, lambda texts: [random_vector() for _ in texts], SpaceKey(*owner), [new])
     return [new.id for new in new_memories]
 
 
 def change(database, owner, function):
     """Call a function with a connection and the locked space, in a transaction."""
     with database.transaction() as connection:
-        function(connection, store.lock_space(connection, spaces.find(connection, *owner).id))
+        function(connection, store.lock_space(connection, spaces.find(connection, SpaceKey(*owner)).id))
 
 
 def stored_codes(database, owner):
     """Return ordinal → code, without the codes of zeros."""
     with database.connection() as connection:
-        codes = code_search.read(connection, spaces.find(connection, *owner).id)
+        codes = code_search.read(connection, spaces.find(connection, SpaceKey(*owner)).id)
     pairs = zip(codes.ordinals.tolist(), codes.words, strict=True)
     return {ordinal: words.tobytes() for ordinal, words in pairs if words.any()}
 
@@ -75,7 +76,7 @@ def test_full_blocks_have_the_signs_of_the_vectors(database, owner):
 def test_codes_follow_changed_closed_reopened_and_deleted_memories(database, owner):
     ids = write(database, owner, 12)
     with database.connection() as connection:
-        memory = read(connection, ids[1], *owner)
+        memory = read(connection, ids[1], SpaceKey(*owner))
     update, vector = MemoryUpdate(text="another text"), random_vector()
 
     change(database, owner, lambda *at: store.close_memories(*at, ids[2:4]))
@@ -99,7 +100,7 @@ def test_the_codes_of_a_deleted_block_are_erased(database, owner):
     change(database, owner, lambda *at: forget_memories.delete_memories(*at, ids))
 
     with database.connection() as connection:
-        space_id = spaces.find(connection, *owner).id
+        space_id = spaces.find(connection, SpaceKey(*owner)).id
         row = connection.execute("SELECT codes FROM memory_vector_codes WHERE space_id = %s", (space_id,)).fetchone()
     assert row == {"codes": b""}
 
@@ -116,7 +117,7 @@ def test_a_small_space_has_no_codes(database, owner, monkeypatch):
 def test_search_finds_memories_with_and_without_a_code(database, owner):
     write(database, owner, 10)
     with database.connection() as connection:
-        space, vector = spaces.find(connection, *owner), random_vector()
+        space, vector = spaces.find(connection, SpaceKey(*owner)), random_vector()
         found = vector_search.nearest(connection, space, vector, 10)
         of_some = vector_search.nearest(connection, space, vector, 10, np.array([1, 3, 9]))
 
@@ -130,7 +131,7 @@ def test_search_of_a_large_space_that_is_not_packed_is_exact(database, owner, mo
     write(database, owner, 10)
     monkeypatch.setattr(vector_search, "MAX_WITHOUT_CODE", 9)
     with database.connection() as connection:
-        space, vector = spaces.find(connection, *owner), random_vector()
+        space, vector = spaces.find(connection, SpaceKey(*owner)), random_vector()
         connection.execute("DELETE FROM memory_vector_codes WHERE space_id = %s", (space.id,))
 
         found = vector_search.nearest(connection, space, vector, 3)

@@ -17,6 +17,7 @@ from models.jobs.attempts import Ending
 from models.jobs.leases import GIVE_BACK_OF_WORKER
 from models.journal.writer import JournalWriter
 from models.memory.memories import NewMemory
+from models.memory.spaces import SpaceKey
 from models.platform.database import Database
 from models.platform.ids import new_id
 from models.turns.responses import Response, read
@@ -136,7 +137,10 @@ class TurnHarness:
         """Store a memory of the user."""
         new, caller = NewMemory(new_id("mem"), text, "user", at), self.caller
         write_memories(
-            self.database, lambda texts: [[1.0] * 384 for _ in texts], caller.account_id, caller.user_id, [new]
+            self.database,
+            lambda texts: [[1.0] * 384 for _ in texts],
+            SpaceKey(caller.account_id, caller.user_id),
+            [new],
         )
         return new
 
@@ -147,6 +151,7 @@ class TurnHarness:
         previous: str | None = None,
         items: Sequence[dict[str, Any]] = (),
         shares_fields: bool = True,
+        space: str = "",
         **request: Any,
     ) -> AcceptedTurn:
         """Start a turn with messages of these texts, and these items; without either, a hello."""
@@ -154,7 +159,7 @@ class TurnHarness:
             {"id": new_id("msg"), "type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
             for text in texts or (() if items else ("hello",))
         ]
-        turn = NewTurn({**REQUEST, **request}, [*messages, *items], conversation, previous)
+        turn = NewTurn({**REQUEST, **request}, [*messages, *items], conversation, previous, space=space)
         return start_turn(self.database, self.caller, turn, *new_turn_ids(), shares_fields=shares_fields)
 
     def attempt(self, started: AcceptedTurn) -> Attempt:

@@ -7,6 +7,7 @@ import pytest
 from bench.harness.waiting import wait_until
 from models.accounts.ownership import Access
 from models.memory import memories, spaces
+from models.memory.spaces import SpaceKey
 from models.platform.errors import Conflict
 from models.platform.ids import new_id
 from models.platform.settings import Settings
@@ -90,10 +91,9 @@ def test_spaces_with_memories_of_a_conversation_are_found(harness, fake_engine):
     run_remember_job(harness)
 
     with harness.database.connection() as connection:
-        account_id = harness.caller.account_id
-        user_ids = spaces.users_with_conversation(connection, account_id, started.response.thread)
-        space = spaces.find(connection, account_id, harness.caller.user_id)
-        assert user_ids == [harness.caller.user_id]
+        key = SpaceKey(harness.caller.account_id, harness.caller.user_id)
+        space = spaces.find(connection, key)
+        assert spaces.with_conversation(connection, key.account_id, started.response.thread) == [key]
         assert len(memories.ids_of_turn(connection, space.id, started.response.thread, started.response.id)) == 2
 
 

@@ -8,6 +8,7 @@ import pytest
 from models.journal import journal
 from models.memory import memories
 from models.memory.memories import Memory
+from models.memory.spaces import SpaceKey
 from pipelines.chat import turn
 from pipelines.chat.memory_prompt import MEMORY_HEADER, memory_message
 from pipelines.chat.recalled_memories import MAX_QUOTE, response_with_texts
@@ -238,7 +239,9 @@ def test_passage_of_a_long_memory_is_quoted_by_its_owner_and_in_the_prompt(harne
     before = "The committee discussed the budget. " * 100
     new = harness.remember(f"{before}My passport is behind the mirror. {before}", DAY)
     with harness.database.connection() as connection:
-        (memory,) = memories.read_many(connection, [new.id], harness.caller.account_id, harness.caller.user_id)
+        (memory,) = memories.read_many(
+            connection, [new.id], SpaceKey(harness.caller.account_id, harness.caller.user_id)
+        )
     recall, engine = Recall(Hit(memory, 1.0, {"dense": 1.0}, passage=(len(before), 200))), fake_engine("ok")
     started = harness.start("Where is my passport?", memory=limit)
 

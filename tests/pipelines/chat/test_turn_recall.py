@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from models.memory.memories import NewMemory
+from models.memory.spaces import SpaceKey
 from models.platform.compatibility import Compatibility
 from models.platform.errors import ConfigurationError
 from pipelines.chat import turn_recall
@@ -35,7 +36,7 @@ class Loader:
 
 def remember_texts(harness, *texts):
     memories = [NewMemory(f"mem_{harness.caller.user_id}_{text}", text, "user", datetime.now(UTC)) for text in texts]
-    write_memories(harness.database, embed_alike, harness.caller.account_id, harness.caller.user_id, memories)
+    write_memories(harness.database, embed_alike, SpaceKey(harness.caller.account_id, harness.caller.user_id), memories)
 
 
 def recall(harness, load, question="my cat"):

@@ -10,6 +10,7 @@ from models.accounts.ownership import Access
 from models.jobs import effects, jobs
 from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
 from models.memory import meditations
+from models.memory.spaces import SpaceKey
 from models.platform.errors import NotFound
 from models.platform.ids import new_id
 from models.platform.object_store import ObjectStore
@@ -98,12 +99,12 @@ def test_the_job_of_a_meditation_without_an_outcome_is_kept(database, account, b
     user_id, meditation_id = sign_up(database, days_ago=1), new_id("med")
     job_id = insert_ended_job(database, account, "meditation.run", days_ago=31, state="cancelled")
     with database.transaction() as connection:
-        assert meditations.insert(connection, meditation_id, account_id=account, user_id=user_id, job_id=job_id)
+        assert meditations.insert(connection, meditation_id, SpaceKey(account, user_id), job_id=job_id)
 
     run_prune(begin, tmp_path)
 
     with database.connection() as connection:
-        assert meditations.read(connection, meditation_id, account, user_id).status == "cancelled"
+        assert meditations.read(connection, meditation_id, SpaceKey(account, user_id)).status == "cancelled"
 
 
 def test_more_than_a_batch_is_deleted(database, account, begin, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from models.jobs.quota import monthly_usage
 from models.memory import facts, memories, spaces
 from models.memory import sources as memory_sources
 from models.memory.memories import NewMemory
+from models.memory.spaces import SpaceKey
 from models.platform.settings import Settings
 from pipelines.chat import turn
 from pipelines.memory import change_memory, extract_facts, forget_memories, remember_turns
@@ -40,7 +41,11 @@ def write_episodes(harness, *texts, day=0, speaker="user"):
     episodes = [
         NewMemory(f"mem_{harness.caller.user_id}_{day}_{n}", text, speaker, at, "talk") for n, text in enumerate(texts)
     ]
-    return write_memories(harness.database, embed_alike, harness.caller.account_id, harness.caller.user_id, episodes)
+    return write_memories(harness.database, embed_alike, own_space(harness), episodes)
+
+
+def own_space(harness):
+    return SpaceKey(harness.caller.account_id, harness.caller.user_id)
 
 
 def fact(text, subject, attribute, value, *sources):
@@ -56,7 +61,7 @@ def run_extraction(harness, *answers, before_answer=lambda: None, meanwhile=lamb
     Returns the number of windows.
     """
     with harness.database.transaction() as connection:
-        job = extract_facts_job(harness.caller.account_id, harness.caller.user_id, datetime.now(UTC))
+        job = extract_facts_job(own_space(harness), datetime.now(UTC))
         enqueue(connection, job)
     windows = 0
     while True:
@@ -81,7 +86,8 @@ def run_extraction(harness, *answers, before_answer=lambda: None, meanwhile=lamb
 
 def live_facts(harness):
     with harness.database.connection() as connection:
-        return facts.list_live(connection, harness.caller.account_id, harness.caller.user_id)
+        space = spaces.find(connection, own_space(harness))
+        return facts.list_live(connection, space.id) if space else []
 
 
 def test_fact_is_written_with_its_source_and_time(harness):
@@ -151,7 +157,7 @@ def test_newer_fact_closes_the_one_it_contradicts_and_deletes_nothing(harness):
     (new,) = live_facts(harness)
     assert new.text == "user lives in Porto"
     with harness.database.connection() as connection:
-        closed = memories.read(connection, old.id, harness.caller.account_id, harness.caller.user_id)
+        closed = memories.read(connection, old.id, own_space(harness))
     assert (closed.closed_by, closed.text) == (new.id, "user lives in Lisbon")
 
 
@@ -172,7 +178,7 @@ def test_fact_is_erased_with_its_only_source(harness):
     run_extraction(harness, [fact("user lives in Lisbon", "user", "home", "Lisbon", 1)])
 
     with harness.database.transaction() as connection:
-        space = spaces.find(connection, harness.caller.account_id, harness.caller.user_id)
+        space = spaces.find(connection, own_space(harness))
         forget_memories.delete_memories(connection, spaces.lock(connection, space.id), [source])
 
     assert live_facts(harness) == []
@@ -204,7 +210,10 @@ def test_erased_fact_is_not_recalled_even_after_it_gets_a_text(harness):
     run_change(harness, old.id, "user lives in Lisbon")
 
     hits = recall(
-        harness.database, embed_alike, harness.caller.account_id, harness.caller.user_id, Query("Where do I live?")
+        harness.database,
+        embed_alike,
+        own_space(harness),
+        Query("Where do I live?"),
     )
     assert [hit.memory.id for hit in hits] == [source]
 

@@ -5,14 +5,16 @@ from datetime import UTC, datetime
 import pytest
 
 from models.jobs.jobs import NewJob, enqueue
-from models.memory import memories, spaces
+from models.memory import meditations, memories, spaces
 from models.memory.memories import Filters, NewMemory
+from models.memory.spaces import SpaceKey
 from models.platform.errors import Released
 from models.platform.ids import new_id
 from pipelines import time_slice
 from pipelines.memory import forget_memories
 from pipelines.memory.forget_memories import BATCH, FIRST_BATCH, LOCK_TIME
-from pipelines.memory.store import insert_memories
+from pipelines.memory.store import insert_memories, write_memories
+from tests.pipelines.memory.job_helpers import embed_alike
 
 COUNT = 5 * FIRST_BATCH
 
@@ -39,7 +41,7 @@ def owner(database, account):
     user_id = new_id("user")
     with database.transaction() as connection:
         connection.execute("INSERT INTO users (id, email) VALUES (%s, %s)", (user_id, f"{user_id}@example.com"))
-        space = spaces.find_or_create(connection, account, user_id)
+        space = spaces.find_or_create(connection, SpaceKey(account, user_id))
         new_memories = [NewMemory(new_id("mem"), f"tree {number}", "Ada", NOW) for number in range(COUNT)]
         insert_memories(connection, space, [(new, [1.0, *[0.0] * 383]) for new in new_memories])
     return account, user_id
@@ -67,6 +69,24 @@ def test_a_deletion_yields_between_its_batches_and_counts_all_of_them(database, 
     assert stored(database, owner) == []
 
 
+def test_deleting_all_of_an_end_user_deletes_their_space_and_meditations(database, begin, owner):
+    # Given two end users with a memory and a meditation each
+    keys = [SpaceKey(*owner, name) for name in ("alice", "bob")]
+    for key in keys:
+        write_memories(database, embed_alike, key, [NewMemory(new_id("mem"), "hello", "user", NOW)])
+        with database.connection() as connection:
+            assert meditations.insert(connection, new_id("med"), key, job_id=new_id("job"))
+    # When all memories of one of them are deleted
+    arguments = {**keys[0].arguments, "conversation_id": None}
+    ending = forget_memories.run(begin(NewJob("memory.forget", owner[0], arguments)))
+    # Then nothing is left of that one, and the other and the user keep theirs
+    assert ending.result == {"deleted": 1}
+    with database.connection() as connection:
+        assert [spaces.find(connection, key) is None for key in keys] == [True, False]
+        assert [len(meditations.page(connection, key)) for key in keys] == [0, 1]
+    assert len(stored(database, owner)) == COUNT
+
+
 def stored(database, owner):
     with database.connection() as connection:
-        return memories.page(connection, *owner, Filters(), limit=1000)
+        return memories.page(connection, SpaceKey(*owner), Filters(), limit=1000)

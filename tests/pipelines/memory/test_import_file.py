@@ -8,6 +8,7 @@ import pytest
 from models.jobs.jobs import NewJob, enqueue
 from models.memory import memories
 from models.memory.memories import Filters
+from models.memory.spaces import SpaceKey
 from models.platform.errors import Cancelled, PermanentFailure, Released
 from models.platform.ids import new_id
 from models.platform.object_store import ObjectStore
@@ -51,7 +52,7 @@ def embed_until(calls):
 
 def stored_texts(database, owner):
     with database.connection() as connection:
-        rows = memories.page(connection, *owner, Filters(), limit=10_000)
+        rows = memories.page(connection, SpaceKey(*owner), Filters(), limit=10_000)
     return sorted(memory.text for memory in rows)
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from models.memory import spaces
 from models.memory.memories import NewMemory
+from models.memory.spaces import SpaceKey
 from models.platform.ids import new_id
 from pipelines.memory import reindex, terms
 from pipelines.memory.index_entries import IndexEntries
@@ -21,7 +22,7 @@ def write(database, owner):
 
     def write(*texts):
         memories = [NewMemory(new_id("mem"), text, "user", DAY) for text in texts]
-        return write_memories(database, lambda batch: [[1.0] + [0.0] * 383 for _ in batch], *owner, memories)
+        return write_memories(database, lambda batch: [[1.0] + [0.0] * 383 for _ in batch], SpaceKey(*owner), memories)
 
     return write
 
@@ -52,7 +53,7 @@ def test_memories_are_analysed_before_the_lock_when_they_are_indexed_again(write
     write(TEXT, "short")
     locked.clear()
     with database.connection() as connection:
-        space = spaces.find(connection, *owner)
+        space = spaces.find(connection, SpaceKey(*owner))
         spaces.set_reindex_below(connection, space.id, space.next_ordinal)
 
     assert reindex._index_batch(database, space.id) == 2

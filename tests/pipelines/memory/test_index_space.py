@@ -8,6 +8,7 @@ import pytest
 from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob
 from models.memory import code_search, spaces, vector_codes, vector_indexes
 from models.memory.memories import NewMemory
+from models.memory.spaces import SpaceKey
 from models.platform.ids import new_id
 from pipelines.memory import index_space, store
 
@@ -21,7 +22,7 @@ def space(database, account, monkeypatch):
     user_id = new_id("user")
     with database.transaction() as connection:
         connection.execute("INSERT INTO users (id, email) VALUES (%s, %s)", (user_id, f"{user_id}@example.com"))
-        space = spaces.find_or_create(connection, account, user_id)
+        space = spaces.find_or_create(connection, SpaceKey(account, user_id))
         new_memories = [NewMemory(new_id("mem"), f"number {number}", "Ada", NOW) for number in range(10)]
         store.insert_memories(connection, space, [(new, RANDOM.standard_normal(384).tolist()) for new in new_memories])
     monkeypatch.setattr(vector_codes, "BLOCK", 4)

@@ -8,6 +8,7 @@ import pytest
 
 from models.memory import memories, postings, spaces
 from models.memory.memories import MemoryUpdate, NewMemory
+from models.memory.spaces import SpaceKey
 from models.platform.ids import new_id
 from pipelines.memory import (
     change_memory,
@@ -34,12 +35,12 @@ LONG = (
 
 def remember(database, owner, *texts):
     new = [NewMemory(new_id("mem"), text, "user", NOW) for text in texts]
-    return store.write_memories(database, embed_alike, *owner, new)
+    return store.write_memories(database, embed_alike, SpaceKey(*owner), new)
 
 
 def space_of(database, owner):
     with database.connection() as connection:
-        return spaces.find(connection, *owner)
+        return spaces.find(connection, SpaceKey(*owner))
 
 
 def indexed(database, owner):
@@ -58,7 +59,7 @@ def indexed(database, owner):
 def locked(database, owner, change):
     """Run `change(connection, space)` under the lock of the space."""
     with database.transaction() as connection:
-        return change(connection, store.lock_space(connection, spaces.find(connection, *owner).id))
+        return change(connection, store.lock_space(connection, spaces.find(connection, SpaceKey(*owner)).id))
 
 
 def jobs(database, owner):
@@ -70,7 +71,7 @@ def jobs(database, owner):
 
 def run_reindex(database, owner, begin, settle):
     """Run the queued job of the owner."""
-    ((job,), attempt_of) = jobs(database, owner), passages.reindex_job(*owner)
+    ((job,), attempt_of) = jobs(database, owner), passages.reindex_job(SpaceKey(*owner))
     attempt = begin(replace(attempt_of, id=job["id"]))
     ending = reindex.run(embed_alike, attempt)
     settle(attempt, ending)
@@ -106,7 +107,7 @@ def test_passages_are_counted_neither_as_memories_nor_as_frequencies(database, o
     count, entries = indexed(database, owner)
     assert count == space.next_passage > 9
     assert entries > count
-    hits = recall(database, embed_alike, *owner, Query("garden"), NOW)
+    hits = recall(database, embed_alike, SpaceKey(*owner), Query("garden"), NOW)
     assert sorted(hit.memory.text for hit in hits) == sorted([LONG, "A short one about a garden."])
     assert all(0 <= hit.parts["lexical"] < 2 for hit in hits)
 
@@ -123,7 +124,7 @@ def test_passages_follow_close_reopen_change_and_delete(database, owner):
 
     def change(text):
         def update(connection, space):
-            memory = memories.read(connection, memory_id, *owner)
+            memory = memories.read(connection, memory_id, SpaceKey(*owner))
             change_memory.update_memory(connection, space, memory, MemoryUpdate(text=text), embed_alike([text]))
 
         return update
@@ -154,7 +155,7 @@ def passages_without_vector(connection, space_id):
 def test_space_of_many_passages_is_searched_by_terms(database, owner, monkeypatch):
     monkeypatch.setattr(passage_matches, "MAX_COMPARED", 3)
     (memory_id,) = remember(database, owner, LONG)
-    hit = recall(database, embed_alike, *owner, Query("passport"), NOW)[0]
+    hit = recall(database, embed_alike, SpaceKey(*owner), Query("passport"), NOW)[0]
     start, length = hit.passage
     assert hit.memory.id == memory_id
     assert "passport" in hit.memory.text[start : start + length]
@@ -163,7 +164,7 @@ def test_space_of_many_passages_is_searched_by_terms(database, owner, monkeypatc
 def make_earlier(database, owner):
     """Give the owner's space the terms of earlier versions, as before the upgrade."""
     with database.transaction() as connection:
-        space = spaces.find_or_create(connection, *owner)
+        space = spaces.find_or_create(connection, SpaceKey(*owner))
         connection.execute("UPDATE memory_spaces SET term_version = 1 WHERE id = %s", (space.id,))
 
 
@@ -214,7 +215,7 @@ def stored_terms(database, owner):
 
 def assert_found(database, owner, texts):
     for query, text in texts.items():
-        hit = recall(database, embed_alike, *owner, Query(query), NOW)[0]
+        hit = recall(database, embed_alike, SpaceKey(*owner), Query(query), NOW)[0]
         assert hit.memory.text == text
         assert hit.parts["lexical"] > 0
 
@@ -224,7 +225,7 @@ def test_nothing_is_enqueued_before_the_upgrade_is_finalized(empty_database):
         connection.execute("UPDATE schema_compatibility SET oldest_code = '0020'")
         connection.execute("INSERT INTO accounts (id, name) VALUES ('acct_a', 'a')")
         connection.execute("INSERT INTO users (id, email) VALUES ('user_a', 'a@example.com')")
-        space = spaces.find_or_create(connection, "acct_a", "user_a")
+        space = spaces.find_or_create(connection, SpaceKey("acct_a", "user_a"))
         assert space.term_version == terms.EARLIER
         assert reindex.enqueue_due(connection) == 0
         connection.execute("UPDATE schema_compatibility SET oldest_code = '0021'")
@@ -234,5 +235,5 @@ def test_nothing_is_enqueued_before_the_upgrade_is_finalized(empty_database):
 def test_sweep_enqueues_what_is_due(database, owner, begin):
     make_earlier(database, owner)
     remember(database, owner, "one")
-    index_space.sweep(begin(reindex.reindex_job(*owner)))
+    index_space.sweep(begin(reindex.reindex_job(SpaceKey(*owner))))
     assert len(jobs(database, owner)) >= 1

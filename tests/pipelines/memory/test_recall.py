@@ -7,6 +7,7 @@ import pytest
 
 from models.memory import memories, spaces, vector_codes, vector_search, vectors
 from models.memory.memories import Filters, NewMemory
+from models.memory.spaces import SpaceKey
 from models.platform.ids import new_id
 from pipelines.memory import recall as recall_module
 from pipelines.memory import store
@@ -37,7 +38,7 @@ def owners(database):
         connection.execute("INSERT INTO accounts (id, name) VALUES (%s, 'a test')", (account_id,))
         for user_id, count in ((mine, COUNT), (theirs, OTHERS)):
             connection.execute("INSERT INTO users (id, email) VALUES (%s, %s)", (user_id, f"{user_id}@example.com"))
-            space = spaces.find_or_create(connection, account_id, user_id)
+            space = spaces.find_or_create(connection, SpaceKey(account_id, user_id))
             store.insert_memories(
                 connection, space, [(memory(number), unit_vector(rng, centres)) for number in range(count)]
             )
@@ -49,7 +50,7 @@ def owners(database):
 
 def space_of(database, owner):
     with database.connection() as connection:
-        return spaces.find(connection, *owner)
+        return spaces.find(connection, SpaceKey(*owner))
 
 
 @pytest.fixture
@@ -83,10 +84,10 @@ def test_codes_find_at_least_98_percent_of_the_exact_neighbours(database, owners
 
 def test_search_by_codes_sees_later_writes_and_closings(database, owners, by_codes):
     owner, vector, new = owners[0], owners[2](), memory(9999)
-    store.write_memories(database, lambda texts: [vector], *owner, [new])
+    store.write_memories(database, lambda texts: [vector], SpaceKey(*owner), [new])
     space = space_of(database, owner)
     with database.connection() as connection:
-        ordinal = memories.read(connection, new.id, *owner).ordinal
+        ordinal = memories.read(connection, new.id, SpaceKey(*owner)).ordinal
 
     assert search(database, space, vector)[0] == ordinal
     with database.transaction() as connection:
@@ -98,9 +99,14 @@ def test_hits_are_ranked_and_belong_to_the_caller(database, owners):
     owner, other, _ = owners
     vector = np.random.default_rng(1).standard_normal(384).tolist()  # near none
 
-    hits = recall(database, lambda texts: [vector for _ in texts], *owner, Query("number 77 of lake", limit=5), NOW)
+    hits = recall(
+        database, lambda texts: [vector for _ in texts], SpaceKey(*owner), Query("number 77 of lake", limit=5), NOW
+    )
     in_conversation = recall(
-        database, lambda texts: [vector for _ in texts], *owner, Query("lake", 100, Filters(conversation_id="talk 3"))
+        database,
+        lambda texts: [vector for _ in texts],
+        SpaceKey(*owner),
+        Query("lake", 100, Filters(conversation_id="talk 3")),
     )
 
     assert hits[0].memory.text == "number 77 of lake"
@@ -108,8 +114,10 @@ def test_hits_are_ranked_and_belong_to_the_caller(database, owners):
     assert {hit.memory.user_id for hit in hits} == {owner[1]}
     assert {hit.memory.conversation_id for hit in in_conversation} == {"talk 3"}
     assert len(in_conversation) == 50
-    assert recall(database, lambda texts: [vector], owner[0], new_id("user"), Query("lake")) == []
-    theirs = recall(database, lambda texts: [vector for _ in texts], *other, Query("number 1999 of lake", limit=100))
+    assert recall(database, lambda texts: [vector], SpaceKey(owner[0], new_id("user")), Query("lake")) == []
+    theirs = recall(
+        database, lambda texts: [vector for _ in texts], SpaceKey(*other), Query("number 1999 of lake", limit=100)
+    )
     assert "number 1999 of lake" not in {hit.memory.text for hit in theirs}
 
 
@@ -124,13 +132,13 @@ def test_ranking_a_small_space_whole_equals_ranking_its_candidates(database, own
         ),
         NewMemory(new_id("mem"), "lake, taken back", "Ben", NOW + timedelta(seconds=95), conversation_id="talk 0"),
     ]
-    store.write_memories(database, lambda texts: [vector for _ in texts], *owner, special)
+    store.write_memories(database, lambda texts: [vector for _ in texts], SpaceKey(*owner), special)
     with database.transaction() as connection:
         store.close_memories(connection, store.lock_space(connection, space_of(database, owner).id), [special[-1].id])
 
     def score_parts(filters):
         query = Query("what of lake 2 did Ada say in May 2026?", 200, filters, candidates=OTHERS * 2)
-        hits = recall(database, lambda texts: [vector for _ in texts], *owner, query, NOW)
+        hits = recall(database, lambda texts: [vector for _ in texts], SpaceKey(*owner), query, NOW)
         return {hit.memory.id: dict(hit.parts) for hit in hits}
 
     for filters in (Filters(), Filters(speaker="Ada"), Filters(conversation_id="talk 0"), Filters(kind="insight")):

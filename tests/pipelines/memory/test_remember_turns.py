@@ -4,8 +4,10 @@ import threading
 
 import pytest
 
-from models.memory import memories
-from models.platform.errors import Fenced
+from models.memory import memories, spaces
+from models.memory.memories import Filters
+from models.memory.spaces import SpaceKey
+from models.platform.errors import Fenced, Released
 from models.platform.settings import Settings
 from pipelines.chat import turn
 from pipelines.chat.cancellation import cancel_jobs
@@ -15,6 +17,8 @@ from pipelines.memory.forget_memories import delete_memory
 from pipelines.memory.memory_input import MAX_TEXT_LENGTH
 from tests.pipelines.chat.conftest import FakeEngine, TurnHarness
 from tests.pipelines.memory.job_helpers import claim_next, embed_alike, memory_texts, unfinished_jobs
+
+SETTINGS = Settings()
 
 
 @pytest.fixture
@@ -31,9 +35,9 @@ def run_turn(harness, *texts, context=1000, **options):
     return started
 
 
-def run_remember_job(harness, embed=embed_alike):
+def run_remember_job(harness, embed=embed_alike, settings=SETTINGS):
     attempt = claim_next(harness, "memory.remember")
-    harness.settle(attempt, remember_turns.run(embed, Settings(), attempt))
+    harness.settle(attempt, remember_turns.run(embed, settings, attempt))
 
 
 def memory_rows(harness):
@@ -203,7 +207,7 @@ def read_memory(harness, text):
         row = connection.execute(
             "SELECT id FROM memories WHERE account_id = %s AND text = %s", (harness.caller.account_id, text)
         ).fetchone()
-        return memories.read(connection, row["id"], harness.caller.account_id, harness.caller.user_id)
+        return memories.read(connection, row["id"], SpaceKey(harness.caller.account_id, harness.caller.user_id))
 
 
 def test_answer_is_erased_with_a_memory_that_was_recalled_for_it(harness):
@@ -224,3 +228,42 @@ def test_answer_is_not_remembered_if_a_memory_recalled_for_it_was_deleted(harnes
     run_remember_job(harness)
 
     assert memory_texts(harness) == ["What is my dog called?"]
+
+
+def texts_of(harness, end_user):
+    with harness.database.connection() as connection:
+        key = SpaceKey(harness.caller.account_id, harness.caller.user_id, end_user)
+        return {memory.text for memory in memories.page(connection, key, Filters(speaker="user"))}
+
+
+def test_one_job_remembers_the_turns_of_each_end_user_in_their_space(harness):
+    for end_user in ("alice", "bob", "", "alice"):
+        run_turn(harness, f"{end_user or 'the user'} spoke", space=end_user)
+
+    run_remember_job(harness, settings=Settings(reflection="on"))
+
+    assert {name: texts_of(harness, name) for name in ("alice", "bob", "", "carol")} == {
+        "alice": {"alice spoke"}, "bob": {"bob spoke"}, "": {"the user spoke"}, "carol": set()
+    }  # fmt: skip
+    assert len(unfinished_jobs(harness, "memory.extract")) == 3
+
+
+def test_turns_of_a_space_that_is_deleted_meanwhile_are_remembered_in_a_new_one(harness):
+    # Given a space that is deleted while a turn of it is remembered
+    run_turn(harness, "I have a cat", space="alice")
+
+    def delete_space(texts):
+        with harness.database.connection() as connection:
+            key = SpaceKey(harness.caller.account_id, harness.caller.user_id, "alice")
+            assert spaces.delete_if_empty(connection, spaces.find(connection, key).id)
+        return embed_alike(texts)
+
+    attempt = claim_next(harness, "memory.remember")
+    with pytest.raises(Released):
+        remember_turns.run(delete_space, Settings(), attempt)
+
+    # When the released job runs again
+    harness.settle(attempt, remember_turns.run(embed_alike, Settings(), attempt))
+
+    # Then the turn is remembered
+    assert texts_of(harness, "alice") == {"I have a cat"}

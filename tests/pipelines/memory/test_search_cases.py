@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from models.memory.memories import NewMemory
+from models.memory.spaces import SpaceKey
 from models.platform.ids import new_id
 from models.platform.settings import Settings
 from pipelines.inference.llamacpp.embedder import load_embedder
@@ -45,11 +46,11 @@ class User:
         new = [NewMemory(new_id("mem"), text, "user", at) for text in texts]
         for start in range(0, len(new), store.BATCH):
             batch = new[start : start + store.BATCH]
-            store.write_memories(self.database, self.embed, self.account_id, self.user_id, batch)
+            store.write_memories(self.database, self.embed, SpaceKey(self.account_id, self.user_id), batch)
         return [each.id for each in new]
 
     def search(self, query, limit=12):
-        return recall(self.database, self.embed, self.account_id, self.user_id, Query(query, limit), NOW)
+        return recall(self.database, self.embed, SpaceKey(self.account_id, self.user_id), Query(query, limit), NOW)
 
     def first(self, query):
         return self.search(query)[0].memory.text
@@ -58,7 +59,7 @@ class User:
         statement = "SELECT id FROM jobs WHERE account_id = %s AND kind = 'memory.reindex'"
         with self.database.connection() as connection:
             (job,) = connection.execute(statement, (self.account_id,)).fetchall()
-        attempt = begin(replace(reindex_job(self.account_id, self.user_id), id=job["id"]))
+        attempt = begin(replace(reindex_job(SpaceKey(self.account_id, self.user_id)), id=job["id"]))
         ending = reindex.run(self.embed, attempt)
         settle(attempt, ending)
         return ending.result["indexed"]

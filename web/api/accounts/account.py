@@ -39,6 +39,7 @@ class AccountLimits(TypedDict):
     tokens_per_month: int | None
     stored_bytes: int | None
     unfinished_bytes: int | None
+    memory_spaces: int | None
 
 
 class AccountObject(TypedDict):
@@ -122,4 +123,5 @@ def limits_object(limits: Limits) -> AccountLimits:
         "tokens_per_month": limits.tokens_per_month,
         "stored_bytes": limits.stored_bytes,
         "unfinished_bytes": limits.unfinished_bytes,
+        "memory_spaces": limits.memory_spaces,
     }

@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 
 from models.access import api_keys
 from models.access.api_keys import ApiKey
-from models.accounts.accounts import Scope
+from models.accounts.accounts import KeyMemory, Scope
 from models.platform.errors import InvalidRequest
 from pipelines.accounts import keys
 from pipelines.accounts.keys import NewApiKey
@@ -28,12 +28,17 @@ MAX_LIFETIME = 10 * 366 * 86_400
 
 
 class CreateApiKey(RequestBody):
-    """The body of `POST /v1/api_keys`. `expires_at` is in Unix seconds, `expires_in` in seconds from now."""
+    """The body of `POST /v1/api_keys`. `expires_at` is in Unix seconds, `expires_in` in seconds from now.
+
+    `memory` says what requests recall and remember that name no end user: nothing (`named`), or the memories of the
+    key's user (`owner`), for an application that serves only them.
+    """
 
     name: PublicName
     scopes: Annotated[list[ScopeName], Field(min_length=1, max_length=10)] | None = None
     expires_at: UnixTime | None = None
     expires_in: int | None = Field(None, ge=1, le=MAX_LIFETIME)
+    memory: KeyMemory = "named"
 
 
 class UpdateApiKey(RequestBody):
@@ -41,6 +46,7 @@ class UpdateApiKey(RequestBody):
 
     name: PublicName | None = None
     expires_at: UnixTime | None = None
+    memory: KeyMemory | None = None
 
 
 class ApiKeyObject(TypedDict):
@@ -51,6 +57,7 @@ class ApiKeyObject(TypedDict):
     name: str
     hint: str
     scopes: list[ScopeName]
+    memory: KeyMemory
     status: api_keys.KeyStatus
     user_id: str
     created_at: int
@@ -101,7 +108,7 @@ def read(request: Request) -> Response:
 
 
 def update(request: Request) -> Response:
-    """`PATCH /v1/api_keys/{id}`: change the name or the expiry of an API key."""
+    """`PATCH /v1/api_keys/{id}`: change the name, the expiry or the memory of an API key."""
     body = bodies.parse(request.body, UpdateApiKey)
     key = keys.change(
         request.platform.database,
@@ -109,6 +116,7 @@ def update(request: Request) -> Response:
         request.path_params["key_id"],
         request.origin,
         name=body.name,
+        memory=body.memory,
         change_expiry="expires_at" in body.model_fields_set,
         expires_at=from_unix(body.expires_at),
     )
@@ -131,6 +139,7 @@ def api_key_object(key: ApiKey) -> ApiKeyObject:
         "name": key.name,
         "hint": key.hint,
         "scopes": [scope.value for scope in key.scopes],
+        "memory": key.memory,
         "status": key.status,
         "user_id": key.user_id,
         "created_at": int(key.created_at.timestamp()),
@@ -152,4 +161,4 @@ def _new_api_key(body: CreateApiKey) -> NewApiKey:
     scopes = (
         keys.DEFAULT_SCOPES if body.scopes is None else tuple(scope for scope in Scope if scope.value in body.scopes)
     )
-    return NewApiKey(body.name, scopes, expires_at)
+    return NewApiKey(body.name, scopes, expires_at, body.memory)

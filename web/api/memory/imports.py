@@ -10,6 +10,7 @@ from pipelines.memory.import_file import BYTE_ORDER_MARK
 from web.api.job_object import job_object
 from web.api.job_results import job_headers
 from web.api.request import Request
+from web.api.requested_space import queried_space
 from web.http.responses import json_response
 
 #: The media type of the body.
@@ -22,7 +23,7 @@ def create(request: Request) -> Response:
     Each line has the fields of `POST /v1/memories`. The response is the job; its `progress` counts lines, its `result`
     lists the invalid lines. Valid lines are imported.
     """
-    upload = request.upload
+    key, upload = queried_space(request), request.upload
     if upload is None or not upload.lines:
         raise InvalidRequest(
             "The request body is empty. Provide JSON Lines: one memory, a JSON object, per line.", code="empty_body"
@@ -33,14 +34,14 @@ def create(request: Request) -> Response:
         )
     upload.file.seek(0)
     job_id = request.new_id("job")
-    platform, caller, limits = request.platform, request.caller, request.admission.limits
+    platform, limits = request.platform, request.admission.limits
     counts = {"size": upload.size, "lines": upload.lines}
     memory_jobs.enqueue_import(
-        platform.database, platform.objects, caller, upload.file, **counts, job_id=job_id, limits=limits
+        platform.database, platform.objects, key, upload.file, **counts, job_id=job_id, limits=limits
     )
-    platform.queue.nudge(caller.account_id)
+    platform.queue.nudge(key.account_id)
     with platform.database.connection() as connection:
-        job = jobs.read(connection, job_id, Access.own(caller))
+        job = jobs.read(connection, job_id, Access.own(request.caller))
     if job is None:
         raise NotFound("The job of this request was deleted.")
     return json_response(job_object(job), 202, job_headers(job_id))

@@ -1,4 +1,4 @@
-"""`/v1/meditations`: consolidate a user's memories, and read and revert the changes."""
+"""`/v1/meditations`: consolidate the memories of a space, and read and revert the changes."""
 
 from typing import Annotated, Any, Literal
 
@@ -11,26 +11,36 @@ from models.jobs import jobs
 from models.memory import meditation_changes, meditations
 from models.memory.meditation_changes import ChangeAction, MeditationChange
 from models.memory.meditations import Meditation, MeditationOutcome, MeditationStatus
+from models.memory.spaces import SpaceKey
 from models.platform.errors import InvalidRequest, NotFound
 from pipelines.memory.meditation import meditation_jobs, revert_meditation, schedule_meditations
 from web.api.job_events import StreamCursor, job_frames, resume_position
 from web.api.job_object import job_object
 from web.api.request import Request
+from web.api.requested_space import InSpace, queried_space, requested_space
 from web.http import bodies
 from web.http.paging import Listing, page_response
 from web.http.responses import json_response
 from web.http.threads import run_in_thread
 from web.http.timestamps import to_unix
-from web.http.validation import RequestBody, RequestQuery, parse_query, truncate
+from web.http.validation import RequestBody, parse_query, truncate
 from web.streams.sse import EventStream
 
 
-class ListChanges(RequestQuery):
+class ListMeditations(Listing, InSpace):
+    """The query of `GET /v1/meditations`."""
+
+
+class ListChanges(InSpace):
     """The query of `GET /v1/meditations/{id}/changes`. `after` is the id of a change."""
 
     action: ChangeAction | None = None
     after: int | None = Field(None, ge=0, le=2_147_483_647)
     limit: int = Field(20, ge=1, le=100)
+
+
+class StreamMeditation(StreamCursor, InSpace):
+    """The query of `GET /v1/meditations/{id}/events`."""
 
 
 class StartMeditations(RequestBody):
@@ -43,10 +53,12 @@ class StartMeditations(RequestBody):
 
 
 class MeditationObject(TypedDict):
-    """A meditation. `report` counts its changes; `progress` is that of its job. Times are in Unix seconds."""
+    """A meditation. `space` names the end user whose memories it consolidates, null for the user's own; `report` counts
+    its changes; `progress` is that of its job. Times are in Unix seconds."""
 
     id: str
     object: Literal["meditation"]
+    space: str | None
     status: MeditationStatus
     outcome: MeditationOutcome | None
     job_id: str
@@ -72,28 +84,27 @@ class MeditationChangeObject(TypedDict):
 
 
 def create(request: Request) -> Response:
-    """`POST /v1/meditations`: start a meditation, or return the user's unfinished one."""
-    ids = request.new_id("med"), request.new_id("job")
+    """`POST /v1/meditations`: start a meditation over a space, or return its unfinished one."""
+    key, ids = queried_space(request), (request.new_id("med"), request.new_id("job"))
     meditation = meditation_jobs.enqueue_meditation(
-        request.platform.database, request.caller, *ids, limits=request.admission.limits
+        request.platform.database, key, *ids, limits=request.admission.limits
     )
     request.platform.queue.nudge(request.caller.account_id)
     return json_response(meditation_object(meditation), 202)
 
 
 def list_meditations(request: Request) -> Response:
-    """`GET /v1/meditations`: list the user's meditations, newest first."""
-    query, caller = parse_query(request.query, Listing), request.caller
+    """`GET /v1/meditations`: list the meditations of a space, newest first."""
+    query = parse_query(request.query, ListMeditations)
+    key = requested_space(request, query.space)
     with request.platform.database.connection() as connection:
-        records = meditations.page(
-            connection, caller.account_id, caller.user_id, after=query.after, limit=query.fetch_limit
-        )
+        records = meditations.page(connection, key, after=query.after, limit=query.fetch_limit)
     return page_response(records, query.limit, meditation_object)
 
 
 def read(request: Request) -> Response:
     """`GET /v1/meditations/{id}`: read a meditation."""
-    return json_response(meditation_object(_read(request)))
+    return json_response(meditation_object(_read(request, queried_space(request))))
 
 
 def list_changes(request: Request) -> Response:
@@ -102,7 +113,7 @@ def list_changes(request: Request) -> Response:
     Texts are not included; read them from the memories.
     """
     query = parse_query(request.query, ListChanges)
-    meditation = _read(request)
+    meditation = _read(request, requested_space(request, query.space))
     after = -1 if query.after is None else query.after
     with request.platform.database.connection() as connection:
         records = meditation_changes.page(
@@ -113,8 +124,8 @@ def list_changes(request: Request) -> Response:
 
 async def events(request: Request) -> EventStream:
     """`GET /v1/meditations/{id}/events`: stream the events of a meditation's job."""
-    query = parse_query(request.query, StreamCursor)
-    job_id = await run_in_thread(_job_id, request)
+    query = parse_query(request.query, StreamMeditation)
+    job_id = await run_in_thread(_job_id, request, query.space)
     return EventStream(
         job_frames(request, job_id, await resume_position(request, job_id, query)), request.platform.streams
     )
@@ -122,10 +133,8 @@ async def events(request: Request) -> EventStream:
 
 def revert(request: Request) -> Response:
     """`POST /v1/meditations/{id}/revert`: revert a meditation, except for memories that were changed since."""
-    caller = request.caller
-    meditation = revert_meditation.revert(
-        request.platform.database, request.path_params["meditation_id"], caller.account_id, caller.user_id
-    )
+    key, meditation_id = queried_space(request), request.path_params["meditation_id"]
+    meditation = revert_meditation.revert(request.platform.database, meditation_id, key)
     request.platform.queue.nudge(request.caller.account_id)
     return json_response(meditation_object(meditation))
 
@@ -154,6 +163,7 @@ def meditation_object(meditation: Meditation) -> MeditationObject:
     return {
         "id": meditation.id,
         "object": "meditation",
+        "space": meditation.space or None,
         "status": meditation.status,
         "outcome": meditation.outcome,
         "job_id": meditation.job_id,
@@ -179,18 +189,18 @@ def change_object(change: MeditationChange) -> MeditationChangeObject:
     }
 
 
-def _read(request: Request) -> Meditation:
-    meditation_id, caller = request.path_params["meditation_id"], request.caller
+def _read(request: Request, key: SpaceKey) -> Meditation:
+    meditation_id = request.path_params["meditation_id"]
     with request.platform.database.connection() as connection:
-        meditation = meditations.read(connection, meditation_id, caller.account_id, caller.user_id)
+        meditation = meditations.read(connection, meditation_id, key)
     if meditation is None:
         raise NotFound(f"Meditation with id '{truncate(meditation_id)}' not found.", param="meditation_id")
     return meditation
 
 
-def _job_id(request: Request) -> str:
+def _job_id(request: Request, space: str | None) -> str:
     """Return the id of the meditation's job. Raises NotFound, also if the job has been deleted."""
-    meditation = _read(request)
+    meditation = _read(request, requested_space(request, space))
     if meditation.job_state is None:
         raise NotFound("The events of this meditation were deleted with its job.", param="meditation_id")
     return meditation.job_id

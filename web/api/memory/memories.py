@@ -1,7 +1,7 @@
-"""`/v1/memories`: create, list, read, update and delete the memories of a user.
+"""`/v1/memories`: create, list, read, update and delete the memories of a user, or of an end user of theirs.
 
-Memories are private to their user. The web process has no embedder: a change of texts is a job, whose end the request
-waits for.
+Memories are private to their user, and a request reaches those of one space. The web process has no embedder: a change
+of texts is a job, whose end the request waits for.
 """
 
 from contextlib import AbstractAsyncContextManager
@@ -15,7 +15,8 @@ from models.jobs import jobs
 from models.memory import memories, spaces
 from models.memory import sources as memory_sources
 from models.memory.memories import Memory, MemoryUpdate
-from models.platform.errors import Conflict, InvalidRequest, JobFailed, NotFound, RequestError
+from models.memory.spaces import SpaceKey
+from models.platform.errors import Conflict, InvalidRequest, JobFailed, LimitExceeded, NotFound, RequestError
 from pipelines.memory import change_memory, forget_memories, memory_jobs
 from web.api.job_object import job_object
 from web.api.job_results import delete_ended_job, job_headers, last_event
@@ -30,6 +31,7 @@ from web.api.memory.schemas import (
     memory_object,
 )
 from web.api.request import Request
+from web.api.requested_space import queried_space, requested_space
 from web.http import bodies
 from web.http.paging import page_response
 from web.http.responses import json_response, page_object
@@ -46,11 +48,12 @@ async def create(request: Request) -> Response:
     The response is sent once searches find them. With `Prefer: respond-async`, or when no worker is free within 30
     seconds, the response is the job.
     """
-    inputs = (await bodies.parse_off_loop(request.body, CreateMemories)).to_inputs()
+    body = await bodies.parse_off_loop(request.body, CreateMemories)
+    key, inputs = await run_in_thread(requested_space, request, body.space), body.to_inputs()
     job_id, ids = request.new_id("job"), [request.new_id("mem") for _ in inputs]
     arguments = (
         request.platform.database,
-        request.caller,
+        key,
         inputs,
         ids,
         datetime.now(UTC),
@@ -58,22 +61,21 @@ async def create(request: Request) -> Response:
         request.admission.limits,
     )
     if request.repeat == "answered":
-        return await run_in_thread(_restored_response, request, job_id, ids)
+        return await run_in_thread(_restored_response, request, key, job_id, ids)
     await run_in_thread(memory_jobs.enqueue_create, *arguments)
     if not await _wait_unless_async(request, job_id):
         return await run_in_thread(_job_response, request, job_id)
-    return await run_in_thread(_created_response, request, job_id, ids)
+    return await run_in_thread(_created_response, request, key, job_id, ids)
 
 
 def list_memories(request: Request) -> Response:
-    """`GET /v1/memories`: list the user's memories, last created first."""
+    """`GET /v1/memories`: list the memories of a space, last created first."""
     query = parse_query(request.query, ListMemories)
-    caller = request.caller
+    key = requested_space(request, query.space)
     with request.platform.database.connection() as connection:
         records = memories.page(
             connection,
-            caller.account_id,
-            caller.user_id,
+            key,
             query.filters(),
             cursor=query.after,
             closed=query.include_closed,
@@ -84,7 +86,7 @@ def list_memories(request: Request) -> Response:
 
 def read(request: Request) -> Response:
     """`GET /v1/memories/{id}`: read a memory and the ids of its sources."""
-    memory = _read(request)
+    memory = _read(request, queried_space(request))
     with request.platform.database.connection() as connection:
         sources = memory_sources.list_sources(connection, memory.id, memory.account_id)
     with_sources: MemoryWithSources = {**memory_object(memory), "sources": sources}
@@ -97,42 +99,42 @@ async def update(request: Request) -> Response:
     A change of the text closes memories derived only from it. The response is sent once searches find the new text;
     when no worker is free within 30 seconds, the response is the job.
     """
+    key = await run_in_thread(queried_space, request)
     body = await bodies.parse_off_loop(request.body, UpdateMemory)
-    memory = await run_in_thread(_read, request)
+    memory = await run_in_thread(_read, request, key)
     if body.text is None:
-        async with _change_of_memories(request):
+        async with _change_of_memories(request, key):
             return await run_in_thread(_update_without_job, request, memory, MemoryUpdate(**dict(body)))
     job_id, changes = request.new_id("job"), body.model_dump(mode="json", exclude_none=True)
-    caller, limits = request.caller, request.admission.limits
-    await run_in_thread(
-        memory_jobs.enqueue_change, request.platform.database, caller, memory.id, changes, job_id, limits
-    )
+    arguments = (request.platform.database, key, memory.id, changes, job_id, request.admission.limits)
+    await run_in_thread(memory_jobs.enqueue_change, *arguments)
     if not await _wait_unless_async(request, job_id):
         return await run_in_thread(_job_response, request, job_id)
     await run_in_thread(delete_ended_job, request, job_id)
-    return json_response(memory_object(await run_in_thread(_read, request)))
+    return json_response(memory_object(await run_in_thread(_read, request, key)))
 
 
 async def delete(request: Request) -> Response:
     """`DELETE /v1/memories/{id}`: delete a memory. Memories derived only from it are closed and lose their text."""
-    memory = await run_in_thread(_read, request)
-    # One with thousands of different words takes half a second: its user's other changes do not wait in threads.
-    async with _change_of_memories(request):
+    key = await run_in_thread(queried_space, request)
+    memory = await run_in_thread(_read, request, key)
+    # One with thousands of different words takes half a second: other changes of the space do not wait in threads.
+    async with _change_of_memories(request, key):
         await run_in_thread(forget_memories.delete_memory, request.platform.database, memory)
     deleted: MemoryDeleted = {"id": memory.id, "object": "memory", "deleted": True}
     return json_response(deleted)
 
 
 async def delete_many(request: Request) -> Response:
-    """`DELETE /v1/memories`: delete the memories of a conversation, or all of the user.
+    """`DELETE /v1/memories`: delete the memories of a conversation, or all of a space; of an end user the space, too.
 
     The response is the job if it takes longer than 30 seconds.
     """
     query = parse_query(request.query, DeleteMemories)
     if query.all == (query.conversation_id is not None):
         raise InvalidRequest("Exactly one of 'conversation_id' and 'all=true' is required.", param="conversation_id")
-    job_id, caller = request.new_id("job"), request.caller
-    arguments = (request.platform.database, caller, query.conversation_id, job_id, request.admission.limits)
+    key, job_id = await run_in_thread(requested_space, request, query.space), request.new_id("job")
+    arguments = (request.platform.database, key, query.conversation_id, job_id, request.admission.limits)
     await run_in_thread(memory_jobs.enqueue_forget, *arguments)
     if not (last := await _wait_unless_async(request, job_id)):
         return await run_in_thread(_job_response, request, job_id)
@@ -161,25 +163,27 @@ def _to_error(last: dict[str, Any]) -> RequestError | JobFailed:
             return Conflict("The job of this request was cancelled before it completed.", code="cancelled")
         case _, "deleted":
             return NotFound(last["error"]["message"])
+        case _, "memory_spaces_exceeded":
+            return LimitExceeded(last["error"]["message"], code="memory_spaces_exceeded")
         case _:
             return JobFailed(
                 "The memories were not written because of an internal error, which was recorded for the operators."
             )
 
 
-def _created_response(request: Request, job_id: str, ids: list[str]) -> Response:
+def _created_response(request: Request, key: SpaceKey, job_id: str, ids: list[str]) -> Response:
     """Respond with the created memories, and delete the job, which is no longer needed."""
     with request.platform.database.connection() as connection:
-        created = memories.read_many(connection, ids, request.caller.account_id, request.caller.user_id)
+        created = memories.read_many(connection, ids, key)
     delete_ended_job(request, job_id)
     return json_response(page_object([memory_object(memory) for memory in created]), 201, job_headers(job_id))
 
 
-def _restored_response(request: Request, job_id: str, ids: list[str]) -> Response:
+def _restored_response(request: Request, key: SpaceKey, job_id: str, ids: list[str]) -> Response:
     """Respond to a repeated request: with its job if that exists, or with those memories that were not deleted."""
     with request.platform.database.connection() as connection:
         job = jobs.read(connection, job_id, Access.own(request.caller))
-    return _created_response(request, job_id, ids) if job is None else _job_response(request, job_id)
+    return _created_response(request, key, job_id, ids) if job is None else _job_response(request, job_id)
 
 
 def _job_response(request: Request, job_id: str) -> Response:
@@ -191,9 +195,9 @@ def _job_response(request: Request, job_id: str) -> Response:
     return json_response(job_object(job), 202, job_headers(job_id))
 
 
-def _change_of_memories(request: Request) -> AbstractAsyncContextManager[None]:
-    """Wait on the event loop until no other request of the user changes memories in this process."""
-    return request.platform.memory_changes.take(f"{request.caller.account_id} {request.caller.user_id}")
+def _change_of_memories(request: Request, key: SpaceKey) -> AbstractAsyncContextManager[None]:
+    """Wait on the event loop until no other request changes memories of the space in this process."""
+    return request.platform.memory_changes.take(key.lane)
 
 
 def _update_without_job(request: Request, memory: Memory, change: MemoryUpdate) -> Response:
@@ -206,11 +210,9 @@ def _update_without_job(request: Request, memory: Memory, change: MemoryUpdate) 
     return json_response(memory_object(changed))
 
 
-def _read(request: Request) -> Memory:
+def _read(request: Request, key: SpaceKey) -> Memory:
     with request.platform.database.connection() as connection:
-        memory = memories.read(
-            connection, request.path_params["memory_id"], request.caller.account_id, request.caller.user_id
-        )
+        memory = memories.read(connection, request.path_params["memory_id"], key)
     if memory is None:
         raise _not_found(request)
     return memory

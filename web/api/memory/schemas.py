@@ -10,9 +10,10 @@ from typing_extensions import TypedDict
 from models.memory.memories import Filters, Memory, MemoryKind
 from pipelines.memory.memory_input import Importance, MemoryInput, Metadata, Name, Text, Timestamp
 from pipelines.memory.search_memories import HitObject
+from web.api.requested_space import InSpace, SpaceName
 from web.http.paging import Listing
 from web.http.timestamps import to_unix
-from web.http.validation import RequestBody, RequestQuery
+from web.http.validation import RequestBody
 
 #: Memories per request.
 MAX_MEMORIES = 1000
@@ -24,8 +25,9 @@ ConversationId = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class CreateMemories(RequestBody):
-    """The body of `POST /v1/memories`: the fields of one memory, or a list of `memories`."""
+    """The body of `POST /v1/memories`: the fields of one memory, or a list of `memories`. `space` names an end user."""
 
+    space: SpaceName | None = None
     text: Text | None = None
     speaker: Name = ""
     occurred_at: Timestamp | None = None
@@ -39,7 +41,7 @@ class CreateMemories(RequestBody):
     def _require_text_or_memories(self) -> Self:
         if (self.text is None) == (self.memories is None):
             raise PydanticCustomError("value_error", "should have exactly one of 'text' and 'memories'")
-        if self.memories is not None and self.model_fields_set != {"memories"}:
+        if self.memories is not None and self.model_fields_set - {"space"} != {"memories"}:
             raise PydanticCustomError(
                 "value_error", "should have no other field beside 'memories'; set fields in each memory instead"
             )
@@ -69,7 +71,7 @@ class UpdateMemory(RequestBody):
         return self
 
 
-class ListMemories(Listing):
+class ListMemories(Listing, InSpace):
     """The query of `GET /v1/memories`. `occurred_after` is inclusive, `occurred_before` exclusive."""
 
     after: str | None = Field(None, max_length=64)
@@ -85,7 +87,7 @@ class ListMemories(Listing):
         return Filters(self.kind, self.speaker, self.conversation_id, self.occurred_after, self.occurred_before)
 
 
-class DeleteMemories(RequestQuery):
+class DeleteMemories(InSpace):
     """The query of `DELETE /v1/memories`: the memories of a conversation, or all."""
 
     conversation_id: ConversationId | None = None
@@ -96,6 +98,7 @@ class SearchMemories(RequestBody):
     """The body of `POST /v1/memories/search`."""
 
     query: Annotated[str, Field(min_length=1, max_length=MAX_QUERY_LENGTH)]
+    space: SpaceName | None = None
     limit: Annotated[int, Field(ge=1, le=100)] = 10
     kind: MemoryKind | None = None
     speaker: Name | None = None

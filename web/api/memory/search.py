@@ -17,6 +17,7 @@ from pipelines.memory.search_memories import HitObject
 from web.api.job_results import abandon_job, job_headers, take_result
 from web.api.memory.schemas import SearchMemories, SearchResults
 from web.api.request import Request
+from web.api.requested_space import requested_space
 from web.http import bodies
 from web.http.disconnects import DeferredResponse
 from web.http.responses import json_response
@@ -30,8 +31,8 @@ async def search(request: Request) -> DeferredResponse:
     """`POST /v1/memories/search`: search the user's memories; returns the best hits, best first."""
     body = await bodies.parse_off_loop(request.body, SearchMemories)
     query = Query(body.query, body.limit, body.filters(), body.include_neighbours)
-    job_id = request.new_id("job")
-    arguments = (request.platform.database, request.caller, query, job_id, request.admission.limits)
+    key, job_id = await run_in_thread(requested_space, request, body.space), request.new_id("job")
+    arguments = (request.platform.database, key, query, job_id, request.admission.limits)
     await run_in_thread(search_memories.enqueue_search, *arguments)
     request.platform.queue.nudge(request.caller.account_id)
     return DeferredResponse(partial(_respond, request, job_id), partial(abandon_job, request, job_id))

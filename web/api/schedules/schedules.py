@@ -10,11 +10,14 @@ from models.accounts.ownership import Access
 from models.platform.database import Connection
 from models.platform.errors import InvalidRequest, NotFound, TooLarge
 from models.schedules import firings, schedules
+from pipelines.chat.start_turn import NewTurn
+from pipelines.chat.turn_space import space_name, with_space
 from pipelines.schedules import cron, turns, user_schedules
 from pipelines.schedules.starters import STARTERS
 from pipelines.schedules.triggers import Cron, Interval, Once
 from pipelines.schedules.user_schedules import NewSchedule, ScheduleChanges, ScheduledWork
 from web.api.request import Request
+from web.api.requested_space import check_space
 from web.api.schedules.schemas import (
     CreateSchedule,
     CronTrigger,
@@ -171,13 +174,20 @@ def _parse_work(request: Request, body: Work) -> ScheduledWork:
     if body.kind == "turn":
         return _parse_turn(request, body)
     if body.request is not None:
-        param = "work.request"
-        raise InvalidRequest(f"Unknown parameter: '{param}'.", param=param, code="unknown_parameter")
-    return ScheduledWork(body.kind, {}, {}, lambda _: None)
+        raise _unknown("work.request")
+    check_space(request.platform, request.caller, body.space, "work.space")
+    space = {"space": body.space} if body.space else {}
+    return ScheduledWork(body.kind, space, space, lambda _: None)
+
+
+def _unknown(param: str) -> InvalidRequest:
+    return InvalidRequest(f"Unknown parameter: '{param}'.", param=param, code="unknown_parameter")
 
 
 def _parse_turn(request: Request, body: Work) -> ScheduledWork:
     turn_request = body.request
+    if body.space is not None:
+        raise _unknown("work.space")
     if turn_request is None:
         param = "work.request"
         raise InvalidRequest(f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
@@ -186,7 +196,9 @@ def _parse_turn(request: Request, body: Work) -> ScheduledWork:
             message = f"Unsupported parameter: 'work.request.{name}'. Scheduled turns always run in the background."
             raise InvalidRequest(message, param=f"work.request.{name}", code="unsupported_parameter")
     with _prefix_param("work.request"):
-        turn = new_turn(turn_request.model_copy(update={"background": True}), request.platform.settings)
+        turn = _in_space(
+            request, new_turn(turn_request.model_copy(update={"background": True}), request.platform.settings)
+        )
 
     def check(connection: Connection) -> None:
         with _prefix_param("work.request"):
@@ -200,6 +212,13 @@ def _parse_turn(request: Request, body: Work) -> ScheduledWork:
         )
     plan = turns.turn_plan(turn, any_model=turn_request.model in (None, DEFAULT_MODEL))
     return ScheduledWork("turn", {"request": stored_request}, plan, check)
+
+
+def _in_space(request: Request, turn: NewTurn) -> NewTurn:
+    """Return the turn with its space, as `POST /v1/responses` runs it."""
+    if name := space_name(turn.request):
+        check_space(request.platform, request.caller, name, "memory.space")
+    return with_space(turn, request.caller, named_spaces=True)
 
 
 @contextmanager

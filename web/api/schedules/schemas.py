@@ -10,6 +10,7 @@ from models.schedules import firings
 from models.schedules.firings import Firing
 from models.schedules.schedules import IfMissed, Schedule, ScheduleStatus
 from pipelines.schedules.triggers import next_fire_times, trigger_from_json
+from web.api.requested_space import SpaceName
 from web.api.turns.turn_request import CreateResponse
 from web.http.timestamps import UnixTime, to_unix
 from web.http.validation import RequestBody, branch, discriminate_by_type
@@ -58,10 +59,13 @@ Trigger = Annotated[
 
 
 class Work(RequestBody):
-    """The work to start. For the kind `turn`, `request` is the body of `POST /v1/responses`."""
+    """The work to start. For the kind `turn`, `request` is the body of `POST /v1/responses`; for the kind `meditation`,
+    `space` names the end user whose memories it consolidates.
+    """
 
     kind: Annotated[str, Field(min_length=1, max_length=100)]
     request: CreateResponse | None = None
+    space: SpaceName | None = None
 
 
 class CreateSchedule(RequestBody):
@@ -91,6 +95,7 @@ class WorkObject(TypedDict):
 
     kind: str
     request: dict[str, Any] | None
+    space: str | None
 
 
 class FiringError(TypedDict):
@@ -153,7 +158,7 @@ def schedule_object(schedule: Schedule) -> ScheduleObject:
         "status": schedule.status,
         "paused": schedule.paused_at is not None,
         "trigger": _trigger_object(schedule.trigger),
-        "work": {"kind": schedule.kind, "request": schedule.asked.get("request")},
+        "work": {"kind": schedule.kind, "request": schedule.asked.get("request"), "space": schedule.asked.get("space")},
         "if_missed": schedule.if_missed,
         "grace_seconds": schedule.grace_seconds,
         "user_id": schedule.user_id,

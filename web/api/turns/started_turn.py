@@ -11,6 +11,7 @@ import orjson
 from models.accounts.ownership import Access
 from models.journal.events import Event
 from models.journal.shared_fields import SINCE
+from models.memory import spaces
 from models.platform.errors import NotFound, RequestError
 from models.turns import responses
 from models.turns.responses import Response
@@ -18,6 +19,7 @@ from pipelines.chat.cancellation import cancel_jobs
 from pipelines.chat.recalled_memories import response_with_texts
 from pipelines.chat.response_objects import response_object
 from pipelines.chat.start_turn import AcceptedTurn, NewTurn, start_turn
+from pipelines.chat.turn_space import with_space
 from pipelines.inference.registry import context_size
 from web.access import idempotency
 from web.access.gate import Admission
@@ -118,6 +120,8 @@ class Accepted:
 
 
 def _accept(request: Request, turns: Sequence[NewTurn], ids: Sequence[TurnIds]) -> Accepted:
+    named_spaces = request.platform.compatibility.at_least(spaces.SINCE)
+    turns = [with_space(turn, request.caller, named_spaces=named_spaces) for turn in turns]
     if (earlier := join_earlier(request, turns)) is not None:
         request.platform.gate.give_back(request.admission)  # the first try has drawn the tokens
         return Accepted(earlier.turns, earlier.seed, joined=True)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, StringConstraints, Tag
 
+from models.memory.spaces import MAX_NAME
 from models.platform.errors import InvalidRequest, NotFound
 from models.platform.settings import Settings
 from pipelines.chat.memory_prompt import MAX_MEMORIES
@@ -102,9 +103,12 @@ class Reasoning(RequestBody):
 
 
 class MemoryOptions(RequestBody):
-    """How a turn uses its user's memories. `recall` adds relevant memories to the prompt, at most `limit`; `remember`
-    creates memories from the turn, if it is stored. Both are true by default.
+    """How a turn uses memories. `space` names the end user whose they are, before `safety_identifier` and `user`;
+    `recall` adds relevant memories to the prompt, at most `limit`; `remember` creates memories from the turn, if it is
+    stored. Both are true by default, except for an API key with `memory` `named` where no end user is named.
     """
+
+    space: Annotated[str, Field(min_length=1, max_length=MAX_NAME)] | None = None
 
     recall: bool | None = None
     remember: bool | None = None
@@ -157,9 +161,10 @@ class CreateResponse(SamplingParameters, PromptParameters):
     stop: StopSequences | None = None
     if_busy: Literal["queue", "reject", "interrupt"] | None = None
     memory: MemoryOptions | None = None
-    # Hints, accepted without effect.
+    # Name the end user whose memories the turn uses.
     user: ClientLabel | None = None
     safety_identifier: ClientLabel | None = None
+    # Hints, accepted without effect.
     prompt_cache_key: ClientLabel | None = None
     prompt_cache_retention: CacheRetention = None
     prompt_cache_options: CacheOptions = None

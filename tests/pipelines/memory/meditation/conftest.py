@@ -18,6 +18,7 @@ from models.memory import meditation_changes, meditations, postings, spaces
 from models.memory.meditation_changes import MeditationChange
 from models.memory.meditations import Meditation
 from models.memory.memories import NewMemory
+from models.memory.spaces import SpaceKey
 from models.platform.database import Database
 from models.platform.ids import new_id
 from models.platform.settings import Settings
@@ -70,15 +71,14 @@ class MemoryUser:
         ]
         for start in range(0, len(new_memories), store.BATCH):
             batch = new_memories[start : start + store.BATCH]
-            store.write_memories(self.database, embed_words, self.account_id, self.user_id, batch)
+            store.write_memories(self.database, embed_words, SpaceKey(self.account_id, self.user_id), batch)
         return [new.id for new in new_memories]
 
     def enqueue_meditation(self) -> Meditation:
         """Enqueue a meditation, or return the unfinished one."""
         with self.database.transaction() as connection:
-            return meditation_jobs.enqueue_or_find(
-                connection, self.account_id, self.user_id, new_id("med"), new_id("job")
-            )
+            key = SpaceKey(self.account_id, self.user_id)
+            return meditation_jobs.enqueue_or_find(connection, key, new_id("med"), new_id("job"))
 
     def start_meditation(self) -> tuple[str, Attempt]:
         """Enqueue a meditation, and return its id and the first attempt at its job."""
@@ -88,7 +88,7 @@ class MemoryUser:
     def read(self, meditation_id: str) -> Meditation:
         """Read a meditation."""
         with self.database.connection() as connection:
-            meditation = meditations.read(connection, meditation_id, self.account_id, self.user_id)
+            meditation = meditations.read(connection, meditation_id, SpaceKey(self.account_id, self.user_id))
         assert meditation is not None
         return meditation
 
@@ -99,7 +99,7 @@ class MemoryUser:
 
     def revert(self, meditation_id: str) -> Meditation:
         """Revert a meditation."""
-        return revert_meditation.revert(self.database, meditation_id, self.account_id, self.user_id)
+        return revert_meditation.revert(self.database, meditation_id, SpaceKey(self.account_id, self.user_id))
 
     def next_attempt(self, job_id: str) -> Attempt:
         """Claim a meditation's job for its next attempt."""
@@ -133,7 +133,7 @@ class MemoryUser:
     def state(self) -> dict[str, Any]:
         """Return all rows that recall reads."""
         with self.database.connection() as connection:
-            space = spaces.find(connection, self.account_id, self.user_id)
+            space = spaces.find(connection, SpaceKey(self.account_id, self.user_id))
             assert space is not None
             parameters = {"space_id": space.id}
             tables = {name: connection.execute(statement, parameters).fetchall() for name, statement in STATE.items()}

@@ -4,6 +4,7 @@ import pytest
 
 from models.jobs.cancellation import cancel
 from models.memory import meditations
+from models.memory.spaces import SpaceKey
 from models.platform.errors import Conflict, MeditationEnding, NotFound
 from pipelines.memory.meditation import apply, meditate, revert_meditation
 from pipelines.memory.meditation.probes import RecallEvaluator
@@ -237,4 +238,4 @@ def test_meditation_of_another_user_cannot_be_reverted(populated):
     meditation_id, _ = populated.meditate()
 
     with pytest.raises(NotFound):
-        revert_meditation.revert(populated.database, meditation_id, populated.account_id, "user_other")
+        revert_meditation.revert(populated.database, meditation_id, SpaceKey(populated.account_id, "user_other"))

@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from models.memory import meditation_changes
-from models.memory.spaces import find
+from models.memory.spaces import SpaceKey, find
 from models.platform.errors import Conflict
 from pipelines.memory import forget_memories, store
 
@@ -151,7 +151,7 @@ def set_importance(user, memory_id):
 
 def with_locked_space(user, action):
     with user.database.transaction() as connection:
-        space = find(connection, user.account_id, user.user_id)
+        space = find(connection, SpaceKey(user.account_id, user.user_id))
         action(connection, store.lock_space(connection, space.id))
 
 

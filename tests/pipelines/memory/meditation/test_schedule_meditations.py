@@ -7,9 +7,13 @@ import pytest
 
 from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob
 from models.memory import meditations
+from models.memory.memories import NewMemory
+from models.memory.spaces import SpaceKey
+from models.platform.ids import new_id
 from models.platform.settings import Settings
 from pipelines.memory.meditation import schedule_meditations
-from tests.pipelines.memory.meditation.conftest import MemoryUser
+from pipelines.memory.store import write_memories
+from tests.pipelines.memory.meditation.conftest import START, MemoryUser, embed_words
 
 LANES = Settings(nightly_meditations=2)
 
@@ -84,7 +88,7 @@ def test_meditation_that_its_user_asks_for_runs_now_and_the_next_of_its_lane_mov
     assert states[lane[1]] == ("scheduled", "meditation lane 0", False)
     # And all are reported as queued
     with user.database.connection() as connection:
-        unfinished = [meditations.unfinished(connection, each.account_id, each.user_id) for each in users[0]]
+        unfinished = [meditations.unfinished(connection, SpaceKey(each.account_id, each.user_id)) for each in users[0]]
     assert [meditation.status for meditation in unfinished] == ["queued"] * 4
 
 
@@ -115,3 +119,33 @@ def test_operators_start_meditations_of_some_or_all_users_at_once(users, run_nig
 
     assert (some, again, all_users) == ({"started": 1}, {"started": 0}, {"started": 4})
     assert len({row["run_at"] for row in meditation_jobs(without_memories)}) == 2
+
+
+def test_only_spaces_of_end_users_who_have_said_much_are_due(users, run_nightly):
+    # Given an application with many end users, of whom few have said much since their last meditation
+    owner = users[0][0]
+    keys = [SpaceKey("acct_1", owner.user_id, f"person {number:02}") for number in range(20)]
+    for number, key in enumerate(keys):
+        count = meditations.DUE_MEMORIES - (number >= 3)
+        new = [NewMemory(new_id("mem"), f"note {each}", "user", START) for each in range(count)]
+        write_memories(owner.database, embed_words, key, new)
+    # When the nightly job runs
+    result, _ = run_nightly()
+    # Then those are meditated over, and the four users
+    assert result == {"started": 4 + 3}
+    with owner.database.connection() as connection:
+        started = [key.end_user for key in keys if meditations.unfinished(connection, key)]
+    assert started == ["person 00", "person 01", "person 02"]
+    # And an operator's request includes all spaces of a user
+    conclude(owner)
+    assert run_nightly(user_ids=[owner.user_id])[0] == {"started": 21}
+
+
+def test_pages_of_spaces_leave_none_out(users, run_nightly, monkeypatch):
+    owner = users[0][0]
+    for name in ("b", "a", "c"):
+        key = SpaceKey("acct_1", owner.user_id, name)
+        write_memories(owner.database, embed_words, key, [NewMemory(new_id("mem"), "note", "user", START)])
+    monkeypatch.setattr(schedule_meditations, "PAGE", 2)
+
+    assert run_nightly(all=True)[0] == {"started": 7}

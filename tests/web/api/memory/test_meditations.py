@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from bench.harness.waiting import wait_until
+from models.memory.spaces import SpaceKey
 from pipelines.memory.meditation import meditation_jobs
 from pipelines.schedules.firing import fire_due
 from tests.web.api_client import assert_error
@@ -94,7 +95,7 @@ def test_a_request_starts_a_meditation_that_was_scheduled_for_the_night(user_wit
     at_night, caller = datetime.now(UTC) + timedelta(hours=9), user_with_memories.caller
     with user_with_memories.database.transaction() as connection:
         assert meditation_jobs.insert_meditation(
-            connection, caller.account_id, caller.user_id, run_at=at_night, lane="meditation lane 0"
+            connection, SpaceKey(caller.account_id, caller.user_id), run_at=at_night, lane="meditation lane 0"
         )
     (waiting,) = user_with_memories.request("GET", "/v1/meditations").json()["data"]
 

@@ -11,6 +11,7 @@ from models.accounts.accounts import Caller, Role
 from models.memory import memories, spaces
 from models.memory import sources as memory_sources
 from models.memory.memories import NewMemory
+from models.memory.spaces import SpaceKey
 from models.platform.ids import new_id
 from pipelines.memory.store import write_memories
 from tests.web.api_client import assert_error
@@ -130,11 +131,11 @@ def test_deleting_a_memory_closes_memories_derived_only_from_it(user, conversati
             ("with friends", [conversation[0]["id"], conversation[1]["id"]]),
         ]
     )
-    write_memories(database, embed, caller.account_id, caller.user_id, [single_source, two_sources])
+    write_memories(database, embed, SpaceKey(caller.account_id, caller.user_id), [single_source, two_sources])
     derived_again = NewMemory(
         new_id("mem"), "Caroline likes canoeing", "", now, kind="insight", sources=[single_source.id]
     )
-    write_memories(database, embed, caller.account_id, caller.user_id, [derived_again])
+    write_memories(database, embed, SpaceKey(caller.account_id, caller.user_id), [derived_again])
     assert user.request("GET", f"/v1/memories/{single_source.id}").json()["sources"] == [conversation[0]["id"]]
 
     deleted = user.request("DELETE", f"/v1/memories/{conversation[0]['id']}")
@@ -216,7 +217,7 @@ def test_an_import_reports_invalid_lines_and_imports_the_others(user, workers, d
     assert "tree 77" in search(user, "tree 77")[0]["text"]
     assert user.request("GET", "/v1/files").json()["data"] == []
     with database.connection() as connection:
-        space = spaces.find(connection, user.caller.account_id, user.caller.user_id)
+        space = spaces.find(connection, SpaceKey(user.caller.account_id, user.caller.user_id))
         assert space.live == 150
 
 
@@ -226,7 +227,7 @@ def test_a_search_counts_the_recall_of_its_hits(user, conversation, database):
     def recall_count():
         with database.connection() as connection:
             return memories.read(
-                connection, conversation[0]["id"], user.caller.account_id, user.caller.user_id
+                connection, conversation[0]["id"], SpaceKey(user.caller.account_id, user.caller.user_id)
             ).recalled
 
     assert wait_until(recall_count) == 1
@@ -278,9 +279,9 @@ def test_sources_in_another_users_space_are_not_returned(user, other_user, datab
         return [[1.0] * 384 for _ in texts]
 
     foreign = NewMemory(new_id("mem"), "a secret", "", datetime.now(UTC))
-    write_memories(database, embed, other_user.caller.account_id, other_user.caller.user_id, [foreign])
+    write_memories(database, embed, SpaceKey(other_user.caller.account_id, other_user.caller.user_id), [foreign])
     own = NewMemory(new_id("mem"), "a guess", "", datetime.now(UTC), kind="fact", sources=[foreign.id])
-    write_memories(database, embed, user.caller.account_id, user.caller.user_id, [own])
+    write_memories(database, embed, SpaceKey(user.caller.account_id, user.caller.user_id), [own])
 
     with database.connection() as connection:
         assert memory_sources.list_sources(connection, own.id, user.caller.account_id) == []

@@ -116,9 +116,10 @@ class CreateChatCompletion(SamplingParameters, TemplateParameters):
     n: int | None = Field(None, ge=1, le=MAX_CHOICES)
     best_of: int | None = Field(None, description="As many as `n`, or 1: the best of more choices is not selected.")
     modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
-    # Hints, accepted without effect.
+    # Name the end user whose memories the turn uses.
     user: ClientLabel | None = None
     safety_identifier: ClientLabel | None = None
+    # Hints, accepted without effect.
     prompt_cache_key: ClientLabel | None = None
     prompt_cache_retention: CacheRetention = None
     prompt_cache_options: CacheOptions = None
