@@ -20,7 +20,7 @@ pytestmark = [ON_REDIS, pytest.mark.timeout(900)]
 LOCK = Path(__file__).parent / "codex"
 
 #: Seconds that a session may take.
-PATIENCE = 120
+PATIENCE = 240
 
 #: Words of the scripted engine's context: Codex begins with about 3,000.
 CONTEXT = 32_768

@@ -82,10 +82,10 @@ def test_memories_of_a_deleted_conversation_are_deleted(stack: Installation, use
 @ON_REDIS
 def test_turns_are_remembered_once_when_workers_are_killed(stack: Installation, user: AccountOwner):
     stack.start_worker("tokens=5,rate=0")
+    worker = stack.start_worker("", "memory")  # before the supervisor, which would take it for a dead one
     texts = [f"thing number {number}" for number in range(15)]
 
     with WorkerSupervisor(stack):
-        worker = stack.start_worker("", "memory")
         for number, text in enumerate(texts):
             user.stream(text, memory={"recall": False}).end()
             if number % 6 == 3:
