@@ -45,7 +45,7 @@ from web.api.schedules.schemas import (
     UpdateSchedule,
 )
 from web.api.system import openapi, probes
-from web.api.turns import compact, conversations, embeddings, input_tokens, models, responses
+from web.api.turns import compact, conversations, embeddings, input_tokens, models, responses, text_completions
 from web.api.turns.chat import completions, stored_completions
 from web.api.turns.chat.completion_object import ChatCompletion
 from web.api.turns.chat.completion_request import CreateChatCompletion
@@ -98,6 +98,8 @@ ROUTES = (
     Route("GET", "/v1/models/{model:path}", models.retrieve_model, Rights.READ, response=models.ModelObject),
     Route("POST", "/v1/chat/completions", completions.create, Rights.INFERENCE, body=CreateChatCompletion,
           response=ChatCompletion, streams=True, creates=True, handles_repeats=True),
+    Route("POST", "/v1/completions", text_completions.create, Rights.INFERENCE, body=text_completions.CreateCompletion,
+          response=text_completions.TextCompletion, streams=True, creates=True, handles_repeats=True),
     Route("GET", "/v1/chat/completions", stored_completions.list_completions, Rights.READ,
           query=stored_completions.ListCompletions, response=Page[ChatCompletion]),
     Route("GET", "/v1/chat/completions/{completion_id}", stored_completions.retrieve, Rights.READ,
