@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,6 +11,8 @@ from psycopg.types.json import Jsonb
 from bench.harness.waiting import wait_until
 from models.accounts.ownership import Access
 from models.jobs.jobs import list_jobs
+from models.memory import meditations
+from models.memory.spaces import SpaceKey
 from models.platform.ids import new_id
 from models.schedules import firings, schedules
 from models.schedules.schedules import Schedule
@@ -44,11 +47,13 @@ def later(**duration):
 def add(job_store, member):
     """`add(trigger, …)` → the id of a schedule of the member, planned at noon."""
 
-    def add(trigger, *, if_missed="run_once", grace=60, **turn):
+    def add(trigger, *, if_missed="run_once", grace=60, meditation=None, **turn):
         request = {"request": REQUEST, "input": [HELLO], **turn}
+        plan = turns.turn_plan(NewTurn(**request), any_model=True) if meditation is None else meditation
         schedule = Schedule(
-            id=new_id("sched"), account_id=member.account_id, user_id=member.user_id, name="a test", kind="turn",
-            asked={}, plan=turns.turn_plan(NewTurn(**request), any_model=True), trigger=trigger_to_json(trigger),
+            id=new_id("sched"), account_id=member.account_id, user_id=member.user_id, name="a test",
+            kind="turn" if meditation is None else "meditation",
+            asked={}, plan=plan, trigger=trigger_to_json(trigger),
             if_missed=if_missed, grace_seconds=grace, paused_at=None,
             next_fire_at=trigger.next_after(later(microseconds=-1)), planned_at=NOON, created_at=NOON, updated_at=NOON,
         )  # fmt: skip
@@ -86,6 +91,36 @@ def jobs(job_store, member):
             return {job.id for job in list_jobs(connection, Access.account(member.account_id), limit=1000)}
 
     return jobs
+
+
+def test_a_firing_runs_its_turn_in_the_space_of_the_end_user(add, fire_all, history, job_store):
+    schedule_ids = [add(Interval(60, NOON), **space) for space in ({"space": "alice"}, {})]
+
+    fire_all(later(milliseconds=300))
+
+    with job_store.database.connection() as connection:
+        for schedule_id, space in zip(schedule_ids, ("alice", ""), strict=True):
+            (fired,) = history(schedule_id)
+            row = connection.execute("SELECT space FROM responses WHERE id = %s", (fired.response_id,)).fetchone()
+            assert row == {"space": space}
+
+
+def test_a_plan_without_an_end_user_is_as_earlier_versions_fire_it():
+    turn = NewTurn(REQUEST, [HELLO])
+
+    assert "space" not in turns.turn_plan(turn, any_model=True)
+    assert turns.turn_plan(replace(turn, space="alice"), any_model=True)["space"] == "alice"
+
+
+def test_a_firing_starts_the_meditation_of_its_space(add, fire_all, history, job_store, member):
+    schedule_ids = [add(Interval(60, NOON), meditation=plan) for plan in ({"space": "alice"}, {"space": "bob"}, {})]
+
+    fire_all(later(milliseconds=300))
+
+    with job_store.database.connection() as connection:
+        for schedule_id, name in zip(schedule_ids, ("alice", "bob", ""), strict=True):
+            key = SpaceKey(member.account_id, member.user_id, name)
+            assert meditations.unfinished(connection, key).job_id == history(schedule_id)[0].job_id
 
 
 def outcomes(history):
