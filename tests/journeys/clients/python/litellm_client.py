@@ -58,7 +58,7 @@ def schema() -> None:
 def embeddings() -> None:
     """Embed two texts."""
     options = {**OPTIONS, "model": f"openai/{EMBEDDER}"}
-    vectors = litellm.embedding(input=["a cat", "a dog"], encoding_format="float", **options).data
+    vectors = litellm.embedding(input=["a cat", "a dog"], **options).data
     assert [len(vector["embedding"]) for vector in vectors] == [DIMENSIONS] * 2
 
 
