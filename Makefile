@@ -36,6 +36,7 @@ test: $(VENV)/.installed-dev ## Run all tests; installs RabbitMQ and PgBouncer i
 
 .PHONY: clients
 clients: $(VENV)/.installed-dev ## Try all clients, and write the table of docs/guides/clients.md
+	@command -v chromium >/dev/null || sh tests/apt_install.sh chromium "Open WebUI needs a browser: install chromium."
 	@rm -f .clients/results
 	@mkdir -p .clients
 	SANGHA_CLIENT_RESULTS=$(CURDIR)/.clients/results $(BIN)/python -m pytest tests/journeys/clients

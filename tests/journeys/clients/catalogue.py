@@ -51,6 +51,7 @@ CLIENTS = (
     Client("Haystack", "haystack-ai", "haystack_client.py", "openai-2"),
     Client("AutoGen", "autogen-agentchat", "autogen_client.py", "openai-2"),
     Client("Semantic Kernel", "semantic-kernel", "semantic_kernel_client.py", "openai-2"),
+    Client("Open WebUI, in Chromium", "open-webui", "open_webui_client.py", "open-webui"),
     Client("OpenAI Node", "openai", "openai.mjs", "javascript"),
     Client("OpenAI Agents SDK, JavaScript", "@openai/agents", "agents.mjs", "javascript"),
     Client("AI SDK, OpenAI provider", "@ai-sdk/openai", "ai-sdk.mjs", "javascript"),

@@ -9,8 +9,9 @@ import orjson
 from tests.journeys.clients.catalogue import Client
 from tests.journeys.clients.environments import PYTHON, javascript_folder, node, python_environment
 
-#: Seconds that a client may take: some import for five seconds, several times that on a busy machine.
-PATIENCE = 240
+#: Seconds that a client may take: most import for seconds, several times that on a busy machine, but Open WebUI for two
+#: minutes.
+PATIENCE = 480
 
 #: Reports and look-ups over the network that clients make by default.
 QUIET = {

@@ -37,8 +37,7 @@ export async function joined(pieces, textOf = (piece) => piece) {
   return text;
 }
 
-// Throw unless a second question came with the first one and its answer: words count as tokens. What is recalled adds
-// to it.
+// Throw unless a second question came with the first one and its answer: words count as tokens.
 export function checkHistory(inputTokens) {
-  assert(inputTokens >= 1 + 20 + 1, `${inputTokens} tokens`);
+  assert(inputTokens === 1 + 20 + 1, `${inputTokens} tokens`);
 }
