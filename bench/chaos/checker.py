@@ -82,7 +82,12 @@ def _check(
     journal_lost: bool,
 ) -> Iterator[Violation]:
     for transcript in transcripts:
-        yield from stream_rules.check(transcript, journal_lost=journal_lost, excused=transcript.key in excuses.lost)
+        yield from stream_rules.check(
+            transcript,
+            journal_lost=journal_lost,
+            excused=transcript.key in excuses.lost,
+            mixed=transcript.key in excuses.mixed,
+        )
     accounts = sorted({transcript.account for transcript in transcripts})
     with database.connection() as connection:
         yield from table_rules.check(connection, transcripts, accounts, excuses)

@@ -1,7 +1,7 @@
 """Which work is excused from some guarantees, because of what happened while it was under way.
 
-A promoted standby lacks the primary's last commits, so replies that clients received may describe lost rows. The
-previous version orders the turns of a conversation by clocks.
+A promoted standby lacks the primary's last commits, so replies that clients received may describe lost rows. Processes
+of the previous version lack new rules and new fields.
 """
 
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from bench.chaos.transcripts import ClientTranscript, Period
 
 @dataclass(frozen=True, slots=True)
 class Excuses:
-    """Keys of excused work: its commits may be lost, or its turns may have run in another order."""
+    """Keys of excused work: its commits may be lost, or two versions may have worked on it."""
 
     lost: frozenset[str] = frozenset()
-    unordered: frozenset[str] = frozenset()
+    mixed: frozenset[str] = frozenset()
 
 
 def keys_during(transcripts: Sequence[ClientTranscript], periods: Sequence[Period]) -> frozenset[str]:

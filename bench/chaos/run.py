@@ -220,7 +220,7 @@ class ChaosRun:
         ]
         excuses = Excuses(
             lost=keys_during(transcripts, self._stack.lost_commits),
-            unordered=keys_during(transcripts, [*self._upgrades, *rolled_back]),
+            mixed=keys_during(transcripts, [*self._upgrades, *rolled_back]),
         )
         self._report.excused = len(excuses.lost)
         lost = [Violation("recovery", *each) for each in self._injector.lost]

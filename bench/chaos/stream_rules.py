@@ -18,11 +18,14 @@ ORDER = {"queued": 0, "in_progress": 1, "completed": 2, "incomplete": 2, "failed
 REPEATABLE = frozenset({DELTA, REWOUND, ANSWER_RESTARTED, "sangha:job.progress", "response.output_item.added"})
 
 
-def check(transcript: ClientTranscript, *, journal_lost: bool, excused: bool = False) -> Iterator[Violation]:
+def check(
+    transcript: ClientTranscript, *, journal_lost: bool, excused: bool = False, mixed: bool = False
+) -> Iterator[Violation]:
     """Check a transcript.
 
     journal_lost  Valkey lost data during the run
     excused       Postgres may have lost rows of this work: only the received events are checked, not later reads
+    mixed         processes of two versions may have built its objects: one has fields that the other lacks
     """
     if excused and was_lost(transcript):
         return
@@ -36,7 +39,7 @@ def check(transcript: ClientTranscript, *, journal_lost: bool, excused: bool = F
     if transcript.events:
         yield from check_replays(transcript)
     if transcript.kind == "turn" and transcript.complete:
-        yield from check_response(transcript)
+        yield from check_response(transcript, mixed=mixed)
 
 
 def check_received(transcript: ClientTranscript, *, journal_lost: bool) -> Iterator[Violation]:
@@ -188,12 +191,19 @@ def without_recalled_texts(response: Mapping[str, Any]) -> dict[str, Any]:
     return {**response, "recalled": references(response["recalled"])}
 
 
-def check_response(transcript: ClientTranscript) -> Iterator[Violation]:
+def unequal_fields(left: Mapping[str, Any], right: Mapping[str, Any], *, mixed: bool) -> list[str]:
+    """Return the fields in which two objects differ, sorted; of two versions, only those that both have."""
+    names = sorted(left.keys() | right.keys())
+    pairs = {name: (left.get(name), right.get(name)) for name in names}
+    return [name for name, pair in pairs.items() if pair[0] != pair[1] and not (mixed and None in pair)]
+
+
+def check_response(transcript: ClientTranscript, *, mixed: bool = False) -> Iterator[Violation]:
     """Check that the stored response equals that of the last event and has the text of the stream."""
     response = without_recalled_texts(transcript.effective_events()[-1].json().get("response") or {})
     final = without_recalled_texts(transcript.final or {})
-    if final not in (response, {}):
-        unequal = sorted(key for key in response if response[key] != final.get(key))
+    unequal = unequal_fields(response, final, mixed=mixed) if final else []
+    if unequal:
         yield Violation("response", transcript.subject, f"stream and response differ in {unequal}")
     output = "".join(
         part["text"] for item in response.get("output", ()) for part in item.get("content", ()) if "text" in part

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench.chaos.stream_rules import check
+from bench.chaos.stream_rules import check, unequal_fields
 from bench.chaos.transcripts import ClientTranscript, RecordedReply, Replay, StreamConnection
 from bench.harness.sse import DELTA, REWOUND, ReceivedEvent, scripted_text, text_of
 from models.journal.events import event
@@ -235,3 +235,10 @@ def test_a_turn_that_a_failover_has_lost_after_its_stream_began_needs_no_end():
 
     assert list(check(transcript, journal_lost=False, excused=True)) == []
     assert "ends" in {violation.rule for violation in check(transcript, journal_lost=False)}
+
+
+def test_fields_of_one_of_two_versions_may_be_missing_in_the_other():
+    left, right = {"id": "1", "top_p": None, "status": "completed"}, {"id": "1", "top_p": 1.0, "status": "failed"}
+
+    assert unequal_fields(left, right, mixed=False) == ["status", "top_p"]
+    assert unequal_fields(left, right, mixed=True) == ["status"]
