@@ -73,8 +73,9 @@ BODIES: dict[str, dict[str, Any]] = {
     "PUT /admin/plans/{plan_id}": {"name": "odd", "limits": {}},
 }
 
-#: Routes that wait for a worker, which is not there: a field that does not exist has them answer at once.
+#: Routes that wait for a worker, which is not there: a field that does not exist has strict ones answer at once.
 WAITING = {
+    "/v1/completions",
     "/v1/chat/completions",
     "/v1/embeddings",
     "/v1/memories",
@@ -83,7 +84,7 @@ WAITING = {
     "/v1/responses/compact",
     "/v1/responses/input_tokens",
 }
-UNKNOWN = {"zz_unknown": 1}
+UNKNOWN, STRICT = {"zz_unknown": 1}, {"x-sangha-strict": "1"}
 
 FIXED = {"plan_id": "odd", "name": "index.css", "model": "default", "provider": "nobody"}
 
@@ -115,7 +116,7 @@ def send(api, database, settings):
     def send(route: Route, *, query: str = "", id_: str = "", **options: Any) -> httpx.Response:
         path = re.sub(r"{(\w+)[^}]*}", lambda match: id_ or FIXED.get(match[1]) or resources[match[1]], route.path)
         principal = "operator" if route.rights.operator else "owner"
-        headers = {"content-type": "application/json"}
+        headers = {"content-type": "application/json", **(STRICT if route.path in WAITING else {})}
         return principals.request(principal, route.method, path + query, headers=headers, **options)
 
     yield send

@@ -151,7 +151,6 @@ def test_schedules_are_listed_in_pages(create_schedule, user):
         ({"work": {"kind": "turn", "request": {"input": "x", "stream": True}}}, "work.request.stream"),
         ({"work": {"kind": "turn", "request": {"input": "x", "background": True}}}, "work.request.background"),
         ({"work": {"kind": "turn", "request": {"input": "x", "store": False}}}, "work.request.store"),
-        ({"work": {"kind": "turn", "request": {"input": "x", "model": "gpt"}}}, "work.request.model"),
         ({"if_missed": "perhaps"}, "if_missed"),
         ({"grace_seconds": 0}, "grace_seconds"),
         ({"color": "red"}, "color"),
@@ -161,6 +160,14 @@ def test_invalid_input_is_rejected_by_parameter(user, fields, param):
     body = {"name": "a test", "trigger": HOURLY, "work": TURN, **fields}
 
     assert_error(user.request("POST", "/v1/schedules", json=body), 400, param=param)
+
+
+def test_an_unknown_model_is_not_found(user):
+    body = {"name": "a test", "trigger": HOURLY, "work": {"kind": "turn", "request": {"input": "x", "model": "gpt"}}}
+
+    answer = user.request("POST", "/v1/schedules", json=body)
+
+    assert_error(answer, 404, param="work.request.model", code="model_not_found")
 
 
 def test_an_oversized_request_is_rejected(user):
