@@ -9,7 +9,7 @@ from models.platform.ids import new_id
 from tests.journeys.stack import AccountOwner, Installation
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def clients_installation(servers: Servers) -> Iterator[Installation]:
     """An installation whose engine answers at once, but for a question with `slowly` in it."""
     installation = Installation(servers, servers.folder / new_id("clients"), "redis")
@@ -22,7 +22,7 @@ def clients_installation(servers: Servers) -> Iterator[Installation]:
         installation.close()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def address(clients_installation: Installation) -> str:
     """The base URL of the API."""
     return f"{clients_installation.addresses()[0]}/v1"
