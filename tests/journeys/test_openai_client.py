@@ -436,7 +436,6 @@ def test_errors_raise_the_clients_exceptions(client: OpenAI):
         ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]},
          "input[0].content[0].type"),
         ({"prompt": {"id": "pmpt_1"}}, "prompt"),
-        ({"reasoning": {"effort": "high"}}, "reasoning.effort"),
     ):  # fmt: skip
         with pytest.raises(openai.BadRequestError) as unsupported:
             client.responses.create(**{"model": "default", "input": "hello", **unsupported_parameters})

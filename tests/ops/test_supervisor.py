@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -78,6 +79,7 @@ def test_an_exit_ends_the_wait_for_the_next_poll(
     monkeypatch.setattr(module, "POLL_INTERVAL", 3600)
     waiting = threading.Thread(target=supervisor._await_change, daemon=True)
     waiting.start()
+    wait_until(lambda: any("pidfd" in target for target in open_files()))
 
     # When a service is killed
     os.kill(supervisor.stages[0][0].child.pid, signal.SIGKILL)
@@ -85,6 +87,13 @@ def test_an_exit_ends_the_wait_for_the_next_poll(
     # Then it looks at once
     waiting.join(20)
     assert not waiting.is_alive()
+
+
+def open_files() -> Iterator[str]:
+    """Yield what the file descriptors of this process refer to."""
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):
+            yield os.readlink(f"/proc/self/fd/{name}")
 
 
 def test_restarts_of_a_failing_service_are_delayed(supervisor: Supervisor, console: Console, tmp_path: Path) -> None:

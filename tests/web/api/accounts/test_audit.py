@@ -42,7 +42,7 @@ def test_an_event_has_actor_action_target_origin_and_time(user):
         "action": "key.created",
         "user_id": user.caller.user_id,
         "target": created["id"],
-        "details": {"name": "my app", "scopes": ["read", "write", "inference"]},
+        "details": {"name": "my app", "memory": "named", "scopes": ["read", "write", "inference"]},
         "ip": "127.0.0.1",
         "user_agent": "a test",
         "request_id": "req-of-mine",

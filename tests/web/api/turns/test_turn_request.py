@@ -26,7 +26,7 @@ def test_omitted_parameters_are_stored_as_defaults():
         "top_p": None, "max_output_tokens": None, "max_tool_calls": None, "user": None, "store": True, "seed": None,
         "stop": [], "tools": [], "tool_choice": "auto", "parallel_tool_calls": True, "truncation": "auto",
         "text": {"format": {"type": "text"}}, "safety_identifier": None, "prompt_cache_key": None,
-        "memory": None,
+        "memory": None, "context_management": None,
         "sampling_defaults": {"temperature": 1.0, "top_p": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0},
     }  # fmt: skip
     assert (turn.conversation_id, turn.previous_id, turn.if_busy) == (None, None, "queue")
@@ -50,8 +50,7 @@ def test_conversation_and_previous_response_id_are_mutually_exclusive():
         ({"include": ["reasoning.encrypted_content", "of.the.future"]}, ["include"]),
         ({"service_tier": "turbo"}, ["service_tier"]),
         ({"text": {"verbosity": "chatty"}}, ["verbosity"]),
-        ({"client_metadata": {}, "generate": False, "context_management": [{"type": "compaction"}]},
-         ["client_metadata", "generate", "context_management"]),
+        ({"client_metadata": {}, "generate": False}, ["client_metadata", "generate"]),
         ({"tools": [{"type": "function", "name": "look", "defer_loading": True}]}, ["tools[0].defer_loading"]),
         ({"input": [{"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}", "caller": {}}]},
          ["input[0].caller"]),
