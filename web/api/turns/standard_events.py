@@ -84,7 +84,7 @@ class StandardEvents:
             yield _ending(journalled)
         elif self._takes_back(journalled):
             self.ended = True
-            yield self._restarted(journalled.sequence)
+            yield self._taken_back(journalled)
 
     def _opening_event(self, journalled: Event) -> Iterator[Event]:
         if journalled.type == IN_PROGRESS:
@@ -98,12 +98,15 @@ class StandardEvents:
             return self._has_text
         return journalled.type == REWOUND and journalled.sequence <= self._last_part
 
-    def _restarted(self, sequence: int) -> Event:
+    def _taken_back(self, journalled: Event) -> Event:
+        """Build the error. A rewind uses numbers again, so that the client cannot resume; after a restart it can."""
+        number = journalled.sequence
+        rest = f"stream=true&starting_after={number}" if journalled.type == RESTARTED else "stream=true"
         message = (
             "The answer was begun again, and differs from the part that was sent. "
-            f"Read it at GET /v1/responses/{self._response_id}, with stream=true from its beginning."
+            f"Discard that part, and read on at GET /v1/responses/{self._response_id}?{rest}."
         )
-        return _error_event(sequence, "answer_restarted", message)
+        return _error_event(number, "answer_restarted", message)
 
 
 def _cannot_be_repeated(journalled: Event) -> bool:

@@ -104,6 +104,23 @@ def test_a_rewind_that_takes_back_a_part_of_the_answer_ends_the_stream_with_an_e
     assert types(delivered) == ["error"]
 
 
+def test_a_client_resumes_after_the_restart_that_the_error_names():
+    standard = StandardEvents("resp_1")
+    standard.convert(journal(*OPENING, DELTA))
+    (error,) = standard.convert(journal(RESTARTED, first=7))
+
+    rest = StandardEvents("resp_1", error.sequence).convert(journal(DELTA, "response.completed", first=8))
+
+    assert "GET /v1/responses/resp_1?stream=true&starting_after=7" in parsed(error)["message"]
+    assert types(rest) == [DELTA, "response.completed"]
+
+
+def test_the_error_of_a_rewind_names_no_number_to_resume_after():
+    (error,) = StandardEvents("resp_1", 18).convert(journal(REWOUND, first=2))
+
+    assert "GET /v1/responses/resp_1?stream=true." in parsed(error)["message"]
+
+
 def test_a_resumed_stream_that_is_sent_back_to_a_rewind_ends_with_an_error():
     delivered = StandardEvents("resp_1", 18).convert(journal(REWOUND, "response.in_progress", DELTA, first=2))
 
