@@ -3,17 +3,17 @@
 Types that a text model cannot read, such as images, are rejected. Output items of a response are accepted unchanged.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, Tag, ValidationInfo, model_validator
+from pydantic import AfterValidator, Field, Tag
 from pydantic_core import PydanticCustomError
 
 from pipelines.chat.compaction import read_compaction
 from web.api.turns.call_types import CALL_TYPES, Call, CallOrOutput, CallOutput, LocalShellCallOutput, stored_call
 from web.api.turns.content_types import MAX_ITEMS, AuthorName, Content, Id, ItemStatus, Refusal
-from web.http.ignored_fields import is_tolerant, report
-from web.http.validation import RequestBody, branch, discriminate_by_type, discriminate_text, should_be_one_of
+from web.api.turns.left_out import LeftOut
+from web.http.validation import RequestBody, branch, discriminate_by_type, discriminate_text
 
 
 def _checked_compaction(content: str) -> str:
@@ -79,24 +79,12 @@ HOSTED_CALLS = (
 ITEM_TYPES = ("message", *CALL_TYPES, "reasoning", "compaction", "item_reference")
 
 
-class HostedCall(RequestBody):
+class HostedCall(LeftOut):
     """A call that another server ran. It is left out, so that outputs can be sent unchanged."""
 
-    model_config = ConfigDict(extra="ignore")
+    supported = ITEM_TYPES
 
     type: Literal[HOSTED_CALLS]  # type: ignore[valid-type]
-
-    def without_effect(self) -> Iterable[str]:
-        """Name the item by its type."""
-        return [f"({self.type})"]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _reject_unless_tolerant(cls, value: Any, info: ValidationInfo) -> Any:
-        if not is_tolerant(info):
-            raise PydanticCustomError("unsupported_value", "{reason}", {"reason": should_be_one_of(ITEM_TYPES)})
-        report(info)
-        return value
 
 
 def _infer_type(value: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, ValidationInfo, mode
 from pydantic_core import PydanticCustomError
 
 from web.api.turns.content_types import FunctionName
+from web.api.turns.left_out import LeftOut
 from web.http.ignored_fields import is_tolerant, report
 from web.http.validation import RequestBody, branch, discriminate_text, should_be_one_of
 
@@ -157,24 +158,10 @@ class ApplyPatchTool(RequestBody):
 CLIENT_TOOLS = ("function", "custom", "namespace", "local_shell", "shell", "apply_patch")
 
 
-class HostedTool(RequestBody):
+class HostedTool(LeftOut):
     """A tool that nobody runs here, such as `web_search`. It is left out."""
 
-    model_config = ConfigDict(extra="ignore")
-
-    type: str
-
-    def without_effect(self) -> Iterable[str]:
-        """Name the tool by its type."""
-        return [f"({self.type})"]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _reject_unless_tolerant(cls, value: Any, info: ValidationInfo) -> Any:
-        if not is_tolerant(info):
-            raise PydanticCustomError("unsupported_value", "{reason}", {"reason": should_be_one_of(CLIENT_TOOLS)})
-        report(info)
-        return value
+    supported = CLIENT_TOOLS
 
 
 def _branch_of_member(value: Any) -> str | None:

@@ -1,11 +1,13 @@
 """Fixtures for tests with a worker process and with OpenAI's client."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from openai import OpenAI
 
+from models.platform.database import Database
 from models.platform.settings import Settings
+from scheduler.clock import Clock
 from tests.web.api_client import ApiUser
 from tests.web.worker_process import run_worker
 
@@ -24,3 +26,16 @@ def worker(
 def client(user: ApiUser, worker: None) -> OpenAI:
     """OpenAI's client with the user's token."""
     return OpenAI(base_url=f"{user.client.base_url}/v1", api_key=user.token, max_retries=0, timeout=30)
+
+
+@pytest.fixture
+def end_grace(user: ApiUser, database: Database, settings: Settings) -> Callable[[], None]:
+    """`end_grace()` lets the grace of all abandoned turns end, and the scheduler notice it."""
+    clock = Clock(settings, database, user.client.app.state.platform.queue)
+
+    def end_grace() -> None:
+        with database.connection() as connection:
+            connection.execute("UPDATE abandoned_turns SET cancel_at = now()")
+        clock.sweep()
+
+    return end_grace

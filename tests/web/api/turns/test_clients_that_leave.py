@@ -9,7 +9,6 @@ import pytest
 from bench.harness.waiting import wait_until
 from models.jobs.attempts import Ending, claim, end
 from models.turns import abandoned_turns
-from scheduler.clock import Clock
 from tests.web.api_client import ApiUser, app_client
 from web.access.request_tries import RETRY_COUNT
 
@@ -61,19 +60,6 @@ def visit(user):
         return job_id
 
     return visit
-
-
-@pytest.fixture
-def end_grace(user, database, settings):
-    """`end_grace()` lets the grace of all abandoned turns end, and the scheduler notice it."""
-    clock = Clock(settings, database, user.client.app.state.platform.queue)
-
-    def end_grace():
-        with database.connection() as connection:
-            connection.execute("UPDATE abandoned_turns SET cancel_at = now()")
-        clock.sweep()
-
-    return end_grace
 
 
 def state(user, job_id):

@@ -9,7 +9,6 @@ from openai import OpenAI
 from bench.harness.waiting import wait_until
 from models.journal.archive import read_archive
 from models.turns import abandoned_turns
-from scheduler.clock import Clock
 from tests.web.worker_process import run_worker
 
 #: A turn that contains `hang` stops before its first token, as in a long prompt; others last for two seconds.
@@ -29,19 +28,6 @@ def worker(settings, tmp_path_factory):
 def impatient(user):
     """OpenAI's client, which waits for a second and tries again up to three times."""
     return OpenAI(base_url=f"{user.client.base_url}/v1", api_key=user.token, max_retries=3, timeout=1)
-
-
-@pytest.fixture
-def end_grace(user, database, settings):
-    """`end_grace()` lets the grace of all abandoned turns end, and the scheduler notice it."""
-    clock = Clock(settings, database, user.client.app.state.platform.queue)
-
-    def end_grace():
-        with database.connection() as connection:
-            connection.execute("UPDATE abandoned_turns SET cancel_at = now()")
-        clock.sweep()
-
-    return end_grace
 
 
 def turns_of(user):
