@@ -1,6 +1,7 @@
 """Long memories have passages with index entries of their own, which follow every change of the memory."""
 
 import itertools
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -20,7 +21,7 @@ from pipelines.memory import (
     store,
     terms,
 )
-from pipelines.memory.passages import MAX_PASSAGE, MIN_LONG, split_passages
+from pipelines.memory.passages import MAX_PASSAGE, MIN_LONG, split_passages, split_sentences
 from pipelines.memory.recall import Query, recall
 from tests.pipelines.memory.job_helpers import embed_alike
 
@@ -237,3 +238,24 @@ def test_sweep_enqueues_what_is_due(database, owner, begin):
     remember(database, owner, "one")
     index_space.sweep(begin(reindex.reindex_job(SpaceKey(*owner))))
     assert len(jobs(database, owner)) >= 1
+
+
+@pytest.mark.parametrize("marks", [".", "?!", ".)"])
+def test_a_text_of_marks_is_split_in_linear_time(marks):
+    text, started = marks * 100_000, time.process_time()
+
+    spans = list(split_sentences(text))
+
+    assert sum(length for _, length in spans) == len(text)
+    assert time.process_time() - started < 10
+
+
+def test_several_marks_end_one_sentence():
+    text = 'Really?! "Yes..." she said.\nGood.'
+
+    assert [text[start : start + length] for start, length in split_sentences(text)] == [
+        "Really?! ",
+        '"Yes..." ',
+        "she said.\n",
+        "Good.",
+    ]
