@@ -22,6 +22,9 @@ from pipelines.memory.terms import extract_terms
 #: Characters that are considered: the last ones. A third of a second of work.
 MAX_READ = 400_000
 
+#: Characters of a quote, at most, whose sentences are kept for later selections: they take seventy times its bytes.
+MAX_KEPT = 1024
+
 #: The share of the length that is for sentences that match the question.
 MATCHES_SHARE = 0.7
 
@@ -85,11 +88,15 @@ def _sentences(quotes: Sequence[tuple[int, Quote]]) -> Iterator[_Sentence]:
     for order, (position, quote) in enumerate(quotes):
         age = OLDEST + (1 - OLDEST) * (order + 1) / len(quotes)
         factor = age * (USER_FACTOR if quote.speaker == "user" else 1)
-        for start, end, terms in _split(quote.text[:MAX_READ]):
+        for start, end, terms in _split_kept(quote.text[:MAX_READ]):
             yield _Sentence(position, start, end, terms, factor)
 
 
-@lru_cache(maxsize=4096)  # each turn after a compaction selects from the same quotes
+def _split_kept(text: str) -> Sequence[tuple[int, int, frozenset[str]]]:
+    return _split(text) if len(text) <= MAX_KEPT else _split.__wrapped__(text)
+
+
+@lru_cache(maxsize=2048)  # each turn after a compaction selects from the same quotes
 def _split(text: str) -> Sequence[tuple[int, int, frozenset[str]]]:
     spans = ((start, start + length) for start, length in split_sentences(text))
     return [(start, end, frozenset(extract_terms(text[start:end]))) for start, end in spans]

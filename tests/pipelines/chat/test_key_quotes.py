@@ -71,3 +71,12 @@ def test_what_answers_the_question_comes_first_with_its_neighbours():
     selected = select_quotes(quotes, 400, "the gate of my Lisbon flight")
 
     assert [Quote("user", line) for line in lines[7:9]] == [quote for quote in selected if quote.text in lines[7:9]]
+
+
+def test_the_sentences_of_long_quotes_are_not_kept():
+    """Given quotes of any length, when some are selected, then the memory for later selections stays bounded."""
+    key_quotes._split.cache_clear()
+
+    select_quotes([Quote("user", "A short one."), Quote("user", "A long one. " * key_quotes.MAX_KEPT)], 100)
+
+    assert key_quotes._split.cache_info().currsize == 1
