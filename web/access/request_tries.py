@@ -33,7 +33,7 @@ class RequestTry:
     def is_retry(self) -> bool:
         """Whether the client says that it has sent this request before."""
         count = self.headers.get(RETRY_COUNT, "")
-        return count.isascii() and count.isdigit() and int(count) > 0
+        return count.isascii() and count.isdigit() and count.strip("0") != ""
 
     def fingerprint(self) -> str:
         """Hash what makes two requests the same: caller, credential, route, own headers and body."""
