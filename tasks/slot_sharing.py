@@ -101,13 +101,18 @@ class SlotSharing:
             attempt.stop("yielded")
 
     def _last_of_full_lane(self) -> Attempt | None:
-        """Return the attempt that began last, if one lane has had all slots for long enough."""
+        """Return the attempt that began last of those with tokens, if one lane has had all slots for long enough.
+
+        An attempt that is still reading its prompt would read it again, perhaps without end.
+        """
         with self._changed:
             attempts = list(self._interactive)
-            began = self._interactive[attempts[-1]] if attempts else 0.0
+            newest = max(self._interactive.values(), default=0.0)
         if len(attempts) < self._slots or len({lane_of(attempt.job) for attempt in attempts}) > 1:
             return None
-        return attempts[-1] if time.monotonic() - began >= SHORTEST_SLICE else None
+        if time.monotonic() - newest < SHORTEST_SLICE:
+            return None
+        return next((attempt for attempt in reversed(attempts) if attempt.journal.tokens), None)
 
     def _watch(self, database: Database) -> None:
         while True:

@@ -120,10 +120,23 @@ def test_a_turn_that_has_just_begun_does_not_yield(full, job_store, monkeypatch)
     assert not any(attempt.should_stop() for attempt in full.running)
 
 
+def test_a_turn_that_is_reading_its_prompt_does_not_yield(full, job_store):
+    older, *_, newest = full.running
+    newest.journal.tokens = 0
+    wait_in_queue(job_store, job_store.create_account())
+
+    full.sharing.yield_to_others(job_store.database)
+
+    assert not newest.should_stop()
+    assert not older.should_stop()
+    wait_until(lambda: len(full.running) == 2)  # the one between them
+
+
 class UnfencedJournal:
     """A journal that these attempts do not write."""
 
     fenced = False
+    tokens = 1
 
 
 def test_a_batch_attempt_leaves_one_slot_to_interactive_work(runs):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.platform.errors import PermanentFailure
 from pipelines.chat.compaction import (
     FORMAT,
     HEADER,
@@ -15,6 +16,7 @@ from pipelines.chat.compaction import (
     Compaction,
     compaction_item,
     expanded,
+    is_of_this_server,
     quote_selector,
     quotes_of,
     quotes_text,
@@ -71,15 +73,31 @@ def encoded(json: bytes) -> str:
 @pytest.mark.parametrize(
     "content",
     [
-        "", "gAAAAABo", FORMAT, FORMAT + "!!!", item(Quote("user", "x"))["encrypted_content"][:-8], encoded(b"[]"),
+        FORMAT, FORMAT + "!!!", item(Quote("user", "x"))["encrypted_content"][:-8], encoded(b"[]"),
         encoded(b'{"quotes":[{"speaker":1,"text":"x"}],"kept":[]}'),
         encoded(b'{"quotes":[],"kept":[{"role":"root","name":"","text":"x"}]}'), encoded(b'{"quotes":3,"kept":[]}'),
         encoded(b"[" * 100_000), encoded(b" " * (MAX_JSON + 1)),
     ],
 )  # fmt: skip
 def test_a_text_that_is_no_compaction_is_refused(content):
-    with pytest.raises(ValueError, match=r"not of this server|changed or cut off"):
+    with pytest.raises(ValueError, match="it was changed, cut off, or is too large"):
         read_compaction(content)
+
+
+@pytest.mark.parametrize(("content", "own"), [("", False), ("gAAAAABo", False), (FORMAT, True)])
+def test_a_compaction_of_this_server_is_known_by_its_beginning(content, own):
+    assert is_of_this_server(content) == own
+
+
+def test_a_turn_with_a_changed_compaction_fails_for_good():
+    with pytest.raises(PermanentFailure, match="A compaction item cannot be read") as failure:
+        expanded([{"type": "compaction", "encrypted_content": FORMAT}], lambda quotes, question: quotes)
+
+    assert failure.value.code == "invalid_request"
+
+
+def test_a_quotation_cannot_be_ended_by_its_text():
+    assert quotes_text([Quote("user", "a” b “c")]).endswith('- user: “a" b "c”')
 
 
 def test_a_prompt_has_what_the_last_compaction_stands_for_in_place_of_all_before_it():
