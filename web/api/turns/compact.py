@@ -17,6 +17,7 @@ from web.api.turns.hints import CacheOptions, CacheRetention, ServiceTier
 from web.api.turns.input_items import InputItems, stored_items
 from web.api.turns.prompt_jobs import run_prompt_job
 from web.api.turns.request_body import read_body
+from web.api.turns.started_turn import require_new_workers
 from web.api.turns.turn_request import ClientLabel, resolve_model
 from web.http.responses import json_response
 from web.http.validation import RequestBody
@@ -52,6 +53,7 @@ async def compact(request: Request) -> Response:
     resolve_model(body.model, request.platform.settings)
     if body.input is None and body.previous_response_id is None:
         raise InvalidRequest("Missing required parameter: 'input' or 'previous_response_id'.", param="input")
+    require_new_workers(request)
     items = [] if body.input is None else stored_items(body.input)
     prompt = PromptRequest({}, items, previous_id=body.previous_response_id)
     result = await run_prompt_job(request, compact_context.KIND, prompt)

@@ -12,7 +12,7 @@ from models.accounts.ownership import Access
 from models.journal.events import Event
 from models.journal.shared_fields import SINCE
 from models.memory import spaces
-from models.platform.errors import NotFound, RequestError
+from models.platform.errors import NotFound, RequestError, Unavailable
 from models.turns import responses
 from models.turns.responses import Response
 from pipelines.chat.cancellation import cancel_jobs
@@ -66,11 +66,39 @@ async def start(request: Request, turn: NewTurn, *, stream: bool) -> StartedTurn
     return started
 
 
+#: The first schema version whose workers know tools beside functions, and compactions.
+TOOLS_SINCE = "0030"
+
+
+def needs_new_workers(turn: NewTurn) -> bool:
+    """Return whether a worker of an earlier version cannot run a turn."""
+    tools = turn.request.get("tools") or []
+    return (
+        any(tool["type"] != "function" for tool in tools)
+        or turn.request.get("context_management") is not None
+        or any(item["type"] == "compaction" for item in turn.input)
+    )
+
+
+def _check_versions(request: Request, turns: Sequence[NewTurn]) -> None:
+    if any(map(needs_new_workers, turns)):
+        require_new_workers(request)
+
+
+def require_new_workers(request: Request) -> None:
+    """Raise Unavailable while workers of an earlier version may run."""
+    if not request.platform.compatibility.at_least(TOOLS_SINCE):
+        raise Unavailable(
+            "Tools other than functions, and compactions, are available once the upgrade of this server is finalized."
+        )
+
+
 async def start_all(request: Request, turns: Sequence[NewTurn], *, stream: bool) -> list[StartedTurn]:
     """Accept the turns of a request, all or none, or join those of an earlier try.
 
     Raises the errors of `start_turn`, and LimitExceeded if the limit of open streams is reached.
     """
+    _check_versions(request, turns)
     policy = disconnect_policy(request.headers)
     if stream:
         request.stream_permit.acquire()
