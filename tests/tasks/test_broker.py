@@ -103,11 +103,12 @@ def test_batch_without_a_server_is_an_error_without_confirms(url):
 
 def test_batch_of_the_redis_broker_reports_refused_messages(settings):
     broker = build_broker(settings.broker_address)
+    limit = broker.client.config_get("maxmemory")["maxmemory"]
     broker.client.config_set("maxmemory", 1)
     try:
         result = broker.publish_batch([job_message("memory", "memory.change", "job_1")])
     finally:
-        broker.client.config_set("maxmemory", 0)
+        broker.client.config_set("maxmemory", limit)
         broker.close()
 
     assert list(result.confirmed) == []

@@ -190,6 +190,7 @@ def test_nothing_is_lost_while_redis_has_no_memory_left(client, writer, begin):
     written = begin()
     written.write("test.said", {"n": 0})
     writer.drain()
+    limit = client.config_get("maxmemory")["maxmemory"]
     client.config_set("maxmemory", 1)
     try:
         for n in range(1, 10):
@@ -199,7 +200,7 @@ def test_nothing_is_lost_while_redis_has_no_memory_left(client, writer, begin):
         written.mark_archived(5)
         client.delete(stream_key(written.claim.job_id))
     finally:
-        client.config_set("maxmemory", 0)
+        client.config_set("maxmemory", limit)
     # Then Redis gets all events that it has not confirmed
     assert writer.drain()
     assert numbers(client, written) == list(range(1, 10))
