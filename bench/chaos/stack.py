@@ -172,11 +172,17 @@ class ChaosStack:
     def upgrade(self) -> None:
         """Migrate the database, and replace the processes of the previous version one after the other."""
         migrate(self.servers.postgres.dsn)
+        self._keep_memories_of_keys()
         for name in (*SCHEDULERS, *WEBS, *WORKERS):
             self.run_code(name, None)
             while name in self.stopping or not self.children[name].ready():
                 self.supervise()
                 time.sleep(UPGRADE_INTERVAL)
+
+    def _keep_memories_of_keys(self) -> None:
+        """Let the keys that the previous version made use their owner's memories, as they did."""
+        with self.database.connection() as connection:
+            connection.execute("UPDATE api_keys SET memory = 'owner'")
 
     def finalize_upgrade(self) -> bool:
         """Finalize the upgrade, after which the previous version may not run. Returns whether that was possible."""
