@@ -33,18 +33,18 @@ class Queue:
         self._relay = Relay(database, self._broker, interval=interval).start()
 
     def announce_job(
-        self, job_id: str, opening_events: Sequence[Event], lane: str, *, also: Sequence[Command] = ()
+        self, job_id: str, opening_events: Sequence[Event], lane: str, *, extra_commands: Sequence[Command] = ()
     ) -> None:
         """Publish a committed job of a lane and write the first events of its journal.
 
-        `also` are Redis commands that are executed with the write, and left out where Redis has little room.
+        `extra_commands` are Redis commands that are executed with the write, and left out where Redis has little room.
 
         Raises nothing when the broker or Redis is down, since the job is accepted: the sweeper publishes it and the
         worker writes the events.
         """
         self._relay.nudge(lane)
         if opening_events:
-            self._open(job_id, opening_events, also)
+            self._open(job_id, opening_events, extra_commands)
 
     def announce_cancellation(self, cancellation: Cancellation, lane: str) -> None:
         """Write the last events of the jobs that a committed cancellation has ended, notify running workers, and return
@@ -86,15 +86,15 @@ class Queue:
         self._relay.stop()
         self._broker.close()
 
-    def _open(self, job_id: str, events: Sequence[Event], also: Sequence[Command]) -> None:
+    def _open(self, job_id: str, events: Sequence[Event], extra_commands: Sequence[Command]) -> None:
         """Write the first events of a journal; only to the archive if they are large or Redis has little room."""
         is_short = self._memory.is_short()
         if sum(len(event.data) for event in events) <= MAX_OPENING and not is_short:
-            self._append(job_id, events, also)
+            self._append(job_id, events, extra_commands)
             return
         with suppress(redis.RedisError):
-            journal.open_archived(self._client, job_id, events, () if is_short else also)
+            journal.open_archived(self._client, job_id, events, () if is_short else extra_commands)
 
-    def _append(self, job_id: str, events: Sequence[Event], also: Sequence[Command] = ()) -> None:
+    def _append(self, job_id: str, events: Sequence[Event], extra_commands: Sequence[Command] = ()) -> None:
         with suppress(redis.RedisError):  # the archive has these events: streams and the worker read them there
-            journal.append(self._client, Claim(job_id), events, also=also)
+            journal.append(self._client, Claim(job_id), events, extra_commands=extra_commands)

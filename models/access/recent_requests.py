@@ -33,15 +33,15 @@ def find(client: redis.Redis, fingerprint: str) -> RecentRequest | None:
     return None if reply is None else RecentRequest(reply[len(OPEN) :].decode(), reply.startswith(LEFT))
 
 
-def note_command(fingerprint: str, seed: str, *, left: bool = False) -> Command:
-    """Return the Redis command that notes a request."""
+def record_command(fingerprint: str, seed: str, *, left: bool = False) -> Command:
+    """Return the Redis command that records a request."""
     key = _key(fingerprint)
     return Command(key, ["SET", key, (LEFT if left else OPEN) + seed.encode(), "EX", KEPT])
 
 
-def note(client: redis.Redis, fingerprint: str, seed: str, *, left: bool = False) -> None:
-    """Note a request. Raises redis.RedisError."""
-    (reply,) = execute_all(client, [note_command(fingerprint, seed, left=left)])
+def record(client: redis.Redis, fingerprint: str, seed: str, *, left: bool = False) -> None:
+    """Record a request. Raises redis.RedisError."""
+    (reply,) = execute_all(client, [record_command(fingerprint, seed, left=left)])
     if isinstance(reply, Exception):
         raise reply
 

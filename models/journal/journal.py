@@ -206,13 +206,15 @@ def append_command(
     return [len(keys), *keys, *arguments]
 
 
-def open_archived(client: redis.Redis, job_id: str, events: Sequence[Event], also: Sequence[Command] = ()) -> None:
+def open_archived(
+    client: redis.Redis, job_id: str, events: Sequence[Event], extra_commands: Sequence[Command] = ()
+) -> None:
     """Open the journal of a new job whose first events only the archive gets: they would fill Redis while it waits."""
     command = append_command(Claim(job_id), [], Fence.TAKE, complete=True, shards=0, tagged=is_cluster(client))
     keys = command[0] + 1
     command[keys + 1] = events[-1].sequence + 1  # the first event that Redis gets
     command[keys + 9] = 1
-    run_script(client, APPEND_SHA, APPEND, command, also)
+    run_script(client, APPEND_SHA, APPEND, command, extra_commands)
 
 
 def _count_endings(events: Sequence[Event]) -> int:
@@ -240,15 +242,15 @@ def append(
     replace: bool = False,
     complete: bool = False,
     shards: int = SHARDS,
-    also: Sequence[Command] = (),
+    extra_commands: Sequence[Command] = (),
 ) -> AppendResult:
     """Append events and take the fence. Without events, only take the fence.
 
-    also  commands that are executed in the same round trip, whose errors are ignored
+    extra_commands  commands that are executed in the same round trip, whose errors are ignored
     """
     tagged = is_cluster(client)
     command = append_command(claim, events, fence, replace=replace, complete=complete, shards=shards, tagged=tagged)
-    result = parse_append_reply(run_script(client, APPEND_SHA, APPEND, command, also))
+    result = parse_append_reply(run_script(client, APPEND_SHA, APPEND, command, extra_commands))
     if tagged and shards and (unannounced := result.to_announce(claim, events)):
         with suppress(redis.RedisError):  # followers notice the gap
             client.execute_command(*announcement(claim.job_id, unannounced, shards))

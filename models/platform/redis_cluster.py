@@ -80,16 +80,17 @@ def execute_all(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
 
 
 def run_script(
-    client: redis.Redis, sha: str, script: str, arguments: Sequence[Any], also: Sequence[Command] = ()
+    client: redis.Redis, sha: str, script: str, arguments: Sequence[Any], extra_commands: Sequence[Command] = ()
 ) -> Any:
     """Run a script by its hash, or by its text where the server lacks it. `arguments` begin with the number of keys.
 
-    `also` is executed in the same round trip; its replies and errors are ignored.
+    `extra_commands` are executed in the same round trip; their replies and errors are ignored.
     """
     try:
-        if not also:
+        if not extra_commands:
             return _execute(client, "EVALSHA", sha, *arguments)
-        return _raised(execute_all(client, [*also, Command(arguments[1], ["EVALSHA", sha, *arguments])])[-1])
+        command = Command(arguments[1], ["EVALSHA", sha, *arguments])
+        return _raise_if_error(execute_all(client, [*extra_commands, command])[-1])
     except NoScriptError:
         return _execute(client, "EVAL", script, *arguments)
 
@@ -98,10 +99,10 @@ def _execute(client: redis.Redis, *command: Any) -> Any:
     if isinstance(client, ClusterClient):
         return client.execute_command(*command)  # type: ignore[no-untyped-call]
     (reply,) = exchange(client, [command])
-    return _raised(reply)
+    return _raise_if_error(reply)
 
 
-def _raised(reply: Any) -> Any:
+def _raise_if_error(reply: Any) -> Any:
     if isinstance(reply, Exception):
         raise reply
     return reply

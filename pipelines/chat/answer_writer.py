@@ -11,7 +11,7 @@ from typing import Any
 from models.journal.writer import Journal
 from models.turns.responses import Response, TokenUsage
 from pipelines.chat import response_objects
-from pipelines.chat.call_items import begun_item, call_events, call_item, tool_call
+from pipelines.chat.call_items import call_events, call_item, in_progress_item, tool_call
 from pipelines.chat.client_tools import ClientTool, client_tools
 from pipelines.chat.logprobs import logprob_object
 from pipelines.chat.reasoning_writer import NewEvent, ReasoningWriter
@@ -170,7 +170,7 @@ def whole_item_events(item: Mapping[str, Any]) -> Sequence[NewEvent]:
 
 def _call_events(item: Mapping[str, Any], position: Mapping[str, int]) -> Sequence[NewEvent]:
     return [
-        (ITEM_ADDED, {**position, "item": begun_item(item)}),
+        (ITEM_ADDED, {**position, "item": in_progress_item(item)}),
         *call_events(item, position),
         (ITEM_DONE, {**position, "item": item}),
     ]

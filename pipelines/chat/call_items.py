@@ -218,19 +218,19 @@ def parts_text(parts: Iterable[Mapping[str, Any]]) -> str:
 
 def call_events(item: Mapping[str, Any], position: Mapping[str, int]) -> Sequence[tuple[str, Mapping[str, Any]]]:
     """Return the events of a complete call between those that add its item and end it."""
-    place = {"item_id": item["id"], **position}
+    fields = {"item_id": item["id"], **position}
     match item["type"]:
         case "function_call":
             text = item["arguments"]
             return [
-                ("response.function_call_arguments.delta", {**place, "delta": text}),
-                ("response.function_call_arguments.done", {**place, "name": item["name"], "arguments": text}),
+                ("response.function_call_arguments.delta", {**fields, "delta": text}),
+                ("response.function_call_arguments.done", {**fields, "name": item["name"], "arguments": text}),
             ]
         case "custom_tool_call":
             text = item["input"]
             return [
-                ("response.custom_tool_call_input.delta", {**place, "delta": text}),
-                ("response.custom_tool_call_input.done", {**place, "input": text}),
+                ("response.custom_tool_call_input.delta", {**fields, "delta": text}),
+                ("response.custom_tool_call_input.done", {**fields, "input": text}),
             ]
         case "shell_call":
             commands = enumerate(item["action"]["commands"])
@@ -239,17 +239,17 @@ def call_events(item: Mapping[str, Any], position: Mapping[str, int]) -> Sequenc
             return []
 
 
-def begun_item(item: Mapping[str, Any]) -> Mapping[str, Any]:
+def in_progress_item(item: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the item as the event that adds it has it: without the text that follows in deltas."""
     empty = {name: "" for name in ("arguments", "input") if name in item}
     return {**item, **empty, "status": "in_progress"}
 
 
 def _command_events(position: Mapping[str, int], number: int, command: str) -> Iterable[tuple[str, Mapping[str, Any]]]:
-    place = {**position, "command_index": number}
-    yield "response.shell_call_command.added", {**place, "command": ""}
-    yield "response.shell_call_command.delta", {**place, "delta": command}
-    yield "response.shell_call_command.done", {**place, "command": command}
+    fields = {**position, "command_index": number}
+    yield "response.shell_call_command.added", {**fields, "command": ""}
+    yield "response.shell_call_command.delta", {**fields, "delta": command}
+    yield "response.shell_call_command.done", {**fields, "command": command}
 
 
 def _call_fields(tool: ClientTool, arguments: str) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class ClientTool:
 
     name       the caller's name of it
     namespace  the group that it belongs to
-    place      of the tool in its group: `.tools[2]`; empty outside a group
+    path       of the tool in its group: `.tools[2]`; empty outside a group
     strict     whether all of its schema has to be enforced
     """
 
@@ -38,7 +38,7 @@ class ClientTool:
     type: ToolType
     name: str
     namespace: str | None = None
-    place: str = ""
+    path: str = ""
     strict: bool = False
 
 
@@ -73,14 +73,14 @@ def chosen_function(tools: Sequence[ClientTool], choice: Mapping[str, Any]) -> s
 
 
 def _client_tool(
-    tool: Mapping[str, Any], namespace: str | None = None, place: str = "", heading: str = ""
+    tool: Mapping[str, Any], namespace: str | None = None, path: str = "", heading: str = ""
 ) -> ClientTool:
     type_: ToolType = tool["type"]
     name = tool.get("name") or type_
     description, parameters = _function(tool)
     texts = [text for text in (heading, description) if text]
     function = Tool(function_name(name, namespace), "\n\n".join(texts), parameters)
-    return ClientTool(function, type_, name, namespace, place, strict=bool(tool.get("strict")))
+    return ClientTool(function, type_, name, namespace, path, strict=bool(tool.get("strict")))
 
 
 def _function(tool: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:

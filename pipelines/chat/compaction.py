@@ -112,7 +112,7 @@ def _kept_item(fields: Any) -> ItemFields:
     raise TypeError
 
 
-def expanded(items: Sequence[ItemFields], select: SelectQuotes) -> list[ItemFields]:
+def expand_compaction(items: Sequence[ItemFields], select: SelectQuotes) -> list[ItemFields]:
     """Replace the last compaction, and all before it, by the items that it keeps, and quotes before the last question.
 
     The engine's cache then covers everything before them.

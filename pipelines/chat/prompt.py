@@ -9,9 +9,9 @@ from models.turns import conversations, responses
 from models.turns.responses import Response
 from pipelines.chat.call_items import CALLS, OUTPUTS, output_text, tool_call
 from pipelines.chat.client_tools import chosen_function, client_tools
-from pipelines.chat.compaction import expanded, quote_selector
+from pipelines.chat.compaction import expand_compaction, quote_selector
 from pipelines.chat.response_objects import item_text, reasoning_text
-from pipelines.chat.speakers import with_told_names
+from pipelines.chat.speakers import with_prompt_names
 from pipelines.inference.context import fit_messages
 from pipelines.inference.control_tokens import break_control_tokens
 from pipelines.inference.engine import PLAIN_TEXT, Engine, Message, OutputFormat, Sampling
@@ -51,7 +51,7 @@ def messages_of(engine: Engine, request: Mapping[str, Any], items: Sequence[Mapp
     select = quote_selector(engine, compaction_threshold(engine, request))
     instructions = request["instructions"]
     system = [Message("system", instructions)] if instructions else []
-    return [*system, *with_told_names(_messages(expanded(items, select)))]
+    return [*system, *with_prompt_names(_messages(expand_compaction(items, select)))]
 
 
 def compaction_threshold(engine: Engine, request: Mapping[str, Any]) -> float | None:

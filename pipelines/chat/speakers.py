@@ -15,14 +15,16 @@ from pipelines.inference.speakers import safe_name
 ROLE_NAMES = frozenset({"user", "human", "assistant", "ai", "bot", "system", "developer", "tool"})
 
 
-def with_told_names(messages: Iterable[Message]) -> list[Message]:
+def with_prompt_names(messages: Iterable[Message]) -> list[Message]:
     """Return the messages with the names that the model is told, as `safe_name` writes them."""
     messages = list(messages)
     assistants = {message.name for message in messages if message.role == "assistant" and message.content}
-    return [replace(message, name=_told_name(message, assistants)) if message.name else message for message in messages]
+    return [
+        replace(message, name=_prompt_name(message, assistants)) if message.name else message for message in messages
+    ]
 
 
-def _told_name(message: Message, assistants: set[str | None]) -> str | None:
+def _prompt_name(message: Message, assistants: set[str | None]) -> str | None:
     name = safe_name(message.name or "")
     alone = message.role == "assistant" and len(assistants) < 2
     return None if alone or name.casefold() in ROLE_NAMES else name or None

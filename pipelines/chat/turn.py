@@ -63,8 +63,8 @@ def run(
         items = thread_items(connection, response)
         recalled = recalled_before(connection, response, transcript.recalled)
     compaction = None if ENGINE_STARTED in transcript.event_types else compaction_of(engine, response, items)
-    if standing := transcript.compaction or compaction:
-        items = [standing]
+    if item := transcript.compaction or compaction:
+        items = [item]
     messages = messages_of(engine, response.request, items)
     prompt = fit_prompt(engine, messages, response.request)
     if recall is not None and not {MEMORIES_RECALLED, ENGINE_STARTED} & transcript.event_types:

@@ -33,29 +33,29 @@ opened[lazy]: OPENED
 
 
 @dataclass(frozen=True, slots=True)
-class Preceding:
+class Preamble:
     """What a grammar admits before the answer: symbols, and the rules that define them."""
 
     symbols: str = ""
     rules: str = ""
 
 
-NOTHING = Preceding()
+NO_PREAMBLE = Preamble()
 
 
-def json_grammar(schema: Mapping[str, Any], preceding: Preceding = NOTHING) -> str:
+def json_grammar(schema: Mapping[str, Any], preamble: Preamble = NO_PREAMBLE) -> str:
     """Return the grammar of a JSON answer."""
-    answer = f"start: {preceding.symbols} answer\nanswer: {_enforced_rule(schema)}"
-    return f"{GRAMMAR_HEADER}{answer}\n{preceding.rules}"
+    answer = f"start: {preamble.symbols} answer\nanswer: {_enforced_rule(schema)}"
+    return f"{GRAMMAR_HEADER}{answer}\n{preamble.rules}"
 
 
-def calls_grammar(output_format: OutputFormat, calls_made: int, preceding: Preceding = NOTHING) -> str:
+def calls_grammar(output_format: OutputFormat, calls_made: int, preamble: Preamble = NO_PREAMBLE) -> str:
     """Return the grammar of the rest of an answer that may call, after `calls_made` calls.
 
     Text needs no state: it never contains the marker that begins a call, so its rest is text like its whole.
     Raises PermanentFailure("invalid_request") where the schemas together do not compile, though each alone would.
     """
-    grammar = _calls_grammar(output_format, calls_made, preceding)
+    grammar = _calls_grammar(output_format, calls_made, preamble)
     if error := _grammar_errors([grammar], WORKER_BUDGET)[0]:
         raise PermanentFailure(
             f"Calls cannot be constrained to these JSON Schemas together: {error}", code="invalid_request"
@@ -91,15 +91,15 @@ def _grammar_errors(grammars: Sequence[str], budget: float) -> list[str | None]:
     return [verdict.error for verdict in compiler().check([{"grammar": grammar} for grammar in grammars], budget)]
 
 
-def _calls_grammar(output_format: OutputFormat, calls_made: int, preceding: Preceding = NOTHING) -> str:
+def _calls_grammar(output_format: OutputFormat, calls_made: int, preamble: Preamble = NO_PREAMBLE) -> str:
     tools = output_format.callable_tools
-    rules = [f"start: {preceding.symbols} ({_start(output_format, calls_made)})"]
+    rules = [f"start: {preamble.symbols} ({_start(output_format, calls_made)})"]
     rules += [f"call: {_quote(CALL_OPEN)} called"]
     rules += [f"called: ({' | '.join(f'call{number}' for number in range(len(tools)))}) {_quote(CALL_CLOSE)}"]
     rules += [line for number, tool in enumerate(tools) for line in _call_rules(number, tool)]
     if output_format.schema is not None:
         rules += [f"answer: {_enforced_rule(output_format.schema)}"]
-    return GRAMMAR_HEADER + "\n".join([*rules, TEXT_RULES, preceding.rules])
+    return GRAMMAR_HEADER + "\n".join([*rules, TEXT_RULES, preamble.rules])
 
 
 def _start(output_format: OutputFormat, calls_made: int) -> str:

@@ -1,8 +1,8 @@
-"""Ignore what is unknown in a body, and name it.
+"""Ignore the unknown fields of a body, and return their names.
 
 A strict validation comes first: it is all that a body without unknown fields needs. Where it fails, a second one
-accepts unknown fields, which are then collected and removed. So the cost of being tolerant is paid by the bodies that
-need it, and the errors of known fields are those of a strict validation.
+accepts unknown fields, which are then collected and removed. So only bodies that need it are validated twice, and the
+errors of known fields are those of a strict validation.
 """
 
 import re
@@ -17,7 +17,7 @@ from web.http.validation import Model, RequestBody, invalid_request, truncate
 #: Bytes of the list of ignored fields as the value of a header.
 MAX_HEADER = 1024
 
-#: What may not be in a name in the header: the separator, and all but visible ASCII characters and spaces.
+#: Characters that are replaced in names in the header: the separator, and all but visible ASCII characters and spaces.
 UNSAFE = re.compile(r"[^ -+\--~]")
 
 
@@ -25,11 +25,11 @@ UNSAFE = re.compile(r"[^ -+\--~]")
 class Tolerance:
     """The validation context of a body whose unknown parts are ignored.
 
-    reported  a known part has no effect
-    hints     the names of fields whose values are unknown, and ignored
+    has_ineffective_fields  a known field has no effect in this body
+    hints                   the names of fields whose values are unknown, and ignored
     """
 
-    reported: bool = False
+    has_ineffective_fields: bool = False
     hints: list[str] = field(default_factory=list)
 
 
@@ -38,10 +38,10 @@ def is_tolerant(info: ValidationInfo) -> bool:
     return isinstance(info.context, Tolerance)
 
 
-def report(info: ValidationInfo) -> None:
-    """Have the fields collected that `without_effect` returns. Validators of such classes call this."""
+def mark_without_effect(info: ValidationInfo) -> None:
+    """Record that the body has known fields without effect, so that `without_effect` is called after the validation."""
     if isinstance(info.context, Tolerance):
-        info.context.reported = True
+        info.context.has_ineffective_fields = True
 
 
 def ignore_hint(info: ValidationInfo) -> None:
@@ -65,7 +65,7 @@ Hint = WrapValidator(_ignore_unless_valid)
 
 
 def validate_tolerantly(model: type[Model], value: dict[str, Any]) -> tuple[Model, list[str]]:
-    """Validate a value without its unknown fields; returns also the paths of all that was ignored.
+    """Validate a value without its unknown fields. Returns the model and the paths of the ignored parts.
 
     Raises InvalidRequest, with the name of the wrong parameter as `param`.
     """
@@ -74,7 +74,7 @@ def validate_tolerantly(model: type[Model], value: dict[str, Any]) -> tuple[Mode
         body = model.model_validate(value, context=tolerance)
     except ValidationError:
         return _without_unknown_fields(model, value)
-    return body, [*(_ignored_parts(body, "") if tolerance.reported else ()), *tolerance.hints]
+    return body, [*(_ignored_parts(body, "") if tolerance.has_ineffective_fields else ()), *tolerance.hints]
 
 
 def header_value(names: Iterable[str]) -> str:

@@ -22,7 +22,7 @@ class RequestBody(BaseModel):
     def without_effect(self) -> Iterable[str]:
         """Return the known fields that have no effect in this body, for `web.http.ignored_fields`.
 
-        A class that overrides this calls `report` in a validator.
+        A class that overrides this calls `mark_without_effect` in a validator.
         """
         return ()
 

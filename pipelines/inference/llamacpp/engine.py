@@ -160,22 +160,24 @@ class LlamaCppEngine:
     def _generate_text(
         self, partial: PartialAnswer, sampling: Sampling, cancelled: Callable[[], bool], cache_owner: str | None
     ) -> Generator[ReasoningToken | Token | Finish, None, None]:
-        """Yield the model's output, of which the first `min_tokens` tokens are not the end of the answer."""
-        generated, least, cached = 0, min(sampling.min_tokens, sampling.max_output_tokens), -1
+        """Yield the model's output, in two parts: the first `min_tokens` tokens are generated without the end token."""
+        generated, min_tokens, cached = 0, min(sampling.min_tokens, sampling.max_output_tokens), -1
         while True:
-            forced = generated < least
-            most = (least if forced else sampling.max_output_tokens) - generated
-            part = replace(sampling, max_output_tokens=most, ignore_eos=forced or sampling.ignore_eos)
-            begun = generated
+            below_minimum = generated < min_tokens
+            limit = (min_tokens if below_minimum else sampling.max_output_tokens) - generated
+            part = replace(sampling, max_output_tokens=limit, ignore_eos=below_minimum or sampling.ignore_eos)
+            generated_before = generated
             for output in self._continue(partial, part, cancelled, cache_owner):
                 if isinstance(output, Finish):
                     finish = output
                 else:
                     partial, generated = partial.followed_by(output), generated + output.count
                     yield _without_alternatives(output) if sampling.top_logprobs == 0 else output
-            cached = finish.cached_tokens if cached < 0 else cached  # later parts find what the first has read
-            cut = forced and finish.reason == "length" and generated > begun
-            if not cut or generated >= sampling.max_output_tokens:
+            cached = (
+                finish.cached_tokens if cached < 0 else cached
+            )  # later parts reuse the prompt that the first has read
+            has_next_part = below_minimum and finish.reason == "length" and generated > generated_before
+            if not has_next_part or generated >= sampling.max_output_tokens:
                 break
         yield replace(finish, cached_tokens=cached, generated_tokens=generated)
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipelines.inference.answer_grammar import Preceding, calls_grammar, json_grammar
+from pipelines.inference.answer_grammar import Preamble, calls_grammar, json_grammar
 from pipelines.inference.control_tokens import break_control_tokens
 from pipelines.inference.engine import Message, OutputFormat, ReasoningToken, Token, ToolCall
 from pipelines.inference.llamacpp.reasoning import GRAMMAR_RULES, ReasoningMarks
@@ -77,19 +77,19 @@ class PartialAnswer:
             and (self.text or not self.output_format.callable_tools)
         ):
             if self.text:
-                preceding = self._preceding(marks, assistant_prefix)
-                return {"grammar": json_grammar(self.output_format.schema, preceding), "grammar_type": "tool_calls"}
-            return {"grammar": json_grammar(self.output_format.schema, self._preceding(marks))}
+                preamble = self._preamble(marks, assistant_prefix)
+                return {"grammar": json_grammar(self.output_format.schema, preamble), "grammar_type": "tool_calls"}
+            return {"grammar": json_grammar(self.output_format.schema, self._preamble(marks))}
         if not self.output_format.callable_tools:
             return {}
-        preceding = Preceding() if self.text or self.calls else self._preceding(marks)
-        return {"grammar": calls_grammar(self.output_format, len(self.calls), preceding)}
+        preamble = Preamble() if self.text or self.calls else self._preamble(marks)
+        return {"grammar": calls_grammar(self.output_format, len(self.calls), preamble)}
 
-    def _preceding(self, marks: ReasoningMarks | None, assistant_prefix: str = "") -> Preceding:
+    def _preamble(self, marks: ReasoningMarks | None, assistant_prefix: str = "") -> Preamble:
         if marks is None or not marks.in_grammar:
-            return Preceding(assistant_prefix)
+            return Preamble(assistant_prefix)
         inside = self.is_reasoning and not assistant_prefix
-        return Preceding(f"{assistant_prefix} {marks.grammar_prefix(inside=inside)}", GRAMMAR_RULES)
+        return Preamble(f"{assistant_prefix} {marks.grammar_prefix(inside=inside)}", GRAMMAR_RULES)
 
 
 def template_parameters(output_format: OutputFormat) -> dict[str, Any]:

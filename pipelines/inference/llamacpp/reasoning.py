@@ -1,4 +1,4 @@
-"""Find out how a chat template marks what a model writes before its answer, and write grammars that admit it.
+"""Detect how a chat template marks reasoning, and write grammars that admit reasoning before the answer.
 
 llama.cpp itself separates reasoning from the answer, by the template. A grammar applies to both.
 """
@@ -37,19 +37,20 @@ class ReasoningMarks:
     in_grammar: bool
 
     def grammar_prefix(self, *, inside: bool) -> str:
-        """Return the symbols of reasoning before the answer; `inside`: the prompt ends within it."""
-        rest = "thought BLANKS?"
-        return rest if inside or self.opens else f"({orjson.dumps(GRAMMAR_OPEN).decode()} {rest})?"
+        """Return the symbols of reasoning before the answer. `inside`: the prompt ends within the reasoning."""
+        open_reasoning = "thought BLANKS?"
+        return open_reasoning if inside or self.opens else f"({orjson.dumps(GRAMMAR_OPEN).decode()} {open_reasoning})?"
 
 
 def reasoning_marks(loopback: LoopbackClient) -> ReasoningMarks | None:
     """Return the marks of the model's template, or None if it has no place for reasoning."""
-    begun, answered = _prompt(loopback, "reasoning_content", ""), _prompt(loopback, "content", ANSWER)
-    if REASONING not in answered or not answered.endswith(ANSWER) or not begun.endswith(REASONING):
+    reasoning_prompt = _prompt(loopback, "reasoning_content", "")
+    answer_prompt = _prompt(loopback, "content", ANSWER)
+    if REASONING not in answer_prompt or not answer_prompt.endswith(ANSWER) or not reasoning_prompt.endswith(REASONING):
         return None
     plain = str(loopback.request("POST", "/apply-template", {"messages": [USER]}).get("prompt"))
-    marks = answered[len(plain) :] if answered.startswith(plain) else answered
-    opens = begun == plain + REASONING
+    marks = answer_prompt[len(plain) :] if answer_prompt.startswith(plain) else answer_prompt
+    opens = reasoning_prompt == plain + REASONING
     has_marks = GRAMMAR_CLOSE in marks and (opens or GRAMMAR_OPEN in marks)
     return ReasoningMarks(opens, in_grammar=has_marks and not CONTROL_TOKEN.search(marks))
 

@@ -15,7 +15,7 @@ from pipelines.chat.compaction import (
     MAX_QUOTED,
     Compaction,
     compaction_item,
-    expanded,
+    expand_compaction,
     is_of_this_server,
     quote_selector,
     quotes_of,
@@ -91,7 +91,7 @@ def test_a_compaction_of_this_server_is_known_by_its_beginning(content, own):
 
 def test_a_turn_with_a_changed_compaction_fails_for_good():
     with pytest.raises(PermanentFailure, match="A compaction item cannot be read") as failure:
-        expanded([{"type": "compaction", "encrypted_content": FORMAT}], lambda quotes, question: quotes)
+        expand_compaction([{"type": "compaction", "encrypted_content": FORMAT}], lambda quotes, question: quotes)
 
     assert failure.value.code == "invalid_request"
 
@@ -126,7 +126,7 @@ def test_a_prompt_has_what_the_last_compaction_stands_for_in_place_of_all_before
 def test_a_conversation_without_a_compaction_stays():
     items = [message("user", "one"), message("assistant", "two")]
 
-    assert expanded(items, lambda quotes, question: quotes) == items
+    assert expand_compaction(items, lambda quotes, question: quotes) == items
 
 
 def test_quotes_name_speakers_and_calls():

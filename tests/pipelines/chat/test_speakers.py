@@ -3,13 +3,13 @@
 import pytest
 
 from pipelines.chat.prompt import assemble_messages
-from pipelines.chat.speakers import with_told_names
+from pipelines.chat.speakers import with_prompt_names
 from pipelines.inference.engine import Message
 from tests.pipelines.chat.conftest import FakeEngine
 
 
-def told(*messages):
-    return [message.name for message in with_told_names(Message(role, "x", name=name) for role, name in messages)]
+def prompt_names(*messages):
+    return [message.name for message in with_prompt_names(Message(role, "x", name=name) for role, name in messages)]
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def told(*messages):
     ],
 )
 def test_a_name_is_told_where_it_says_more_than_the_role(messages, names):
-    assert told(*messages) == names
+    assert prompt_names(*messages) == names
 
 
 def test_names_of_earlier_turns_are_told(harness, fake_engine):

@@ -7,7 +7,7 @@ import pytest
 from pydantic import Field, ValidationInfo, model_validator
 
 from models.platform.errors import InvalidRequest
-from web.http.ignored_fields import MAX_HEADER, Hint, header_value, report, validate_tolerantly
+from web.http.ignored_fields import MAX_HEADER, Hint, header_value, mark_without_effect, validate_tolerantly
 from web.http.validation import RequestBody, validate
 
 
@@ -24,8 +24,8 @@ class Options(RequestBody):
     size: int | None = None
 
     @model_validator(mode="after")
-    def _report(self, info: ValidationInfo) -> "Options":
-        report(info)
+    def _mark_without_effect(self, info: ValidationInfo) -> "Options":
+        mark_without_effect(info)
         return self
 
     def without_effect(self) -> Iterable[str]:

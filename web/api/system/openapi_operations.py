@@ -8,7 +8,7 @@ from inspect import getdoc
 from typing import Any
 
 from web.api.routing import Route
-from web.api.system.openapi_schemas import Schemas, is_tolerant
+from web.api.system.openapi_schemas import Schemas, ignores_unknown_fields
 
 #: A path parameter in Starlette's notation, such as `{model:path}`.
 PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
@@ -208,7 +208,7 @@ def _parameters(route: Route, schemas: Schemas) -> Iterator[dict[str, Any]]:
         yield {"$ref": "#/components/parameters/LastEventId"}
     if route.streams and route.path.startswith("/v1/responses"):
         yield {"$ref": "#/components/parameters/SanghaEvents"}
-    if is_tolerant(route):
+    if ignores_unknown_fields(route):
         yield {"$ref": "#/components/parameters/SanghaStrict"}
 
 
@@ -228,7 +228,11 @@ def _success(route: Route, schemas: Schemas) -> dict[str, Any]:
         content["application/json"] = {"schema": schema}
     if route.streams:
         content["text/event-stream"] = {"schema": {"$ref": "#/components/schemas/StreamEvent"}}
-    headers = {**REQUEST_ID, **({} if route.rights.public else LIMITS), **(IGNORED if is_tolerant(route) else {})}
+    headers = {
+        **REQUEST_ID,
+        **({} if route.rights.public else LIMITS),
+        **(IGNORED if ignores_unknown_fields(route) else {}),
+    }
     response: dict[str, Any] = {"description": HTTPStatus(route.status).phrase, "headers": headers}
     return response | ({"content": content} if content else {})
 

@@ -36,7 +36,9 @@ class Schemas:
         self._routes = routes
         self._schemas = {key: schema for (key, _), schema in schemas.items()}
         self._shared: dict[str, Any] = shared.get("$defs", {})
-        self._open([self._schemas[route.method, route.path, "body"] for route in routes if is_tolerant(route)])
+        self._open(
+            [self._schemas[route.method, route.path, "body"] for route in routes if ignores_unknown_fields(route)]
+        )
 
     def _open(self, schemas: Iterable[Any]) -> None:
         """Permit unknown fields in these schemas, and in those that they refer to."""
@@ -80,7 +82,7 @@ class Schemas:
 TOLERANT_PATHS = ("/v1/responses", "/v1/conversations", "/v1/chat/", "/v1/completions", "/v1/embeddings")
 
 
-def is_tolerant(route: Route) -> bool:
+def ignores_unknown_fields(route: Route) -> bool:
     """Return whether the route ignores unknown fields of its body."""
     return route.body is not None and route.path.startswith(TOLERANT_PATHS)
 

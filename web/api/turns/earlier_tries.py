@@ -58,7 +58,7 @@ def join_earlier(request: Request, turns: Sequence[NewTurn]) -> JoinedTurns | No
     accepted = [turn for turn in found if turn is not None]
     if len(accepted) < len(turns):  # deleted meanwhile: another client has received the end
         return None
-    note_try(request, earlier.seed, left=False)
+    record_try(request, earlier.seed, left=False)
     return JoinedTurns(accepted, earlier.seed)
 
 
@@ -83,17 +83,17 @@ def _keep(request: Request, job_ids: Sequence[str]) -> bool:
         )
 
 
-def note_commands(request: Request) -> list[Command]:
+def record_try_commands(request: Request) -> list[Command]:
     """Return the Redis commands that note the request's try, for its retries to find."""
     request_try = request.request_try
-    return [] if request_try is None else [recent_requests.note_command(request_try.fingerprint(), request_try.seed)]
+    return [] if request_try is None else [recent_requests.record_command(request_try.fingerprint(), request_try.seed)]
 
 
-def note_try(request: Request, seed: str, *, left: bool) -> None:
+def record_try(request: Request, seed: str, *, left: bool) -> None:
     """Note who has the turns of a request. Without Redis, a retry creates another turn."""
     if request.request_try is not None:
         with suppress(redis.RedisError):
-            recent_requests.note(request.platform.redis, request.request_try.fingerprint(), seed, left=left)
+            recent_requests.record(request.platform.redis, request.request_try.fingerprint(), seed, left=left)
 
 
 def is_unreadable(turn: NewTurn) -> bool:
@@ -101,7 +101,7 @@ def is_unreadable(turn: NewTurn) -> bool:
     return turn.request.get("store", True) is False and turn.conversation_id is None
 
 
-def when_client_leaves(
+def disconnect_action(
     request: Request, policy: DisconnectPolicy, job_ids: Sequence[str], *, seed: str | None = None
 ) -> OnDisconnect | None:
     """Return what to do when the client of turns disconnects.
@@ -126,7 +126,7 @@ def _abandon(request: Request, job_ids: Sequence[str], seed: str) -> None:
         log.warning("Request %s: cannot abandon its turns, which go on: %s", request.request_id, error)
         return
     if seed:
-        note_try(request, seed, left=True)
+        record_try(request, seed, left=True)
 
 
 def _cancel(request: Request, job_ids: Sequence[str]) -> None:

@@ -94,7 +94,7 @@ class EmbeddingList(TypedDict):
 
 async def create(request: Request) -> DeferredResponse:
     """`POST /v1/embeddings`: embed one or more texts."""
-    body = await read_body(request, CreateEmbeddings, names_model=True)
+    body = await read_body(request, CreateEmbeddings, requires_model=True)
     _check(body, request.platform.settings)
     job_id = request.new_id("job")
     await run_in_thread(

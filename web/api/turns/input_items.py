@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 from pipelines.chat.compaction import is_of_this_server
 from web.api.turns.call_types import CALL_TYPES, Call, CallOrOutput, CallOutput, LocalShellCallOutput, stored_call
 from web.api.turns.content_types import MAX_ITEMS, AuthorName, Content, Id, ItemStatus, Refusal
-from web.api.turns.left_out import LeftOut
+from web.api.turns.ignored_parts import IgnoredPart
 from web.http.validation import RequestBody, branch, discriminate_by_type, discriminate_text
 
 
@@ -78,7 +78,7 @@ HOSTED_CALLS = (
 ITEM_TYPES = ("message", *CALL_TYPES, "reasoning", "compaction", "item_reference")
 
 
-class HostedCall(LeftOut):
+class HostedCall(IgnoredPart):
     """A call that another server ran. It is left out, so that outputs can be sent unchanged."""
 
     supported = ITEM_TYPES

@@ -1,7 +1,7 @@
-"""Read the bodies of routes that OpenAI's API has, too: clients send fields there that are not known here.
+"""Read the bodies of the routes that OpenAI's API also has.
 
-Such a field is ignored, and the response names it. A client that wants to find its typing errors asks for an error
-instead, which the other routes return in any case. It then has to name the model, too.
+Unknown fields are ignored, and the response names them. With `X-Sangha-Strict: 1` an unknown field or a missing model
+is an error. Other routes always reject unknown fields.
 """
 
 from collections.abc import Sequence
@@ -20,14 +20,14 @@ STRICT, YES = "X-Sangha-Strict", "1"
 IGNORED = "x-sangha-ignored"
 
 
-async def read_body(request: Request, model: type[Model], *, names_model: bool = False) -> Model:
+async def read_body(request: Request, model: type[Model], *, requires_model: bool = False) -> Model:
     """Parse the body, off the event loop if it is large. Raises InvalidRequest, naming the parameter.
 
-    names_model  whether OpenAI's API requires `model` here; otherwise, and unless the request is strict, the default
+    requires_model  whether OpenAI's API requires `model` on this route: a strict request without it is an error
     """
     if is_strict(request):
         strict_body = await bodies.parse_off_loop(request.body, model)
-        if names_model and getattr(strict_body, "model", None) is None:
+        if requires_model and getattr(strict_body, "model", None) is None:
             raise missing_parameter("model")
         return strict_body
     body, ignored = await bodies.off_loop(request.body, partial(_parse_tolerantly, model))

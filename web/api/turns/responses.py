@@ -66,7 +66,7 @@ async def create(request: Request) -> HttpResponse | EventStream | DeferredRespo
     With `stream` its events are streamed, with `background` the queued response is returned at once. Otherwise the
     request waits for the end of the response, at most 540 seconds.
     """
-    body = await read_body(request, CreateResponse, names_model=True)
+    body = await read_body(request, CreateResponse, requires_model=True)
     all_events = wants_all_events(request)
     turn = await convert(request, new_turn, body)
     started = await start(request, turn, stream=bool(body.stream))

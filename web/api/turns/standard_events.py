@@ -58,15 +58,15 @@ class StandardEvents:
         restart = len(types) - 1 - types[::-1].index(RESTARTED)
         if self._has_text and IN_PROGRESS not in types[:restart]:
             return events
-        # After reasoning the items begin again, too.
-        dropped = self._is_text if REASONING.isdisjoint(types[:restart]) else self._is_of_an_item
+        # If there was reasoning, a restart begins its items again, too.
+        dropped = self._is_text if REASONING.isdisjoint(types[:restart]) else self._is_of_the_answer
         return [journalled for journalled in events[:restart] if not dropped(journalled)] + [*events[restart:]]
 
     def _is_text(self, journalled: Event) -> bool:
         return journalled.type == TEXT
 
-    def _is_of_an_item(self, journalled: Event) -> bool:
-        """Return whether an event is of the reasoning or of what follows it. A compaction precedes it, and stays."""
+    def _is_of_the_answer(self, journalled: Event) -> bool:
+        """Return whether an event belongs to the reasoning, the message or a call, not to a compaction before them."""
         if journalled.type in ITEMS and COMPACTION_ITEM in journalled.data:
             return False
         return journalled.type not in OPENING and not journalled.type.startswith(EXTENSION)
@@ -76,15 +76,18 @@ class StandardEvents:
         if type_ in OPENING:
             yield from self._opening_event(journalled)
         elif not type_.startswith(EXTENSION):
-            self._last_part, self._has_text = journalled.sequence, self._has_text or _cannot_be_repeated(journalled)
+            self._last_part, self._has_text = (
+                journalled.sequence,
+                self._has_text or _is_discarded_by_restart(journalled),
+            )
             self.ended = journalled.ends
             yield journalled
         elif journalled.ends:
             self.ended = True
             yield _ending(journalled)
-        elif self._takes_back(journalled):
+        elif self._discards_sent_output(journalled):
             self.ended = True
-            yield self._taken_back(journalled)
+            yield self._restart_error(journalled)
 
     def _opening_event(self, journalled: Event) -> Iterator[Event]:
         if journalled.type == IN_PROGRESS:
@@ -93,24 +96,24 @@ class StandardEvents:
             self._opening.add(journalled.type)
             yield journalled
 
-    def _takes_back(self, journalled: Event) -> bool:
+    def _discards_sent_output(self, journalled: Event) -> bool:
         if journalled.type == RESTARTED:
             return self._has_text
         return journalled.type == REWOUND and journalled.sequence <= self._last_part
 
-    def _taken_back(self, journalled: Event) -> Event:
-        """Build the error. A rewind uses numbers again, so that the client cannot resume; after a restart it can."""
+    def _restart_error(self, journalled: Event) -> Event:
+        """Build the error. After a restart the client can resume; a rewind reuses sequence numbers, so it cannot."""
         number = journalled.sequence
         rest = f"stream=true&starting_after={number}" if journalled.type == RESTARTED else "stream=true"
         message = (
-            "The answer was begun again, and differs from the part that was sent. "
-            f"Discard that part, and read on at GET /v1/responses/{self._response_id}?{rest}."
+            "The answer was restarted and differs from the part that was sent. "
+            f"Discard that part and continue reading at GET /v1/responses/{self._response_id}?{rest}."
         )
         return _error_event(number, "answer_restarted", message)
 
 
-def _cannot_be_repeated(journalled: Event) -> bool:
-    """Return whether an event is of a part of the answer that an engine which restarts writes again."""
+def _is_discarded_by_restart(journalled: Event) -> bool:
+    """Return whether a restart discards the event: a delta of text or reasoning, or a reasoning item."""
     if journalled.type == ITEM:
         return REASONING_ITEM in journalled.data
     return journalled.type == TEXT or journalled.type in REASONING

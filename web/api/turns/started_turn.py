@@ -29,11 +29,11 @@ from web.api.job_results import job_headers
 from web.api.request import Request
 from web.api.turns.earlier_tries import (
     TurnIds,
+    disconnect_action,
     is_unreadable,
     join_earlier,
     new_ids,
-    note_commands,
-    when_client_leaves,
+    record_try_commands,
 )
 from web.http.disconnects import OnDisconnect, disconnect_policy
 from web.http.threads import run_in_thread
@@ -106,9 +106,10 @@ async def start_all(request: Request, turns: Sequence[NewTurn], *, stream: bool)
     followers = [_subscribe(request, job_id) for _, job_id in ids]  # before the first event: no history has to be read
     accepted = await run_in_thread(_accept, request, turns, ids)
     job_ids = [turn.response.job_id for turn in accepted.turns]
-    leave = when_client_leaves(request, policy, job_ids, seed=accepted.seed if is_unreadable(turns[0]) else None)
+    seed = accepted.seed if is_unreadable(turns[0]) else None
+    on_disconnect = disconnect_action(request, policy, job_ids, seed=seed)
     return [
-        _started(request, turn, follower, accepted, leave)
+        _started(request, turn, follower, accepted, on_disconnect)
         for turn, follower in zip(accepted.turns, followers, strict=True)
     ]
 
@@ -121,7 +122,11 @@ def _subscribe(request: Request, job_id: str) -> Follower:
 
 
 def _started(
-    request: Request, turn: AcceptedTurn, follower: Follower, accepted: "Accepted", leave: OnDisconnect | None
+    request: Request,
+    turn: AcceptedTurn,
+    follower: Follower,
+    accepted: "AcceptedTurns",
+    on_disconnect: OnDisconnect | None,
 ) -> StartedTurn:
     response, joined = turn.response, accepted.joined
     follower.push_opening(turn.opening_events)
@@ -129,11 +134,11 @@ def _started(
         response.job_id, follower=None if joined else follower, owner=request.caller.account_id
     )
     headers = {**job_headers(response.job_id, response.id), **accepted.headers, **(REPLAYED if joined else {})}
-    return StartedTurn(turn, events, headers, leave)
+    return StartedTurn(turn, events, headers, on_disconnect)
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
+class AcceptedTurns:
     """The turns of a request.
 
     seed     of their ids; None for a request with an Idempotency-Key
@@ -147,23 +152,25 @@ class Accepted:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def _accept(request: Request, turns: Sequence[NewTurn], ids: Sequence[TurnIds]) -> Accepted:
+def _accept(request: Request, turns: Sequence[NewTurn], ids: Sequence[TurnIds]) -> AcceptedTurns:
     named_spaces = request.platform.compatibility.at_least(spaces.SINCE)
     turns = [with_space(turn, request.caller, named_spaces=named_spaces) for turn in turns]
     if (earlier := join_earlier(request, turns)) is not None:
         request.platform.gate.give_back(request.admission)  # the first try has drawn the tokens
-        return Accepted(earlier.turns, earlier.seed, joined=True)
+        return AcceptedTurns(earlier.turns, earlier.seed, joined=True)
     with _tokens_drawn(request, turns) as admission:
         accepted = _start_each(request, turns, ids, admission)
-    also = note_commands(request)
+    retry_commands = record_try_commands(request)
     for turn in accepted:
         account_id = request.caller.account_id
-        request.platform.queue.announce_job(turn.response.job_id, turn.opening_events, account_id, also=also)
+        request.platform.queue.announce_job(
+            turn.response.job_id, turn.opening_events, account_id, extra_commands=retry_commands
+        )
         if turn.interrupted is not None:
             request.platform.queue.announce_cancellation(turn.interrupted, account_id)
-        also = []
+        retry_commands = []
     seed = request.request_try.seed if request.request_try else None
-    return Accepted(accepted, seed, headers=admission.headers)
+    return AcceptedTurns(accepted, seed, headers=admission.headers)
 
 
 def _start_each(

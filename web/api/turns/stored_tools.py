@@ -45,8 +45,8 @@ def stored_tool(tool: Any) -> dict[str, Any] | None:
     raise TypeError(f"not a tool: {type(tool).__name__}")
 
 
-def definition_place(tool: Any) -> str:
-    """Return where a tool, or a reference to one, has its name: in itself, or as in Chat Completions in an object."""
+def definition_path(tool: Any) -> str:
+    """Return the path from a tool, or a reference to one, to its definition: empty, or in Chat Completions `.TYPE`."""
     return f".{tool.type}" if isinstance(tool, NESTED) else ""
 
 

@@ -11,8 +11,8 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, ValidationInfo, mode
 from pydantic_core import PydanticCustomError
 
 from web.api.turns.content_types import FunctionName
-from web.api.turns.left_out import LeftOut
-from web.http.ignored_fields import is_tolerant, report
+from web.api.turns.ignored_parts import IgnoredPart
+from web.http.ignored_fields import is_tolerant, mark_without_effect
 from web.http.validation import RequestBody, branch, discriminate_text, should_be_one_of
 
 #: Tools of one turn, and members of one group.
@@ -144,7 +144,7 @@ class ShellTool(RequestBody):
         if self.is_hosted:
             if not is_tolerant(info):
                 raise PydanticCustomError("unsupported_parameter", "no container runs commands here")
-            report(info)
+            mark_without_effect(info)
         return self
 
 
@@ -158,7 +158,7 @@ class ApplyPatchTool(RequestBody):
 CLIENT_TOOLS = ("function", "custom", "namespace", "local_shell", "shell", "apply_patch")
 
 
-class HostedTool(LeftOut):
+class HostedTool(IgnoredPart):
     """A tool that nobody runs here, such as `web_search`. It is left out."""
 
     supported = CLIENT_TOOLS
@@ -270,9 +270,9 @@ class TypeReference(RequestBody):
         return [f"({self.type})"] if self.is_hosted else []
 
     @model_validator(mode="after")
-    def _report(self, info: ValidationInfo) -> "TypeReference":
+    def _mark_without_effect(self, info: ValidationInfo) -> "TypeReference":
         if self.is_hosted:
-            report(info)
+            mark_without_effect(info)
         return self
 
 

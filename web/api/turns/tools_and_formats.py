@@ -13,7 +13,7 @@ from pipelines.inference.engine import OutputFormat
 from pipelines.inference.json_schema import NamedSchema, first_schema_error
 from web.api.turns.content_types import FunctionName
 from web.api.turns.hints import Verbosity
-from web.api.turns.stored_tools import allowed_tools, definition_place, reference_name, stored_tool
+from web.api.turns.stored_tools import allowed_tools, definition_path, reference_name, stored_tool
 from web.api.turns.tool_types import AllowedToolList, AllowedTools, Description, NestedAllowedTools, Schema, Tool
 from web.http.validation import RequestBody, branch, discriminate_by_type, truncate
 
@@ -59,14 +59,14 @@ class TextOptions(RequestBody):
 class ResolvedTools:
     """The tools of a request that the caller runs.
 
-    stored  those that the model may call, in the Responses API's form
-    choice  the stored tool choice
-    places  all tools as an engine knows them, by the parameter that contains each
+    stored    those that the model may call, in the Responses API's form
+    choice    the stored tool choice
+    by_param  all tools as an engine knows them, by the parameter that contains each
     """
 
     stored: list[dict[str, Any]]
     choice: Any
-    places: Mapping[str, ClientTool]
+    by_param: Mapping[str, ClientTool]
 
 
 def resolve_tools(tools: Sequence[Tool] | None, choice: Any) -> ResolvedTools:
@@ -74,22 +74,22 @@ def resolve_tools(tools: Sequence[Tool] | None, choice: Any) -> ResolvedTools:
 
     For `allowed_tools` only the allowed tools are stored, and its mode is the choice.
     """
-    offered = [(f"tools[{n}]{definition_place(tool)}", stored_tool(tool)) for n, tool in enumerate(tools or [])]
-    places = _places([(place, tool) for place, tool in offered if tool])
+    offered = [(f"tools[{n}]{definition_path(tool)}", stored_tool(tool)) for n, tool in enumerate(tools or [])]
+    by_param = _tools_by_param([(param, tool) for param, tool in offered if tool])
     stored = [tool for _, tool in offered if tool]
     if isinstance(choice, AllowedTools | NestedAllowedTools):
-        allowed, place = _allowed_list(choice)
+        allowed, param = _allowed_list(choice)
         for number, reference in enumerate(allowed.tools):
-            _require_allowed(reference, places.values(), f"{place}.tools[{number}]{definition_place(reference)}.name")
+            _require_allowed(reference, by_param.values(), f"{param}.tools[{number}]{definition_path(reference)}.name")
         stored, choice = allowed_tools(stored, allowed.tools), allowed.mode
     elif not isinstance(choice, str | None):
-        choice = _require_tool(choice, places.values())
+        choice = _require_tool(choice, by_param.values())
     if choice == "required" and not stored:
         raise InvalidRequest(
             "Invalid value for 'tool_choice': 'required' needs at least one tool in 'tools' that the caller runs.",
             param="tool_choice",
         )
-    return ResolvedTools(stored, choice or "auto", places)
+    return ResolvedTools(stored, choice or "auto", by_param)
 
 
 def text_parameters(text: TextOptions | None) -> dict[str, Any]:
@@ -101,18 +101,18 @@ def text_parameters(text: TextOptions | None) -> dict[str, Any]:
     return parameters
 
 
-def _places(tools: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, ClientTool]:
-    """Return all tools by their parameters. Raises InvalidRequest if an engine would know two by the same name."""
-    places: dict[str, ClientTool] = {}
+def _tools_by_param(tools: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, ClientTool]:
+    """Return all tools by their parameters. Raises InvalidRequest if two would have the same name for an engine."""
+    by_param: dict[str, ClientTool] = {}
     names: set[str] = set()
-    for param, stored in tools:
+    for group_param, stored in tools:
         for tool in expand_tool(stored):
-            place = f"{param}{tool.place}"
+            param = f"{group_param}{tool.path}"
             if tool.function.name in names:
-                raise _duplicate(f"{place}.{'name' if tool.type in ('function', 'custom') else 'type'}", tool)
+                raise _duplicate(f"{param}.{'name' if tool.type in ('function', 'custom') else 'type'}", tool)
             names.add(tool.function.name)
-            places[place] = tool
-    return places
+            by_param[param] = tool
+    return by_param
 
 
 def _duplicate(param: str, tool: ClientTool) -> InvalidRequest:
@@ -138,17 +138,17 @@ def check_calls(tools: ResolvedTools, output_format: OutputFormat) -> None:
         return
     if error.tool is None:
         raise _invalid_schema("tools", f"these functions cannot be constrained together: {error.reason}")
-    place = next(place for place, tool in tools.places.items() if tool.function.name == error.tool.name)
-    raise _invalid_schema(f"{place}.parameters", error.reason)
+    param = next(param for param, tool in tools.by_param.items() if tool.function.name == error.tool.name)
+    raise _invalid_schema(f"{param}.parameters", error.reason)
 
 
 def schemas_of(tools: ResolvedTools, text: TextOptions | None) -> list[NamedSchema]:
     """Return the JSON Schemas of a request's tools and text format. Raises InvalidRequest for arguments of a type."""
     schemas = []
-    for place, tool in tools.places.items():
+    for tool_param, tool in tools.by_param.items():
         parameters = tool.function.parameters
         if parameters and tool.type in ("function", "custom"):
-            param = f"{place}.{'parameters' if tool.type == 'function' else 'format'}"
+            param = f"{tool_param}.{'parameters' if tool.type == 'function' else 'format'}"
             if parameters.get("type", "object") != "object":
                 raise _invalid_schema(param, "expected type 'object' for the arguments of a function")
             schemas.append(NamedSchema(param, parameters, strict=tool.strict))
@@ -182,7 +182,7 @@ def _require_tool(reference: Any, tools: Iterable[ClientTool]) -> dict[str, Any]
         return {"type": reference.type}
     matching = [tool for tool in tools if tool.name == name]
     if not matching:
-        raise _unknown_tool(name, f"tool_choice{definition_place(reference)}.name")
+        raise _unknown_tool(name, f"tool_choice{definition_path(reference)}.name")
     return {"type": matching[0].type, "name": name}
 
 

@@ -29,7 +29,7 @@ from web.api.turns.turn_request import (
     StopSequences,
     new_turn,
 )
-from web.http.ignored_fields import report, validate_tolerantly
+from web.http.ignored_fields import mark_without_effect, validate_tolerantly
 from web.http.validation import (
     RequestBody,
     Unsupported,
@@ -149,9 +149,9 @@ class CreateChatCompletion(SamplingParameters, TemplateParameters):
             yield "functions"
 
     @model_validator(mode="after")
-    def _report(self, info: ValidationInfo) -> "CreateChatCompletion":
+    def _mark_without_effect(self, info: ValidationInfo) -> "CreateChatCompletion":
         if any(self.without_effect()):
-            report(info)
+            mark_without_effect(info)
         return self
 
 

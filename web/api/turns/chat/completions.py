@@ -20,7 +20,7 @@ from web.streams.sse import EventStream, Frame
 
 async def create(request: Request) -> EventStream | DeferredResponse:
     """`POST /v1/chat/completions`: create a chat completion, streamed as chunks with `stream`."""
-    body = await read_body(request, CreateChatCompletion, names_model=True)
+    body = await read_body(request, CreateChatCompletion, requires_model=True)
     choices = await start_all(request, await convert(request, chat_turns, body), stream=bool(body.stream))
     if not body.stream:
         respond = partial(_completion, request, choices, calls_functions=body.calls_functions)

@@ -1,4 +1,4 @@
-"""Parts of a request that only another server could serve: they are left out, so that clients need not be changed."""
+"""Parts of a request that this server does not support and ignores, so that clients need not be changed."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
@@ -6,14 +6,14 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
-from web.http.ignored_fields import is_tolerant, report
+from web.http.ignored_fields import is_tolerant, mark_without_effect
 from web.http.validation import RequestBody, should_be_one_of
 
 
-class LeftOut(RequestBody):
-    """A value of a type that is not supported. It is named in the response, and an error in a strict request.
+class IgnoredPart(RequestBody):
+    """A value of an unsupported type. The response names it; in a strict request it is an error.
 
-    supported  the types that are supported in its place
+    supported  the supported types, which the error lists
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -31,5 +31,5 @@ class LeftOut(RequestBody):
     def _reject_unless_tolerant(cls, value: Any, info: ValidationInfo) -> Any:
         if not is_tolerant(info):
             raise PydanticCustomError("unsupported_value", "{reason}", {"reason": should_be_one_of(cls.supported)})
-        report(info)
+        mark_without_effect(info)
         return value
