@@ -127,7 +127,7 @@ class Clock:
             return enqueue(connection, expired_files_job())
 
     def _cancel_abandoned(self, connection: Connection) -> None:
-        """Cancel the turns whose clients have left and did not return in time."""
+        """Cancel the abandoned turns whose grace period is over."""
         with connection.transaction():
             due = abandoned_turns.take_due(connection)
             cancelled = [cancel_jobs(connection, job_ids, account_id) for account_id, job_ids in due.items()]

@@ -1,4 +1,4 @@
-"""Share an engine's slots: batch work waits for a slot and yields it to turns, and one account leaves one to others."""
+"""Share an engine's slots: batch work yields its slot to turns, and an account with all slots yields one to others."""
 
 import logging
 import threading
@@ -16,9 +16,9 @@ log = logging.getLogger(__name__)
 #: Seconds between two looks of a waiting batch attempt at whether it should stop.
 POLL_INTERVAL = 0.5
 
-#: Seconds between two looks at whether one lane has all slots, and for how long it must have had them before one of its
-#: turns yields: the next attempt reads the prompt again.
-LOOK_INTERVAL = 0.5
+#: Seconds between two checks whether one lane has all slots, and for which it must have had them before one of its
+#: turns yields: the next attempt has to read the prompt again.
+CHECK_INTERVAL = 0.5
 SHORTEST_SLICE = 2.0
 
 Run = Callable[[Attempt], Outcome]
@@ -86,7 +86,7 @@ class SlotSharing:
             attempt.stop("yielded")
 
     def watch_lanes(self, database: Database) -> None:
-        """Start a thread that makes a lane with all slots leave one to others. The engine must continue texts."""
+        """Start a thread that has a lane with all slots yield one to waiting lanes. The engine must continue texts."""
         if self._slots > 1:
             threading.Thread(target=self._watch, args=(database,), name="slot-sharing", daemon=True).start()
 
@@ -116,7 +116,7 @@ class SlotSharing:
 
     def _watch(self, database: Database) -> None:
         while True:
-            time.sleep(LOOK_INTERVAL)
+            time.sleep(CHECK_INTERVAL)
             try:
                 self.yield_to_others(database)
             except Unavailable:

@@ -16,7 +16,7 @@ KeyStatus = Literal["active", "expired", "revoked"]
 class ApiKey:
     """A key without its secret. `hint` is the secret's beginning and end; `user_id` is its creator.
 
-    memory  what its requests recall and remember that name no end user
+    memory  what requests that name no end user recall and remember
     """
 
     id: str

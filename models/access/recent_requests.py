@@ -1,7 +1,7 @@
-"""Recent requests without an Idempotency-Key that have created turns, in Redis, so that a retry finds those turns.
+"""Requests without an Idempotency-Key that have recently created turns, in Redis, so that a retry finds those turns.
 
 A request is identified by a hash of its caller, route and body. The entry has the seed of the request's ids, as with an
-Idempotency-Key, and whether its client has left. It is lost with Redis: then a retry creates a second turn.
+Idempotency-Key, and whether its client has disconnected. If Redis loses the entry, a retry creates a second turn.
 """
 
 from dataclasses import dataclass

@@ -31,7 +31,7 @@ class Scope(StrEnum):
     ADMIN = "admin"
 
 
-#: What an API key recalls and remembers where a request names no end user: its user's memories, or nothing.
+#: What requests of an API key that name no end user recall and remember: the memories of its user, or nothing.
 KeyMemory = Literal["owner", "named"]
 
 

@@ -29,7 +29,7 @@ MeditationStatus = Literal["queued", "in_progress", "completed", "failed", "canc
 class Meditation:
     """A row of `meditations` with columns of its job.
 
-    space    the name of the space that it consolidates; empty for the user's own
+    space    the end user whose memories it consolidates; empty for the user's own
     outcome  None while it is unfinished
     report   counts, recall before and after, tokens used
     """
@@ -49,7 +49,7 @@ class Meditation:
 
     @property
     def key(self) -> SpaceKey:
-        """The space that it consolidates."""
+        """Identifies the space that it consolidates."""
         return SpaceKey(self.account_id, self.user_id, self.space)
 
     @property
@@ -193,11 +193,11 @@ def mark_reverted(connection: Connection, meditation_id: str, account_id: str, r
     connection.execute(MARK_REVERTED, {"id": meditation_id, "account_id": account_id, "report": Jsonb(dict(report))})
 
 
-#: New memories for which a named space is due for a meditation; a user's own is due with the first. Most end users of
-#: an application say little in a day.
+#: New memories after which the space of an end user is due for a meditation; a user's own is due after the first. Most
+#: end users write little in a day.
 DUE_MEMORIES = 10
 
-# Spaces of members whose newest memories are newer than their last meditation. Two entries of indexes are read per
+# Spaces of members whose newest memories are newer than their last meditation. Two index entries are read per
 # space.
 SPACES_DUE = """
 SELECT account_id, user_id, end_user FROM memory_spaces JOIN memberships USING (account_id, user_id)

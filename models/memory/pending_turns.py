@@ -54,5 +54,5 @@ WHERE account_id = %(account_id)s AND user_id = %(user_id)s AND unremembered AND
 
 
 def drop(connection: Connection, key: SpaceKey) -> None:
-    """Unflag all turns of a space, unfinished ones included."""
+    """Clear the flag `unremembered` of all turns of a space, unfinished ones included."""
     connection.execute(DROP, key.parameters)

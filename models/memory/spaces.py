@@ -25,7 +25,7 @@ MAX_SPEAKERS = 100
 
 
 class SpaceKey(NamedTuple):
-    """What identifies a space: a user in an account, and the name of an end user, empty for the user's own memories."""
+    """Identifies a space: a user in an account, and the name of an end user, empty for the user's own memories."""
 
     account_id: str
     user_id: str
@@ -33,7 +33,7 @@ class SpaceKey(NamedTuple):
 
     @classmethod
     def of_job(cls, job: Job) -> "SpaceKey":
-        """Return the space that a job's arguments name. Those of earlier versions have no name."""
+        """Return the key in a job's arguments. Jobs of earlier versions have no name in them."""
         return cls(job.account_id, job.arguments["user_id"], job.arguments.get("space", ""))
 
     @classmethod
@@ -48,7 +48,7 @@ class SpaceKey(NamedTuple):
 
     @property
     def lane(self) -> str:
-        """A text for the serial keys of the space's jobs, which does not show the name."""
+        """Part of the serial keys of the space's jobs. It contains a digest of the name, not the name."""
         suffix = f" {sha256(self.end_user.encode()).hexdigest()[:32]}" if self.end_user else ""
         return f"{self.account_id} {self.user_id}{suffix}"
 
@@ -83,7 +83,7 @@ class Space:
 
     @property
     def key(self) -> SpaceKey:
-        """What identifies the space."""
+        """Identifies the space."""
         return SpaceKey(self.account_id, self.user_id, self.end_user)
 
 
@@ -137,8 +137,8 @@ SELECT %(account_id)s, %(user_id)s, %(space)s, CASE WHEN oldest_code >= '0021' T
 FROM schema_compatibility
 """
 
-# A stranger may choose the name. The count reads an index, once for each new name; concurrent requests may exceed the
-# limit by a few.
+# An untrusted person may choose the name. The count reads an index, once for each new name; concurrent requests may
+# exceed the limit by a few.
 WITHIN_LIMIT = """
 WHERE %(space)s = '' OR NOT EXISTS (
     SELECT FROM accounts JOIN plans ON plans.id = accounts.plan_id
@@ -150,7 +150,7 @@ ON CONFLICT DO NOTHING
 
 
 def find_or_create(connection: Connection, key: SpaceKey) -> Space | None:
-    """Return the space with this key, created if there is none; None if the account may have no further one."""
+    """Find or create the space with this key. Returns None if the account has reached its limit."""
     if (space := find(connection, key)) is not None:
         return space
     connection.execute(CREATE + WITHIN_LIMIT, key.parameters)
@@ -165,7 +165,7 @@ ORDER BY end_user LIMIT %(limit)s
 
 
 def page(connection: Connection, account_id: str, user_id: str, *, after: str, limit: int) -> list[dict[str, Any]]:
-    """Return at most `limit` named spaces of a user, in the order of their names, after a name."""
+    """Return at most `limit` spaces of a user's end users, by name, after the name `after`."""
     parameters = {"account_id": account_id, "user_id": user_id, "after": after, "limit": limit}
     return fetch_all(connection, NAMED, parameters)
 
@@ -177,7 +177,7 @@ WHERE id = %(id)s AND end_user <> '' AND NOT EXISTS (SELECT FROM memories WHERE 
 
 
 def delete_if_empty(connection: Connection, space_id: int) -> bool:
-    """Delete a named space that has no memories. Returns whether it did."""
+    """Delete the space of an end user if it has no memories. Returns whether it was deleted."""
     return connection.execute(DELETE, {"id": space_id}).rowcount > 0
 
 

@@ -1,7 +1,7 @@
-"""Turns whose client has left and that nobody can read again. They are cancelled unless a client returns in time.
+"""Turns whose client has disconnected and whose answer nobody can read later. They are cancelled after a grace period.
 
-A row says when its turn is cancelled. A turn that is followed has none, so turns of clients that stay cost nothing.
-The scheduler cancels, hence the end of the web process that saw a client leave changes nothing.
+A row has the time at which its turn is cancelled, unless a client reads the turn or sends its request again before. A
+turn with a connected client has no row. The scheduler cancels, so the web process that wrote the row may end.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,10 +10,10 @@ from typing import Any
 
 from models.platform.database import Connection, fetch_all, fetch_one
 
-#: Seconds in which a client may return: longer than the pause of OpenAI's clients before their first two retries.
+#: Seconds before a turn is cancelled: longer than the pause of OpenAI's clients before their first two retries.
 GRACE = 5.0
 
-# A turn that has ended gets a row too: a retry that finds it joins.
+# A turn that has ended gets a row, too: a retry joins it.
 ABANDON = """
 INSERT INTO abandoned_turns (job_id, cancel_at)
 SELECT id, now() + make_interval(secs => %(grace)s) FROM jobs
@@ -23,7 +23,7 @@ ON CONFLICT (job_id) DO UPDATE SET cancel_at = excluded.cancel_at
 
 
 def abandon(connection: Connection, job_ids: Sequence[str], account_id: str, *, grace: float = GRACE) -> None:
-    """Let turns of an account be cancelled in `grace` seconds."""
+    """Schedule the cancellation of turns of an account in `grace` seconds."""
     connection.execute(ABANDON, {"ids": list(job_ids), "account_id": account_id, "grace": grace})
 
 
@@ -46,7 +46,7 @@ def list_abandoned(connection: Connection) -> dict[str, datetime]:
     return {row["job_id"]: row["cancel_at"] for row in rows}
 
 
-# Not a row that was written since it was listed: then the follower has left, too.
+# A row that was written after it was listed stays: the follower has disconnected since.
 KEEP_FOLLOWED = """
 DELETE FROM abandoned_turns USING unnest(%(ids)s::text[], %(times)s::timestamptz[]) AS followed (id, listed_at)
 WHERE job_id = followed.id AND cancel_at = listed_at
@@ -58,7 +58,7 @@ def keep_followed(connection: Connection, followed: Mapping[str, datetime]) -> N
     connection.execute(KEEP_FOLLOWED, {"ids": list(followed), "times": list(followed.values())})
 
 
-# A row that is being deleted by a client that returns is skipped; one that returns later waits for this transaction.
+# A row that a retry is deleting is skipped. A later retry waits for this transaction.
 TAKE_DUE = """
 WITH due AS (
     SELECT job_id AS due_id FROM abandoned_turns WHERE cancel_at <= now()
@@ -85,6 +85,6 @@ WHERE id = ANY(%(ids)s) AND account_id = %(account_id)s AND cancel_requested_at 
 
 
 def are_usable(connection: Connection, job_ids: Sequence[str], account_id: str) -> bool:
-    """Return whether all turns exist and have, or may still get, an answer."""
+    """Return whether all turns exist and have an answer or can still get one."""
     row: dict[str, Any] | None = fetch_one(connection, USABLE, {"ids": list(job_ids), "account_id": account_id})
     return row is not None and row["count"] == len(job_ids)

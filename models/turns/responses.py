@@ -39,7 +39,7 @@ class Response:
     unremembered  whether its text is still to be remembered
     completed_at  when its answer was complete
     is_completion  the API of chat completions shows it
-    space         the name of the end user whose memories it recalls and becomes; empty for those of its user
+    space         the end user whose memories it recalls and is added to; empty for those of its user
     expires_at    set if the turn is not stored: it is deleted when its end was read, or UNREAD_SECONDS after it
     """
 

@@ -1,4 +1,4 @@
-"""Chat completions that were stored: the responses whose turns were created with `store` by that API."""
+"""Stored chat completions: responses whose turns were created with `store` by the API of chat completions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ def read(connection: Connection, response_id: str, access: Access) -> Response |
 
 @dataclass(frozen=True, slots=True)
 class CompletionFilter:
-    """Which stored completions to list: those with a model and with all of some pairs of metadata, behind `after`."""
+    """Which stored completions to list: those with this model and all these pairs of metadata, after the id `after`."""
 
     order: Literal["asc", "desc"] = "asc"
     after: str | None = None

@@ -140,7 +140,7 @@ def _check_expiry(expires_at: datetime | None) -> None:
 
 
 def _check_memory(caller: Caller, key: ApiKey) -> None:
-    """Check that only a key's creator gives it their memories."""
+    """Raise NotAllowed unless the caller created the key: only its creator can give it their memories."""
     if key.user_id != caller.user_id:
         message = "Only the user who created an API key can give it their memories."
         raise NotAllowed(message, param="memory", code="not_your_key")

@@ -24,7 +24,7 @@ class AnswerWriter:
     """Journals an answer, continuing one that earlier attempts began.
 
     item_id     the id of its message
-    compaction  the item before it that stands for the conversation in its prompt
+    compaction  the compaction item before it, which replaces the conversation in its prompt
     call_items  the items of its calls
     reasoning   its reasoning
     """
@@ -77,7 +77,7 @@ class AnswerWriter:
         self.output_tokens += token.count
 
     def count_hidden_reasoning(self, tokens: int) -> None:
-        """Count tokens that are journalled already as reasoning whose text is not known."""
+        """Count as reasoning those of the journalled tokens whose text the endpoint does not return."""
         self._hidden_reasoning += tokens
 
     def write_text(self, token: Token) -> None:
@@ -94,7 +94,7 @@ class AnswerWriter:
         self._journal.write_text(TEXT_DELTA, self._delta_fields, text, token.count, logprobs)
 
     def write_call(self, call: GeneratedCall) -> None:
-        """Journal a call, and before it the end of what precedes it."""
+        """Journal a call, after the end of the reasoning and the message."""
         item = call_item(self.response, len(self.call_items), self._tool(call.name), call)
         position = {"output_index": self._message_index + self.has_message + len(self.call_items)}
         self._journal.write_atomically([*self.end_events("completed"), *_call_events(item, position)], call.count)
@@ -103,7 +103,7 @@ class AnswerWriter:
         self.output_tokens += call.count
 
     def _tool(self, function: str) -> ClientTool:
-        """Return the caller's tool that an engine knows as this function. An endpoint may also call an unknown one."""
+        """Return the caller's tool with this function name; a new one for a name that no tool of the request has."""
         tools = client_tools(self.response.request.get("tools") or [])
         unknown = ClientTool(Tool(function, "", {}), "function", function)
         return next((tool for tool in tools if tool.function.name == function), unknown)
@@ -118,7 +118,7 @@ class AnswerWriter:
     def missing_message_events(self, status: ItemStatus) -> list[NewEvent]:
         """Return the events of an empty message, for an answer that ends without text or calls.
 
-        One that is cut off within its reasoning has none.
+        An answer that is cut off within its reasoning has no message.
         """
         if self.has_message or self.call_items or (self.reasoning.is_open and status == "incomplete"):
             return []
@@ -163,7 +163,7 @@ class AnswerWriter:
 
 
 def whole_item_events(item: Mapping[str, Any]) -> Sequence[NewEvent]:
-    """Return the events of an item that is the first of its response, and complete at once."""
+    """Return the events of a complete item that is the first of its response."""
     fields = {"output_index": 0, "item": item}
     return [(ITEM_ADDED, fields), (ITEM_DONE, fields)]
 

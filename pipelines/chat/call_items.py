@@ -1,7 +1,6 @@
-"""Items of tool calls and their outputs: their JSON as OpenAI's clients know it, and what an engine reads of them.
+"""Items of tool calls and their outputs: their JSON in OpenAI's API, and their conversion for engines.
 
-Each type of call has one function for either direction. A later item names a call by its `call_id`, except that
-outputs of the local shell have it as `id` in OpenAI's API.
+An output refers to its call by `call_id`, except that outputs of the local shell have it as `id` in OpenAI's API.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -138,7 +137,7 @@ class ApplyPatchCallItem(TypedDict):
 
 
 class ApplyPatchCallOutputItem(TypedDict):
-    """Whether a file was changed, and what the caller says about it."""
+    """The output of a file change: whether it was made, and a text of the caller."""
 
     id: str
     type: Literal["apply_patch_call_output"]
@@ -156,7 +155,7 @@ CallOutputItem = (
     | ApplyPatchCallOutputItem
 )
 
-#: The types of calls, and the prefixes of their ids, by the type of their tool. Outputs have the same with an "o".
+#: The types of calls, and the prefixes of their ids, by the type of their tool. An output's prefix has an "o" added.
 CALL_TYPES: Mapping[ToolType, tuple[str, str]] = {
     "function": ("function_call", "fc"),
     "custom": ("custom_tool_call", "ctc"),
@@ -185,7 +184,7 @@ def call_item(response: Response, number: int, tool: ClientTool, call: Generated
 
 
 def tool_call(item: Mapping[str, Any]) -> ToolCall:
-    """Convert the item of a call to what an engine reads."""
+    """Convert the item of a call to an engine's tool call."""
     match item["type"]:
         case "function_call":
             return ToolCall(item["call_id"], function_name(item["name"], item.get("namespace")), item["arguments"])
@@ -240,7 +239,7 @@ def call_events(item: Mapping[str, Any], position: Mapping[str, int]) -> Sequenc
 
 
 def in_progress_item(item: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the item as the event that adds it has it: without the text that follows in deltas."""
+    """Return the item for the event that adds it: without the text that deltas contain."""
     empty = {name: "" for name in ("arguments", "input") if name in item}
     return {**item, **empty, "status": "in_progress"}
 
@@ -296,7 +295,7 @@ def _command_text(command: Mapping[str, Any]) -> str:
 
 
 def _object(arguments: str) -> Mapping[str, Any]:
-    """Parse the arguments of a call. Hosted engines may answer anything: what is not an object has no values."""
+    """Parse the arguments of a call. Hosted engines may return any text: one that is not an object has no values."""
     try:
         value = orjson.loads(arguments)
     except ValueError:

@@ -1,8 +1,8 @@
-"""Tools that the caller runs, as functions that every engine knows.
+"""Convert the tools that the caller runs to functions, the only tools that engines know.
 
 OpenAI's API has tools of several types: functions, custom tools with a free text as input, groups of both, and the
-shell and patch tools whose arguments the API defines. An engine knows functions only. So each tool is described to it
-as a function, and `pipelines.chat.call_items` converts its calls back.
+shell and patch tools whose arguments the API defines. Each is described to the engine as a function, and
+`pipelines.chat.call_items` converts its calls back.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,12 +15,12 @@ from pipelines.inference.engine import Tool
 #: Characters of a function's name, as in OpenAI's API.
 MAX_NAME = 64
 
-#: The argument that has the input of a custom tool.
+#: The name of the argument that contains the input of a custom tool.
 INPUT = "input"
 
 ToolType = Literal["function", "custom", "local_shell", "shell", "apply_patch"]
 
-#: What a custom tool without a grammar says about its input.
+#: The description of the input of a custom tool without a grammar.
 FREE_TEXT = "The input is free text."
 
 
@@ -43,7 +43,7 @@ class ClientTool:
 
 
 def client_tools(tools: Sequence[Mapping[str, Any]]) -> list[ClientTool]:
-    """Return the tools of a request, those in groups one by one."""
+    """Return the tools of a request, with groups expanded to their members."""
     return [member for tool in tools for member in expand_tool(tool)]
 
 

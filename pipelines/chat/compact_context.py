@@ -1,7 +1,7 @@
 """Compact a conversation on request, for clients that keep it themselves.
 
-The compaction keeps instructions and the latest user messages whole. Calls that have no output yet
-follow it, since the client may still send one.
+The compaction keeps instructions and the latest user messages whole. Calls without an output follow it, since the
+client may still send one.
 """
 
 from collections.abc import Iterable, Sequence
@@ -37,12 +37,12 @@ def run(engine: Engine, attempt: Attempt) -> Ending:
     attempt.check()
     item_id = "cmp_" + attempt.job.id.partition("_")[2]
     output = compact(engine, items, item_id)
-    # No model has read or written anything.
+    # No model runs, so no tokens are billed.
     return plain_ending(attempt, "completed", result={"output": output, "usage": usage_object(TokenUsage(0, 0, 0))})
 
 
 def compact(engine: Engine, items: Sequence[ItemFields], item_id: str) -> list[ItemFields]:
-    """Return a compaction that stands for these items, and the calls that it does not stand for."""
+    """Return a compaction that replaces these items, and the calls without an output, which follow it."""
     earlier, present = split_at_compaction(items)
     open_calls = _open_calls(present)
     latest = {id(item) for item in _latest_user_messages(engine, present)}

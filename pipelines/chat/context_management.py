@@ -1,6 +1,6 @@
-"""Compact a conversation within a turn, where its request asks for that: `context_management`.
+"""Compact the conversation of a turn whose request has `context_management`.
 
-    prompt above the threshold → compaction, the first output item → the prompt is made of it
+    prompt above the threshold → compaction, the first output item → prompt built from the compaction
 
 The compaction keeps the turn's question whole, so later turns find the question in it, and nothing before it is read
 again.
@@ -30,7 +30,7 @@ KEPT_SHARE = 0.5
 
 
 def compaction_of(engine: Engine, response: Response, items: Sequence[ItemFields]) -> CompactionItem | None:
-    """Return the item that the request wants these items to be replaced by; None where they are short enough."""
+    """Return the compaction that replaces these items in the prompt; None if they are below the request's threshold."""
     compaction = _compaction(engine, response.request, items)
     return None if compaction is None else compaction_item(f"cmp_{response.id.removeprefix('resp_')}", compaction)
 
@@ -43,7 +43,7 @@ def _compaction(engine: Engine, request: Mapping[str, Any], items: Sequence[Item
     kept = _kept(present, lambda tail: _tokens(engine, request, tail) <= threshold * KEPT_SHARE)
     kept_ids = {id(item) for item in kept}
     quotes = quotes_of([item for item in present if id(item) not in kept_ids])
-    # Without any there is nothing to leave out.
+    # Without quotes all items are kept: a compaction would shorten nothing.
     return Compaction([*earlier, *quotes], kept) if quotes else None
 
 

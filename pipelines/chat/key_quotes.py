@@ -1,8 +1,9 @@
-"""Select quotes of a long text: the sentences that answer a question, and those that say most. Exact, without a model.
+"""Select quotes of a long text without a language model: sentences that match a question or are most informative.
 
-Most of it has the sentences whose terms match the question best, each with its neighbours, which may hold the
-answer. The rest covers terms of as much value as fits: greedily, the next sentence is the one that adds most for its
-length (Lin and Bilmes 2011, "A class of submodular functions for document summarization"), so that it repeats little.
+Most of the length goes to the sentences whose terms match the question best, each with its neighbours, which may
+contain the answer. The rest goes to sentences that cover the terms of the highest value. They are chosen greedily: the
+next one adds most value for its length (Lin and Bilmes 2011, "A class of submodular functions for document
+summarization"), so that little is repeated.
 
 A fifth of a long conversation, quoted so, has two thirds of the sentences that answer a question about it; its latest
 fifth has a quarter (`python -m bench recall`).
@@ -19,7 +20,7 @@ from itertools import groupby
 from pipelines.memory.passages import split_sentences
 from pipelines.memory.terms import extract_terms
 
-#: Characters that are considered: the last ones. A third of a second of work.
+#: Characters that are considered, at the end of the text: they take a third of a second.
 MAX_READ = 400_000
 
 #: Characters of a quote, at most, whose sentences are kept for later selections: they take seventy times its bytes.
@@ -28,23 +29,23 @@ MAX_KEPT = 1024
 #: The share of the length that is for sentences that match the question.
 MATCHES_SHARE = 0.7
 
-#: Factors of a term's value: what has digits cannot be guessed from the rest; what users say matters more than what an
-#: assistant answers.
+#: Factors of a term's value: terms with digits cannot be guessed from the rest, and users' texts matter more than
+#: answers.
 DIGITS_FACTOR, USER_FACTOR = 2.0, 1.5
 
 #: The value of the oldest sentence beside that of the newest one.
 OLDEST = 0.5
 
-#: How much a sentence's length counts against it: 0 not at all, 1 in proportion. A shorter one counts as so long.
+#: How much a sentence's length reduces its value: 0 not at all, 1 in proportion. Shorter ones count as MIN_LENGTH.
 LENGTH_EXPONENT, MIN_LENGTH = 0.6, 40
 
-#: What joins sentences of one quote that do not follow each other.
+#: Joins sentences of one quote that do not follow each other.
 GAP = " … "
 
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """What a speaker has said, or a part of it."""
+    """A text of a speaker, or a part of it."""
 
     speaker: str
     text: str
@@ -66,7 +67,10 @@ class _Sentence:
 
 
 def select_quotes(quotes: Sequence[Quote], max_length: int, question: str = "") -> list[Quote]:
-    """Return the parts of these quotes that answer the question or say most, in `max_length` characters, in order."""
+    """Return the parts of these quotes that match the question or are most informative, in order.
+
+    Together they have at most `max_length` characters.
+    """
     sentences = list(_sentences(_last(quotes)))
     matches = _matches(sentences, frozenset(extract_terms(question)), int(max_length * MATCHES_SHARE))
     selected = _fill(sentences, matches, max_length)
@@ -129,15 +133,15 @@ def _matches(sentences: Sequence[_Sentence], question: frozenset[str], max_lengt
 def _fill(sentences: Sequence[_Sentence], matches: set[int], max_length: int) -> set[int]:
     """Return the matches and the sentences that add most to them.
 
-    What a sentence adds only falls as others are selected: the best one is computed again, and is taken if it is still
-    the best (Minoux 1978).
+    A sentence's gain only falls as others are selected, so only the gain of the best one is computed again. It is
+    selected if it is still the best (Minoux 1978).
     """
     values = _term_values(_frequencies(sentences))
-    said = {term for index in matches for term in sentences[index].terms}
+    covered = {term for index in matches for term in sentences[index].terms}
 
     def gain(index: int) -> float:
         sentence = sentences[index]
-        value = sum(values[term] for term in sentence.terms if term not in said)
+        value = sum(values[term] for term in sentence.terms if term not in covered)
         return value * sentence.factor / math.pow(max(sentence.end - sentence.start, MIN_LENGTH), LENGTH_EXPONENT)
 
     heap = [(-gain(index), index) for index in range(len(sentences)) if index not in matches]
@@ -150,7 +154,7 @@ def _fill(sentences: Sequence[_Sentence], matches: set[int], max_length: int) ->
             heapq.heappush(heap, (-present, index))
         elif present > 0 and sentences[index].cost <= left:
             left -= sentences[index].cost
-            said |= sentences[index].terms
+            covered |= sentences[index].terms
             selected.add(index)
     return selected
 

@@ -1,6 +1,6 @@
-"""Convert log probabilities of tokens to those of OpenAI's events and items.
+"""Convert log probabilities of tokens to JSON: that of journalled events, and that of OpenAI's items.
 
-Events have no bytes, except of a token that is only a part of a character; items have those of each token.
+Events have `bytes` only for a token that is a part of a character; items have them for each token.
 """
 
 from collections.abc import Mapping
@@ -10,13 +10,13 @@ from pipelines.inference.engine import TokenLogprob
 
 
 def logprob_object(entry: TokenLogprob) -> dict[str, Any]:
-    """Build a log probability of an event."""
+    """Build the log probability of a token for an event."""
     top = [{**_fields(other)} for other in entry.top]
     return {**_fields(entry), "top_logprobs": top}
 
 
 def with_bytes(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Build a log probability of an item from that of an event."""
+    """Convert the log probability of an event to that of an item."""
     data = entry.get("bytes")
     fields = {**entry, "bytes": list(entry["token"].encode()) if data is None else data}
     return fields | {"top_logprobs": [*map(_top_with_bytes, entry["top_logprobs"])]}

@@ -22,10 +22,10 @@ MAX_HISTORY = 500
 #: Tokens reserved for an answer without `max_output_tokens`.
 DEFAULT_ANSWER_TOKENS = 512
 
-#: The threshold of compaction without a number, as a share of the context.
+#: The default threshold of compaction, as a share of the context.
 DEFAULT_THRESHOLD = 0.75
 
-#: Log probabilities of one answer, alternatives included. Its journal has each about four times.
+#: Most log probabilities of one answer, alternatives included. The journal contains each about four times.
 MAX_LOGPROBS = 100_000
 
 ROLES: Mapping[str, Literal["system", "user", "assistant"]] = {
@@ -37,7 +37,7 @@ ROLES: Mapping[str, Literal["system", "user", "assistant"]] = {
 
 
 def assemble_messages(engine: Engine, connection: Connection, response: Response) -> list[Message]:
-    """Read the whole conversation up to this turn, of any length; of what a compaction stands for, quotes."""
+    """Read the conversation up to this turn, of any length; quotes replace the part before a compaction."""
     return messages_of(engine, response.request, thread_items(connection, response))
 
 
@@ -55,7 +55,7 @@ def messages_of(engine: Engine, request: Mapping[str, Any], items: Sequence[Mapp
 
 
 def compaction_threshold(engine: Engine, request: Mapping[str, Any]) -> float | None:
-    """Return the tokens above which the request wants its conversation compacted; None where it does not."""
+    """Return the number of tokens above which the request has its conversation compacted; None for never."""
     options = request.get("context_management")
     if options is None:
         return None
@@ -89,7 +89,7 @@ def fit_prompt(engine: Engine, messages: list[Message], request: Mapping[str, An
 
 
 def _answer_limit(request: Mapping[str, Any]) -> int | None:
-    """Return the most tokens that an answer may have: fewer with log probabilities, which take 40 bytes each."""
+    """Return the limit of the answer's tokens: lower with log probabilities, which take 40 bytes each."""
     limit: int | None = request["max_output_tokens"]
     if not request.get("logprobs"):
         return limit
@@ -119,7 +119,7 @@ def output_format_of(request: Mapping[str, Any]) -> OutputFormat:
 
 
 def sampling_of(request: Mapping[str, Any], max_tokens: int, generated: int = 0) -> Sampling:
-    """Return the sampling of a request that may generate `max_tokens` tokens more than it has `generated`."""
+    """Return the sampling of a request for `max_tokens` more tokens, after the `generated` ones."""
     return Sampling(
         max_output_tokens=max_tokens,
         temperature=request["temperature"],
@@ -153,7 +153,7 @@ def _history(connection: Connection, response: Response) -> list[dict[str, Any]]
 def _messages(items: Sequence[Mapping[str, Any]]) -> Iterator[Message]:
     """Convert items to messages. Calls that follow an assistant's text, or each other, are merged into one message.
 
-    Reasoning belongs to the message after it. That of earlier turns is left out, as the models' templates do.
+    Reasoning belongs to the message after it. Reasoning of earlier turns is left out, as models' templates do.
     """
     call_ids: dict[str, str] = {}  # outputs of the local shell may name a call by the id of its item
     pending: Message | None = None

@@ -1,4 +1,4 @@
-"""Jobs about the prompt of a turn that is not run. Only the engine can count: they are short jobs of its pool."""
+"""Jobs that count or compact a prompt without running its turn. They need the engine, so its pool runs them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +19,7 @@ from pipelines.chat.thread import find_thread, resolve_items
 
 @dataclass(frozen=True, slots=True)
 class PromptRequest:
-    """The input of a job about a turn's prompt: that of a turn, see `pipelines.chat.start_turn.NewTurn`."""
+    """The input of a job about a prompt, with the fields of a turn: see `pipelines.chat.start_turn.NewTurn`."""
 
     request: Mapping[str, Any]
     input: Sequence[Mapping[str, Any]]
@@ -44,7 +44,7 @@ def enqueue_prompt_job(
 
 
 def hypothetical_turn(attempt: Attempt) -> Response:
-    """Return the turn whose prompt the job is about. It is not stored."""
+    """Build the turn with the job's prompt. It is not stored."""
     arguments = attempt.job.arguments
     return Response(
         id="",

@@ -1,6 +1,6 @@
-"""Write the events of what a model reasons before its answer: as a text, or as a summary where the request asks for it.
+"""Write the events of a model's reasoning: as its content, or as its summary if the request asks for one.
 
-The text is the same. Clients that ask for a summary show only that.
+Both have the same text, because clients that ask for a summary show only the summary.
 """
 
 from collections.abc import Mapping
@@ -17,9 +17,9 @@ NewEvent = tuple[str, Mapping[str, Any]]
 
 
 class ReasoningWriter:
-    """Journals the reasoning of an answer, continuing what earlier attempts began.
+    """Journals the reasoning of an answer and continues that of earlier attempts.
 
-    tokens  its tokens so far
+    tokens  the number of its tokens so far
     """
 
     def __init__(self, response: Response, journal: Journal, transcript: Transcript) -> None:
@@ -50,7 +50,7 @@ class ReasoningWriter:
         return self._state == "in_progress"
 
     def write(self, token: ReasoningToken) -> None:
-        """Journal a piece of it."""
+        """Journal a piece of the reasoning."""
         if self._state == "none":
             self._journal.write_atomically(self._start_events(), 0)
             self._state = "in_progress"

@@ -38,14 +38,14 @@ class MessageItem(TypedDict):
 
 
 class ReasoningTextPart(TypedDict):
-    """What a model wrote before its answer."""
+    """A text that a model wrote before its answer."""
 
     type: Literal["reasoning_text"]
     text: str
 
 
 class SummaryTextPart(TypedDict):
-    """The same where the request asks for a summary. It is not shortened."""
+    """The text of reasoning if the request asks for a summary. It is not shortened."""
 
     type: Literal["summary_text"]
     text: str
@@ -62,7 +62,7 @@ class ReasoningItem(TypedDict):
 
 
 class CompactionItem(TypedDict):
-    """What stands for the part of a conversation before it. `encrypted_content` is for this server to read."""
+    """A replacement of the part of a conversation before it. Only this server reads `encrypted_content`."""
 
     id: str
     type: Literal["compaction"]
@@ -229,7 +229,7 @@ def response_object(response: Response, status: ResponseStatus | None = None) ->
     }
 
 
-#: What OpenAI documents: for turns of earlier versions, whose engine's defaults were not stored.
+#: OpenAI's documented defaults, for turns of earlier versions, which did not store the engine's defaults.
 DOCUMENTED_DEFAULTS = {"temperature": 1.0, "top_p": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 
 
@@ -319,5 +319,5 @@ def item_text(item: Mapping[str, Any]) -> str:
 
 
 def public_item(item: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return an item as the API has it: OpenAI's messages have no `name`, which prompts are told."""
+    """Return an item for the API: without the `name` of a message, which only prompts contain."""
     return {key: value for key, value in item.items() if key != "name"} if item["type"] == "message" else item

@@ -1,8 +1,8 @@
-"""Which names of messages the model is told.
+"""Select the names of messages that the prompt contains.
 
-A user's name is told unless it says no more than the role. That of an assistant is told only where several speak:
-otherwise the model would begin its answers with its own name. A user's message is labelled alike in every turn, so that
-the engine's cache keeps it.
+A user's name is in the prompt unless it is only a role, such as `user`. An assistant's name is in the prompt only if
+several assistants have written messages: otherwise the model would begin its answers with its own name. A user's
+message has the same label in every turn, so that it stays in the engine's cache.
 """
 
 from collections.abc import Iterable
@@ -11,12 +11,12 @@ from dataclasses import replace
 from pipelines.inference.engine import Message
 from pipelines.inference.speakers import safe_name
 
-#: Names that say no more than a role.
+#: Names that are only a role.
 ROLE_NAMES = frozenset({"user", "human", "assistant", "ai", "bot", "system", "developer", "tool"})
 
 
 def with_prompt_names(messages: Iterable[Message]) -> list[Message]:
-    """Return the messages with the names that the model is told, as `safe_name` writes them."""
+    """Return the messages with the names that the prompt contains, converted by `safe_name`."""
     messages = list(messages)
     assistants = {message.name for message in messages if message.role == "assistant" and message.content}
     return [

@@ -37,8 +37,8 @@ class NewTurn:
 
     `input` has items of the types message, function_call, function_call_output and item_reference; they get ids.
     `if_busy` says what to do while an earlier turn of the same conversation or chain is unfinished. The API of chat
-    completions shows a turn that `is_completion`. `space` names the end user whose memories the turn recalls and
-    becomes (`pipelines.chat.turn_space`). `request` has the keys below; the first eight are always there, the others
+    completions shows a turn that `is_completion`. `space` names the end user whose memories the turn recalls and is
+    added to (`pipelines.chat.turn_space`). `request` has the keys below; the first eight are always there, the others
     have OpenAI's default where they are missing.
 
         model, instructions, background, metadata, temperature, top_p, max_output_tokens, user
@@ -50,7 +50,7 @@ class NewTurn:
         context_management   {"compact_threshold": …}: see `pipelines.chat.context_management`
         store                False: delete the turn once it has been read
         memory               {"recall": …, "remember": …, "limit": …, "space": …}: see `pipelines.chat.memory_prompt`
-        sampling_defaults    what the engine uses where the request has no temperature, top_p or penalties
+        sampling_defaults    the engine's temperature, top_p and penalties where the request has none
         seed, stop           of the sampling: an integer; a list of texts
         max_tool_calls, prompt_cache_key   returned, without effect
         safety_identifier    names the end user, as `user` does

@@ -30,10 +30,10 @@ class Transcript:
     reasoning         the joined deltas of the reasoning item
     calls             the items of its calls, all complete
     tokens            generated tokens since the last restart
-    reasoning_tokens  those of them that are reasoning
+    reasoning_tokens  how many of these tokens are reasoning
     prompt_tokens     the prompt's tokens as counted when the answer began
     recalled          the memories in the prompt
-    compaction        the item that stands for the conversation in the prompt
+    compaction        the item that replaces the conversation in the prompt
     """
 
     event_types: set[str]
@@ -75,7 +75,7 @@ def read_transcript(history: Iterable[Event], tokens: int) -> Transcript:
 
 
 def restart(transcript: Transcript, discarded_tokens: int) -> None:
-    """Discard the answer. Its message stays, except after reasoning: then the items begin again, too."""
+    """Discard the answer. The message item stays, unless there is reasoning: then both items are created again."""
     transcript.tokens -= discarded_tokens
     transcript.text, transcript.logprobs = "", []
     if transcript.reasoning_state != "none":

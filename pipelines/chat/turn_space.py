@@ -1,8 +1,8 @@
-"""Whose memories a turn recalls and becomes: the end user whom the request names, or the caller's own.
+"""Choose the memory space of a turn: that of the end user whom the request names, or the caller's own.
 
-`memory.space` names the end user, else `safety_identifier`, else `user`. Without a name a user who is logged in has
-their own memories, and so has an API key whose user chose that (`memory: owner`). Another key has none: the people
-behind it would share them.
+`memory.space` names the end user, else `safety_identifier`, else `user`. Without a name the turn of a logged-in user,
+or of an API key with `memory: owner`, uses the user's own memories. Other keys then have none: several people may use
+one key, and would share them.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ def with_space(turn: NewTurn, caller: Caller, *, named_spaces: bool) -> NewTurn:
 
     named_spaces  whether every process knows spaces of end users; until then their turns have no memory
 
-    Raises InvalidRequest if the request asks for memories without naming whose.
+    Raises InvalidRequest if the request asks for memories, and neither names an end user nor may use the user's own.
     """
     name = space_name(turn.request)
     if name and named_spaces:

@@ -34,7 +34,7 @@ opened[lazy]: OPENED
 
 @dataclass(frozen=True, slots=True)
 class Preamble:
-    """What a grammar admits before the answer: symbols, and the rules that define them."""
+    """Symbols that a grammar admits before the answer, and the rules that define them."""
 
     symbols: str = ""
     rules: str = ""

@@ -35,7 +35,7 @@ class Message:
 
     calls      of an assistant message: the function calls that it requested
     call_id    of a tool message: the call whose result `content` is
-    name       who wrote it, if the model is to be told: see `pipelines.inference.speakers`
+    name       who wrote it, if the prompt contains the name: see `pipelines.inference.speakers`
     reasoning  of an assistant message: what the model wrote before it
     """
 
@@ -64,7 +64,7 @@ class OutputFormat:
     tool_choice  auto, none, required, or `("function", name)` for exactly that one
     parallel     whether one answer may contain several calls
     schema       the JSON Schema that a text must satisfy; `{}` is any JSON object; None is free text
-    effort       how much a model that reasons should: `none` to `max`; None is its default
+    effort       of reasoning, from `none` to `max`; None: the model's default
     template     arguments of the chat template, such as `enable_thinking`
     """
 
@@ -107,12 +107,13 @@ class Sampling:
     max_output_tokens   tokens that this generation may produce, not counting those of the prefix
     temperature         0 is greedy, and so deterministic
     stop                texts that end the answer and are left out of it
-    top_k               0 and less: all tokens
-    presence_penalty    subtracted from the logits of tokens that the text has; `frequency_penalty` as often as it has
-    repetition_penalty  divides the logits of tokens that the text has; 1 has no effect
-    logit_bias          numbers of tokens, and what is added to their logits
+    top_k               0 or less: all tokens
+    presence_penalty    subtracted from the logits of tokens that occur in the text
+    frequency_penalty   the same, times the number of their occurrences
+    repetition_penalty  divides the logits of tokens that occur in the text; 1 has no effect
+    logit_bias          pairs of a token number and the number that is added to its logit
     min_tokens          tokens before the model may end the answer by itself; a stop text ends it in any case
-    ignore_eos          the model may not end the answer by itself at all
+    ignore_eos          the model may not end the answer by itself
     top_logprobs        the number of alternatives with each token's log probability; None: no log probabilities
     """
 
@@ -135,9 +136,9 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """The log probability of a token, before biases and penalties, and of the most likely ones at its place.
+    """The log probability of a token, before biases and penalties, and those of the most likely tokens in its position.
 
-    data  the token's bytes, where they are not those of `token`, because it is a part of a character
+    data  the token's bytes, if they are not those of `token`, because it is a part of a character
     """
 
     token: str
@@ -150,7 +151,7 @@ class TokenLogprob:
 class Token:
     """A piece of text and the number of generated tokens in it: a character may need several tokens.
 
-    logprobs  of its tokens in order, where they are asked for; of a character in several tokens only that of the last
+    logprobs  of its tokens in order, if requested; for a character in several tokens only that of the last
     """
 
     text: str
@@ -160,7 +161,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class ReasoningToken:
-    """A piece of what the model writes before its answer, and the number of generated tokens in it."""
+    """A piece of the model's reasoning, and the number of generated tokens in it."""
 
     text: str
     count: int
@@ -189,7 +190,7 @@ class Finish:
     prompt_tokens     tokens of the templated prompt without the prefix; 0 when cancelled before they were counted
     cached_tokens     how many of those were in the engine's cache, from any account: see `own_prompts`
     generated_tokens  the sum of all `count`s: what is billed is what was journalled
-    hidden_reasoning  how many of those were reasoning that the endpoint keeps to itself
+    hidden_reasoning  how many of those were reasoning whose text the endpoint does not return
     """
 
     reason: GenerationEnd
@@ -247,7 +248,7 @@ class Engine(Protocol):
     ) -> Iterator[EngineOutput]:
         """Generate an answer in the output format, or what follows `prefix` and `calls`, which are answered already.
 
-        `reasoning` precedes both. Where it is all there is of an answer, it may be incomplete, and is continued.
+        `reasoning` precedes both. If the answer has only reasoning so far, it may be incomplete, and is continued.
 
         A text is yielded up to where it can be continued: never a part of a possible stop text or call. A call is
         yielded once it is complete; one that `max_output_tokens` cuts off is dropped.

@@ -1,10 +1,10 @@
-"""Keep log probabilities beside text that is held back, cut and released in other pieces than it was generated in."""
+"""Keep the log probabilities of text that is released in other pieces than it was generated in."""
 
 from pipelines.inference.engine import Token, TokenLogprob
 
 
 class LogprobBuffer:
-    """The log probabilities of text that is not released yet. A token's is released with its first character."""
+    """Holds the log probabilities of text until it is released: a token's with its first character."""
 
     def __init__(self) -> None:
         self._pending: list[tuple[int, TokenLogprob]] = []

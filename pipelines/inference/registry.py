@@ -17,7 +17,7 @@ MODULES = {
     "scripted": "pipelines.inference.scripted",
 }
 
-#: Tokens of the context of an engine that knows no better number.
+#: Tokens of the context of an engine without a default of its own.
 DEFAULT_CONTEXT = 4096
 
 #: Request parameters of sampling and chat templates that not every engine honours.
@@ -42,7 +42,7 @@ class EngineStatus:
 
 @dataclass(frozen=True, slots=True)
 class SamplingDefaults:
-    """What an engine uses where a request has no value; by default what OpenAI's API documents."""
+    """The values that an engine uses where a request has none; the defaults are those of OpenAI's API."""
 
     temperature: float = 1.0
     top_p: float = 1.0
@@ -60,7 +60,7 @@ class EngineSpec:
     check                the check of `sangha doctor`. Raises SanghaError
     supports_reflection  whether the model is good enough to write facts and insights: the default of SANGHA_REFLECTION
     requires             fields of Settings that must be set
-    sampling_defaults    what it uses where a request has no value
+    sampling_defaults    the values that it uses where a request has none
     parameters           those of OPTIONAL_PARAMETERS that it honours
     context              tokens of prompt and answer together: SANGHA_CONTEXT, or else its own default
     """
@@ -107,7 +107,7 @@ def sampling_defaults(settings: Settings) -> SamplingDefaults:
 
 
 def context_size(settings: Settings) -> int:
-    """Return the tokens of prompt and answer together; without the engine's files an estimate.
+    """Return the tokens of prompt and answer together; an estimate if the engine's files are missing.
 
     Raises ConfigurationError.
     """

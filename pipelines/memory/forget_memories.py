@@ -35,7 +35,7 @@ LOCK_TIME = 1.0
 
 
 def run(attempt: Attempt) -> Ending:
-    """Delete the memories of a conversation, or all of a space; the space of an end user, too.
+    """Delete the memories of a conversation, or all of a space; with all memories of an end user also their space.
 
     The next attempt continues after the last batch.
 
@@ -60,9 +60,9 @@ def run(attempt: Attempt) -> Ending:
 
 
 def _erase_space_data(attempt: Attempt, key: SpaceKey) -> None:
-    """Delete the meditations of an end user's space, and have no turn of it remembered that began before.
+    """Delete the meditations of an end user's space, and exclude its existing turns from being remembered.
 
-    A turn that is being remembered now is written before, and deleted with the others.
+    The memories of a turn that is being remembered now are written before, and are deleted with the others.
     """
     with attempt.database.transaction() as connection:
         pending_turns.drop(connection, key)
@@ -70,7 +70,7 @@ def _erase_space_data(attempt: Attempt, key: SpaceKey) -> None:
 
 
 def _delete_space(attempt: Attempt, space_id: int) -> None:
-    """Delete the space of an end user, unless there are memories of new turns."""
+    """Delete the space of an end user, unless new turns have been remembered in it."""
     with attempt.database.transaction() as connection:
         if spaces.lock(connection, space_id) is not None:
             spaces.delete_if_empty(connection, space_id)

@@ -38,7 +38,7 @@ def split_passages(text: str) -> Iterator[tuple[int, int]]:
 
 
 def split_sentences(text: str) -> Iterator[tuple[int, int]]:
-    """Yield the start and the length of each sentence of a text, in characters; of a long one, of its passages."""
+    """Yield the start and the length of each sentence, in characters; long sentences are split into passages."""
     start = 0
     for end in (*(match.end() for match in SENTENCE_END.finditer(text)), len(text)):
         for offset, length in _spans(text[start:end]):
@@ -118,6 +118,6 @@ def remove_passages(connection: Connection, space: Space, ordinals: Sequence[int
 
 
 def reindex_job(key: SpaceKey) -> NewJob:
-    """Build the job that indexes what remains of a space. It is inserted unless one is queued already."""
+    """Build the job that indexes the rest of a space. It is inserted unless one is queued already."""
     serial_key = f"{REINDEX} {key.lane}"
     return NewJob(REINDEX, key.account_id, key.arguments, serial_key=serial_key, coalesce=True, owner_id=key.user_id)

@@ -37,7 +37,7 @@ EXTRACTION_DELAY = timedelta(minutes=10)
 #: Turns of one transaction. Embedding them takes 1 to 2 s on an otherwise idle slow core.
 BATCH = 48
 
-#: Seconds after which the turns of a space that was deleted meanwhile are tried again, in a new one.
+#: Seconds after which the job runs again if a space was deleted meanwhile; it then creates a new one.
 REOPEN_DELAY = 1.0
 
 
@@ -84,7 +84,7 @@ def _by_space(turns: Sequence[Response]) -> dict[SpaceKey, list[Response]]:
 def _remember(embed: Embed, attempt: Attempt, key: SpaceKey, turns: Sequence[Response]) -> None:
     """Write the memories of turns into their space and mark the turns as remembered, in one transaction.
 
-    Turns of further end users than the account may have are marked only.
+    If the account has reached its limit of spaces, the turns are only marked.
     """
     new_memories = [new for turn in turns for new in memories_of_turn(turn)]
     with attempt.database.connection() as connection:
@@ -107,7 +107,7 @@ def _remember(embed: Embed, attempt: Attempt, key: SpaceKey, turns: Sequence[Res
 
 
 def _skip(connection: Connection, key: SpaceKey, turns: Sequence[Response]) -> None:
-    """Remember nothing of turns, because their account may have no further space."""
+    """Mark turns as remembered without memories, because their account has reached its limit of spaces."""
     pending_turns.mark_remembered(connection, key.account_id, [turn.id for turn in turns])
     log.warning("Account %s has reached its limit of memory spaces: skipped %d turns", key.account_id, len(turns))
 

@@ -47,7 +47,7 @@ def write_memories(database: Database, embed: Embed, key: SpaceKey, new_memories
     """Write at most BATCH memories into a space, all or none, and return their ids in order.
 
     A memory whose id or unique key exists is not written again; the existing id is returned. Raises EngineError, and
-    PermanentFailure if the account or the user is deleted meanwhile, or the account may have no further space.
+    PermanentFailure if the account or the user is deleted meanwhile, or the account has reached its limit of spaces.
     """
     with database.connection() as connection:
         space = open_space(connection, key)
@@ -73,7 +73,7 @@ def open_space(connection: Connection, key: SpaceKey) -> Space:
 
 
 def open_within_limit(connection: Connection, key: SpaceKey) -> Space | None:
-    """Find or create a space; None if the account may have no further one.
+    """Find or create a space; None if the account has reached its limit of spaces.
 
     Raises PermanentFailure if the account or the user was deleted.
     """

@@ -14,14 +14,14 @@ from pipelines.chat.start_turn import AcceptedTurn, NewTurn, start_turn_in_trans
 from pipelines.chat.thread import find_thread, resolve_references
 from pipelines.inference.registry import context_size, model_name
 
-#: Fields of a turn that plans have only where they are set.
+#: Fields of a turn that a plan contains only if they are set.
 NEW_FIELDS = ("space", "is_completion")
 
 
 def turn_plan(turn: NewTurn, *, any_model: bool) -> dict[str, Any]:
     """Return the plan to store. With `any_model`, the turn uses the model that is served when it fires.
 
-    Earlier versions fire plans, too, and know no field of NEW_FIELDS.
+    Earlier versions also fire plans, and do not know the fields in NEW_FIELDS.
     """
     request = {**turn.request, "model": None if any_model else turn.request["model"]}
     plan = asdict(replace(turn, request=request))

@@ -15,13 +15,13 @@ from web.http import disconnects
 #: Request header of OpenAI's clients: 0 for the first try.
 RETRY_COUNT = "x-stainless-retry-count"
 
-#: Prefix of headers that change what a request does, except for the one below.
+#: Prefix of the headers that change the result of a request, except for `X-Sangha-On-Disconnect`.
 OWN_HEADERS = "x-sangha-"
 
 
 @dataclass(frozen=True, slots=True)
 class RequestTry:
-    """A try of a request. `seed` is that of the ids which the request creates unless it joins an earlier try."""
+    """A try of a request. `seed` generates the ids of its objects, unless it joins an earlier try."""
 
     caller: Caller
     route: str
@@ -31,12 +31,12 @@ class RequestTry:
 
     @property
     def is_retry(self) -> bool:
-        """Whether the client says that it has sent this request before."""
+        """Whether the client has marked the request as a retry."""
         count = self.headers.get(RETRY_COUNT, "")
         return count.isascii() and count.isdigit() and count.strip("0") != ""
 
     def fingerprint(self) -> str:
-        """Hash what makes two requests the same: caller, credential, route, own headers and body."""
+        """Hash the caller, credential, route, our headers and body. All tries of a request have the same hash."""
         own = sorted(pair for pair in self.headers.items() if pair[0].startswith(OWN_HEADERS))
         own = [(name, value) for name, value in own if name != disconnects.HEADER]
         caller = self.caller

@@ -32,8 +32,8 @@ class Request:
     ids            generates ids; under an Idempotency-Key the same ids for every repeat
     cleanup        callbacks that run when the response has been sent or has failed
     repeat         what earlier requests with the same Idempotency-Key have done
-    add_headers    adds headers to the response, also if it will be an error
-    request_try    of a request that creates turns and has no Idempotency-Key
+    add_headers    adds headers to the response, including an error response
+    request_try    identifies a request that creates turns and has no Idempotency-Key
     """
 
     platform: Platform

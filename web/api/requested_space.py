@@ -16,18 +16,18 @@ SpaceName = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 
 
 class InSpace(RequestQuery):
-    """The query of requests on the memories of an end user, whom `space` names; without it, on the user's own."""
+    """The query of a request on memories. `space` names the end user; without it, the memories are the user's own."""
 
     space: SpaceName | None = None
 
 
 def queried_space(request: Request) -> SpaceKey:
-    """Return the space that the query names, which has no other parameter. Raises as `requested_space`."""
+    """Return the space of a request whose query has only `space`. Raises as `requested_space`."""
     return requested_space(request, parse_query(request.query, InSpace).space)
 
 
 def requested_space(request: Request, name: str | None) -> SpaceKey:
-    """Return the space of a request, given the name in it.
+    """Return the space with the name in a request.
 
     Raises InvalidRequest if the caller's key has no memories without a name, and Unavailable for a name while processes
     of an earlier version may run.

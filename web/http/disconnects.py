@@ -21,7 +21,7 @@ HEADER = "x-sangha-on-disconnect"
 OnDisconnect = Callable[[], Awaitable[None]]
 
 
-#: What happens to a job when its client disconnects. `default` is decided by whether its result can be read later.
+#: What happens to a job when its client disconnects. With `default` it is cancelled if its result cannot be read later.
 DisconnectPolicy = Literal["cancel", "finish", "default"]
 
 

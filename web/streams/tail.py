@@ -223,11 +223,11 @@ class Tail:
                 self._mark_stale(await run_in_thread(self._behind, positions))
 
     async def _keep_followed(self) -> None:
-        """Keep turns that are followed here from being cancelled because another client of theirs has left."""
+        """Keep turns with a client of this process from being cancelled after another client has disconnected."""
         if not self._followers:
             return
         abandoned = await run_in_thread(self._list_abandoned)
-        # A client that leaves unsubscribes first, so those that are followed now have another client.
+        # A client that disconnects unsubscribes first, so turns that are followed now have another client.
         if followed := {job_id: time for job_id, time in abandoned.items() if job_id in self._followers}:
             await run_in_thread(self._keep, followed)
 

@@ -9,7 +9,7 @@ from pipelines.inference.registry import EngineSpec, EngineStatus, SamplingDefau
 #: The bundled model: SmolLM2-135M-Instruct, Apache-2.0.
 BUNDLED_MODEL = "smollm2-135m-instruct"
 
-#: llama.cpp's own, but sent with each request: a GGUF file may contain others, which only the worker could know.
+#: llama.cpp's defaults. They are sent with each request: a GGUF file may have others, which only a worker could read.
 SAMPLING_DEFAULTS = SamplingDefaults(temperature=0.8, top_p=0.95)
 
 

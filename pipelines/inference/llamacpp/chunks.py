@@ -17,7 +17,7 @@ POLL_INTERVAL = 0.02
 #: and nobody reads faster. A little shorter than the journal's own interval, so that its tokens are there in time.
 BATCH_INTERVAL = 0.035
 
-#: What OpenAI's API reports for a token that is hardly possible; llama.cpp reports the least number that there is.
+#: OpenAI's log probability of a token that is hardly possible; llama.cpp returns the smallest float.
 LEAST_LOGPROB = -9999.0
 
 

@@ -1,4 +1,4 @@
-"""Choose the context where SANGHA_CONTEXT is unset: what the model was trained for, up to what the memory holds.
+"""Choose the context if SANGHA_CONTEXT is unset: that which the model was trained for, or less to fit into memory.
 
 A slot's context takes memory for each token, from the start: llama.cpp keeps two vectors a layer and attention head, of
 16-bit numbers. The bundled model takes 23,040 bytes a token, and so 189 MB for a slot with its 8,192 tokens.
@@ -15,10 +15,10 @@ from pipelines.inference.llamacpp.gguf_files import engine_file
 from pipelines.inference.llamacpp.gguf_metadata import read_metadata
 from pipelines.inference.machine import usable_memory
 
-#: Share of the memory beside the model for the contexts of all slots.
+#: Share of the memory that the model leaves free, for the contexts of all slots.
 CONTEXT_SHARE = 1 / 4
 
-#: Tokens that a slot gets in any case, if the model has them, and where a file says nothing about the model.
+#: The smallest context of a slot, unless the model's is smaller; and that of a file without metadata.
 LEAST_CONTEXT = 4096
 
 #: A slot's tokens are a multiple of this: llama.cpp rounds up to it.
@@ -36,7 +36,7 @@ FIELDS = (
 
 @dataclass(frozen=True, slots=True)
 class ModelSize:
-    """What a GGUF file says about a model: tokens of its context, bytes of a token in it, and bytes of the file."""
+    """The size of a model in a GGUF file: tokens of its context, bytes per token of context, and bytes of the file."""
 
     trained_context: int
     token_bytes: int
@@ -44,9 +44,9 @@ class ModelSize:
 
 
 def context_of(settings: Settings, gpu_memory: int | None = None) -> int:
-    """Return the tokens of a slot, in the memory of the GPUs if there are any, else in the machine's.
+    """Return the tokens of a slot that fit into the memory of the GPUs, or of the machine if it has none.
 
-    Where the file is not there, as on a web server, the least. Reads it once.
+    Returns LEAST_CONTEXT if the file is missing, as on a web server. Reads the file once.
     """
     return settings.context or _default(settings.model, settings.slots, gpu_memory or usable_memory())
 
@@ -68,14 +68,14 @@ def fitting_context(size: ModelSize, slots: int, memory: int) -> int:
 
 
 def context_bytes(settings: Settings, context: int) -> int | None:
-    """Return the memory of the contexts of all slots; None if the file doesn't say. Raises ConfigurationError."""
+    """Return the memory of the contexts of all slots; None if the file lacks the sizes. Raises ConfigurationError."""
     size = model_size(engine_file(settings))
     return settings.slots * context * size.token_bytes if size else None
 
 
 @cache
 def model_size(file: Path) -> ModelSize | None:
-    """Read a model's size, or None if the file does not have it. Raises OSError and ValueError."""
+    """Read a model's size; None if the file lacks it. Raises OSError and ValueError."""
     architecture = read_metadata(file, [ARCHITECTURE]).get(ARCHITECTURE, b"").decode()
     metadata = read_metadata(file, [f"{architecture}.{field}" for field in FIELDS])
     fields: dict[str, Any] = {field: metadata.get(f"{architecture}.{field}") for field in FIELDS}

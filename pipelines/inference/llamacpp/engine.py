@@ -254,9 +254,9 @@ class LlamaCppEngine:
 
 
 def _parses_stop_texts(sampling: Sampling) -> bool:
-    """Return whether our parser looks for the stop texts of a free text.
+    """Return whether our parser, instead of llama.cpp, looks for the stop texts of a plain text answer.
 
-    llama.cpp drops the log probabilities of text that it holds back, and forgets it where an answer is continued.
+    llama.cpp drops the log probabilities of text that it holds back, and loses that text if an answer is continued.
     """
     return any(sampling.stop) and (sampling.top_logprobs is not None or sampling.min_tokens > 0)
 

@@ -42,7 +42,7 @@ class PartialAnswer:
         return bool(self.reasoning) and not (self.text or self.calls)
 
     def followed_by(self, output: ReasoningToken | Token) -> "PartialAnswer":
-        """Return the answer with what was generated after it."""
+        """Return the answer with this output appended."""
         if isinstance(output, ReasoningToken):
             return replace(self, reasoning=self.reasoning + output.text)
         return replace(self, text=self.text + output.text)

@@ -1,6 +1,6 @@
 """Detect how a chat template marks reasoning, and write grammars that admit reasoning before the answer.
 
-llama.cpp itself separates reasoning from the answer, by the template. A grammar applies to both.
+llama.cpp separates reasoning from the answer by the template. A grammar applies to both.
 """
 
 import re
@@ -14,10 +14,10 @@ REASONING, ANSWER = "A reason 17", "An answer 23"
 
 USER = {"role": "user", "content": "Hello"}
 
-#: A mark that is a token of its own, such as `<|end|>`, which a grammar does not see as text.
+#: A mark that is a control token, such as `<|end|>`, which a grammar cannot describe as text.
 CONTROL_TOKEN = re.compile(r"<\|[^<>]*\|>|\[/?THINK\]")
 
-#: The marks that a grammar knows: those of Qwen, DeepSeek and the models that are trained on their answers.
+#: The marks that a grammar can describe: those of Qwen, DeepSeek and the models that are trained on their answers.
 GRAMMAR_OPEN, GRAMMAR_CLOSE = "<think>", "</think>"
 
 GRAMMAR_RULES = rf"""thought[lazy]: /(?s:.*){re.escape(GRAMMAR_CLOSE).replace("/", chr(92) + "/")}/
@@ -27,7 +27,7 @@ BLANKS: /[ \n]+/
 
 @dataclass(frozen=True, slots=True)
 class ReasoningMarks:
-    """What a chat template writes around reasoning.
+    """The marks that a chat template writes around reasoning.
 
     opens       the prompt ends with the opening mark, so that the model always reasons
     in_grammar  grammars can describe the marks; otherwise answers that a grammar constrains have no reasoning
@@ -43,7 +43,7 @@ class ReasoningMarks:
 
 
 def reasoning_marks(loopback: LoopbackClient) -> ReasoningMarks | None:
-    """Return the marks of the model's template, or None if it has no place for reasoning."""
+    """Return the marks of the model's template, or None if it does not support reasoning."""
     reasoning_prompt = _prompt(loopback, "reasoning_content", "")
     answer_prompt = _prompt(loopback, "content", ANSWER)
     if REASONING not in answer_prompt or not answer_prompt.endswith(ANSWER) or not reasoning_prompt.endswith(REASONING):

@@ -32,7 +32,7 @@ def render_messages(prompt: Sequence[Message], output_format: OutputFormat) -> l
 
 
 def _reasoning(text: str) -> dict[str, str]:
-    """Return the field for the templates that have a place for reasoning; the others ignore it."""
+    """Return the field of a message with reasoning. Templates that do not support reasoning ignore it."""
     return {"reasoning_content": break_control_tokens(text)} if text else {}
 
 

@@ -37,12 +37,12 @@ def _supports_reflection(settings: Settings) -> bool:
 
 
 def _context(settings: Settings) -> int:
-    """Return the context. Endpoints do not say what their models hold: nearly all hold this much."""
+    """Return the context. Endpoints do not publish that of their models; nearly all have at least HOSTED_CONTEXT."""
     return settings.context or HOSTED_CONTEXT
 
 
 def _parameters(settings: Settings) -> frozenset[str]:
-    """Return what the endpoint may honour: OpenAI's own rejects what its API does not have."""
+    """Return the parameters that the endpoint may honour. OpenAI's own rejects those that its API lacks."""
     from pipelines.inference.openai.completions import is_openai
 
     return OPENAI_PARAMETERS if is_openai(urlsplit(settings.upstreams[0].url).netloc) else OPTIONAL_PARAMETERS

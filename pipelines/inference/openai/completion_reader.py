@@ -113,7 +113,7 @@ class CompletionReader:
         )
 
     def _hidden_reasoning(self, extra_tokens: int) -> int:
-        """Return how many of the tokens that were counted at the end are reasoning."""
+        """Return how many of the `extra_tokens`, which no chunk contained, are reasoning."""
         details = self._usage.get("completion_tokens_details") or {}
         hidden = int(details.get("reasoning_tokens") or 0) - self._yielded_reasoning
         return max(0, min(hidden, extra_tokens))

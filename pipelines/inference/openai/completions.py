@@ -58,7 +58,7 @@ def request_body(
 
 
 def _further_parameters(sampling: Sampling, output_format: OutputFormat) -> dict[str, Any]:
-    """Return the parameters that OpenAI does not have, as vLLM and llama-server name them."""
+    """Return the parameters that OpenAI's API lacks, under their names in vLLM and llama-server."""
     return {
         "top_k": sampling.top_k,
         "min_p": sampling.min_p,

@@ -6,7 +6,8 @@ from pipelines.inference.registry import OPTIONAL_PARAMETERS, EngineSpec, Engine
 
 MODEL_NAME = "scripted"
 
-#: Sampling has no effect on a script, where each token is certain. A bias could change it, but has no tokens to name.
+#: Sampling has no effect on a script, whose tokens have the probability 1. A bias is rejected, since scripts have no
+#: token numbers.
 PARAMETERS = OPTIONAL_PARAMETERS - {"logit_bias"}
 
 

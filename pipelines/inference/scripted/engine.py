@@ -148,7 +148,7 @@ class ScriptedEngine:
 class Playback:
     """An answer to play: reasoning, `size` tokens of text, the script's own without `texts`, then a call of each tool.
 
-    nonce      part of each of the script's own tokens: a text that two attempts wrote at once has both of theirs
+    nonce      a part of each of the script's own tokens, by which a test detects a text of two attempts
     reasoning  the number of its tokens
     """
 
@@ -170,11 +170,11 @@ class Playback:
         return f"w{index}.{self.nonce} " if self.nonce else f"w{index} "
 
     def lengthened(self, first: int, sampling: Sampling) -> "Playback":
-        """Return the answer with as many of the script's own tokens, from `first` on, as the sampling requires."""
+        """Return the answer with as many of the script's own tokens after `first` as the sampling requires."""
         if self.texts or self.tools:
             return self
-        least = first + (sampling.max_output_tokens if sampling.ignore_eos else sampling.min_tokens)
-        return replace(self, size=max(self.size, least - self.reasoning))
+        end = first + (sampling.max_output_tokens if sampling.ignore_eos else sampling.min_tokens)
+        return replace(self, size=max(self.size, end - self.reasoning))
 
     def position_after(self, prefix: str, calls: int, reasoning: str) -> tuple[int, int]:
         """Return where a partial answer ends: the next token, and how many of its characters are already there."""
@@ -232,7 +232,7 @@ class StopFilter:
             yield from self._release(self._scanner.flush())
 
     def _certainty(self, piece: str) -> tuple[TokenLogprob, ...]:
-        """Return the log probability of a token of the script: it is certain."""
+        """Return the log probability of a token of the script, which is 0."""
         if self._top_logprobs is None:
             return ()
         return (TokenLogprob(piece, 0.0, top=(TokenLogprob(piece, 0.0),) if self._top_logprobs else ()),)

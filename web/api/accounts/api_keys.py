@@ -30,8 +30,8 @@ MAX_LIFETIME = 10 * 366 * 86_400
 class CreateApiKey(RequestBody):
     """The body of `POST /v1/api_keys`. `expires_at` is in Unix seconds, `expires_in` in seconds from now.
 
-    `memory` says what requests recall and remember that name no end user: nothing (`named`), or the memories of the
-    key's user (`owner`), for an application that serves only them.
+    `memory` says which memories requests without an end user's name use: none (`named`), or those of the key's user
+    (`owner`), for an application that serves only this user.
     """
 
     name: PublicName

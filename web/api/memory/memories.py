@@ -1,7 +1,7 @@
-"""`/v1/memories`: create, list, read, update and delete the memories of a user, or of an end user of theirs.
+"""`/v1/memories`: create, list, read, update and delete the memories of a user or of one of the user's end users.
 
-Memories are private to their user, and a request reaches those of one space. The web process has no embedder: a change
-of texts is a job, whose end the request waits for.
+Memories are private to their user, and a request has access to those of one space. The web process has no embedder: a
+change of texts is a job, whose end the request waits for.
 """
 
 from contextlib import AbstractAsyncContextManager
@@ -126,7 +126,7 @@ async def delete(request: Request) -> Response:
 
 
 async def delete_many(request: Request) -> Response:
-    """`DELETE /v1/memories`: delete the memories of a conversation, or all of a space; of an end user the space, too.
+    """`DELETE /v1/memories`: delete the memories of a conversation or a space; an end user's space, too.
 
     The response is the job if it takes longer than 30 seconds.
     """

@@ -1,4 +1,4 @@
-"""`GET /v1/memory_spaces`: list the end users whose memories the caller's applications keep."""
+"""`GET /v1/memory_spaces`: list the end users with memories."""
 
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ class ListSpaces(Listing):
 
 
 class SpaceObject(TypedDict):
-    """The memories of an end user. `id` is the name; `memories` is the number of memories that searches consider."""
+    """The memories of an end user. `id` is the name; `memories` is the number of searchable memories."""
 
     id: str
     object: Literal["memory_space"]

@@ -7,14 +7,14 @@ from pydantic import Field, Tag
 from web.api.turns.content_types import MAX_ITEMS, FunctionName, Id, ItemStatus, OutputPart
 from web.http.validation import RequestBody, branch, discriminate_by_type, discriminate_text
 
-#: The text of an output, or its parts, of which all are texts.
+#: The output of a call: a text, or parts of text.
 TextOutput = Annotated[
     Annotated[str, Tag(branch("text"))]
     | Annotated[list[OutputPart], Field(max_length=MAX_ITEMS), Tag(branch("other"))],
     discriminate_text("a list of content parts"),
 ]
 
-#: Seconds and lengths that a call names for the caller.
+#: Milliseconds and lengths that a call sets as limits for the caller.
 Limit = Annotated[int, Field(ge=0)]
 
 

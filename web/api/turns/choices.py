@@ -1,4 +1,4 @@
-"""The choices of a completion, each of which is a turn of its own: merge their streams, wait for them, end them."""
+"""The choices of a completion, each of which is a turn: merge their streams, wait for them, cancel and delete them."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ MAX_CHOICES = 8
 
 
 async def interleave(sources: Sequence[AsyncIterator[Item]]) -> AsyncGenerator[tuple[int, Item], None]:
-    """Yield what the sources yield, as it arrives, each with the number of its source."""
+    """Yield the items of the sources as they arrive, each with the number of its source."""
     if len(sources) == 1:
         async for item in sources[0]:
             yield 0, item

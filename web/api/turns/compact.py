@@ -38,7 +38,7 @@ class CompactContext(RequestBody):
 
 
 class CompactedResponse(TypedDict):
-    """A compacted conversation: send `output` in place of what was compacted, as the first items of an input."""
+    """A compacted conversation: send `output` as the first items of an input, in place of the compacted items."""
 
     id: str
     object: Literal["response.compaction"]
@@ -48,7 +48,7 @@ class CompactedResponse(TypedDict):
 
 
 async def compact(request: Request) -> Response:
-    """`POST /v1/responses/compact`: compact a conversation: keep the latest user messages, and quote all else."""
+    """`POST /v1/responses/compact`: compact a conversation to its latest user messages and quotes of the rest."""
     body = await read_body(request, CompactContext)
     resolve_model(body.model, request.platform.settings)
     if body.input is None and body.previous_response_id is None:

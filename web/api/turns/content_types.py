@@ -15,7 +15,7 @@ Id = Annotated[str, Field(min_length=1, max_length=128)]
 
 AuthorName = Annotated[
     Annotated[str, Field(max_length=256)] | None,
-    Field(description="The participant that wrote the message, as the model is told it."),
+    Field(description="The participant that wrote the message. The prompt contains it."),
 ]
 
 

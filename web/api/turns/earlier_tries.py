@@ -1,7 +1,7 @@
-"""Turns and the clients that leave them: a retry joins the turns of its first try, and abandoned ones are cancelled.
+"""Handle clients that disconnect and retry: a retry joins the turns of its first try; abandoned turns are cancelled.
 
-An abandoned turn is one that nobody can read again, so it is not stored, its conversation does not keep it, and no
-Idempotency-Key repeats it. It runs on for a few seconds, in which a retry may join it.
+A turn is abandoned if its client disconnects and nobody can read its answer later: it is not stored, has no
+conversation and no Idempotency-Key. It continues for a few seconds, in which a retry may join it.
 """
 
 import logging
@@ -44,9 +44,9 @@ class JoinedTurns:
 
 
 def join_earlier(request: Request, turns: Sequence[NewTurn]) -> JoinedTurns | None:
-    """Return the turns that an earlier try of the request has created; None where this one has to create them.
+    """Return the turns that an earlier try of the request has created; None if there are none to join.
 
-    A try without the header of OpenAI's clients joins only what its client has left. None joins a turn that failed.
+    A try that is not marked as a retry joins only abandoned turns. Failed turns are never joined.
     """
     earlier = _find_earlier(request, turns)
     if earlier is None:
@@ -54,9 +54,10 @@ def join_earlier(request: Request, turns: Sequence[NewTurn]) -> JoinedTurns | No
     ids = new_ids(IdGenerator(earlier.seed), len(turns))
     if not _keep(request, [job_id for _, job_id in ids]):
         return None
-    found = [find_accepted(request.platform.database, request.caller, response_id, "tried") for response_id, _ in ids]
-    accepted = [turn for turn in found if turn is not None]
-    if len(accepted) < len(turns):  # deleted meanwhile: another client has received the end
+    database, caller = request.platform.database, request.caller
+    existing = [find_accepted(database, caller, response_id, "tried") for response_id, _ in ids]
+    accepted = [turn for turn in existing if turn is not None]
+    if len(accepted) < len(turns):  # deleted meanwhile, because another client has received the answer
         return None
     record_try(request, earlier.seed, left=False)
     return JoinedTurns(accepted, earlier.seed)
@@ -84,29 +85,29 @@ def _keep(request: Request, job_ids: Sequence[str]) -> bool:
 
 
 def record_try_commands(request: Request) -> list[Command]:
-    """Return the Redis commands that note the request's try, for its retries to find."""
+    """Return the Redis commands that record the request, so that its retries find it."""
     request_try = request.request_try
     return [] if request_try is None else [recent_requests.record_command(request_try.fingerprint(), request_try.seed)]
 
 
 def record_try(request: Request, seed: str, *, left: bool) -> None:
-    """Note who has the turns of a request. Without Redis, a retry creates another turn."""
+    """Record the seed of a request, and whether its client has `left`. Without Redis a retry creates another turn."""
     if request.request_try is not None:
         with suppress(redis.RedisError):
             recent_requests.record(request.platform.redis, request.request_try.fingerprint(), seed, left=left)
 
 
 def is_unreadable(turn: NewTurn) -> bool:
-    """Return whether nobody can read a turn once its client has left, unless a key repeats its request."""
+    """Return whether nobody can read the answer after a disconnect, unless the request has an Idempotency-Key."""
     return turn.request.get("store", True) is False and turn.conversation_id is None
 
 
 def disconnect_action(
     request: Request, policy: DisconnectPolicy, job_ids: Sequence[str], *, seed: str | None = None
 ) -> OnDisconnect | None:
-    """Return what to do when the client of turns disconnects.
+    """Return the function to call when the client of turns disconnects; None if the turns continue.
 
-    seed  of the ids of turns that nobody can read again; None for those that go on
+    seed  of the ids of turns that nobody can read later; None for other turns
     """
     if policy == "cancel":
         return partial(run_in_thread, partial(_cancel, request, job_ids))
@@ -114,7 +115,7 @@ def disconnect_action(
 
 
 async def _abandon_unless_closing(request: Request, job_ids: Sequence[str], seed: str) -> None:
-    if not request.platform.streams.closing:  # the clients of a process that ends have not left
+    if not request.platform.streams.closing:  # the clients of a process that shuts down have not disconnected
         await run_in_thread(_abandon, request, job_ids, seed)
 
 
@@ -123,7 +124,7 @@ def _abandon(request: Request, job_ids: Sequence[str], seed: str) -> None:
         with request.platform.database.connection() as connection:
             abandoned_turns.abandon(connection, job_ids, request.caller.account_id)
     except Unavailable as error:
-        log.warning("Request %s: cannot abandon its turns, which go on: %s", request.request_id, error)
+        log.warning("Request %s: cannot abandon its turns, which continue: %s", request.request_id, error)
         return
     if seed:
         record_try(request, seed, left=True)
@@ -135,7 +136,7 @@ def _cancel(request: Request, job_ids: Sequence[str]) -> None:
 
 
 def keep_turn(request: Request, response: Response) -> OnDisconnect | None:
-    """Keep a response from being cancelled, since a client reads it. Returns what to do when this client leaves."""
+    """Keep a response from being cancelled, because a client reads it. Returns the function for its disconnect."""
     if response.ended or response.expires_at is None:
         return None
     with request.platform.database.connection() as connection:

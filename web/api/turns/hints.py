@@ -1,4 +1,4 @@
-"""Fields of requests that are accepted without effect. An unknown value of one is ignored, too."""
+"""Fields of requests that are accepted without effect. Unknown values are ignored, too."""
 
 from collections.abc import Collection
 from typing import Annotated, Any, Literal

@@ -54,7 +54,7 @@ class ReasoningItem(RequestBody):
 
 
 class Compaction(RequestBody):
-    """A compaction of this server, which stands for the items before it."""
+    """A compaction by this server, which replaces the items before it."""
 
     type: Literal["compaction"]
     encrypted_content: Annotated[str, AfterValidator(_reject_foreign_compaction)]
@@ -79,7 +79,7 @@ ITEM_TYPES = ("message", *CALL_TYPES, "reasoning", "compaction", "item_reference
 
 
 class HostedCall(IgnoredPart):
-    """A call that another server ran. It is left out, so that outputs can be sent unchanged."""
+    """A call that another server ran. It is ignored, so that outputs can be sent unchanged."""
 
     supported = ITEM_TYPES
 
@@ -130,7 +130,7 @@ def _stored_item(item: Item, call_ids: Mapping[str, str]) -> dict[str, Any]:
                 **_message(item.role, _texts(item.content)),
                 **{key: label for key, label in labels.items() if label},
             }
-        case LocalShellCallOutput(call_id=None, id=str(call)) if call in call_ids:  # a client may mean the item
+        case LocalShellCallOutput(call_id=None, id=str(call)) if call in call_ids:  # the id is that of an item
             return {**stored_call(item), "call_id": call_ids[call]}
         case Compaction(encrypted_content=content):
             return {"type": "compaction", "encrypted_content": content}

@@ -1,4 +1,4 @@
-"""Run a short job about a prompt in the inference pool, and take its result. It is deleted after the response."""
+"""Run a short job about a prompt in the inference pool, return its result, and delete it."""
 
 import asyncio
 from typing import Any
@@ -42,8 +42,8 @@ async def _last_event(request: Request, job_id: str) -> dict[str, Any]:
 
 def _result(last: dict[str, Any]) -> dict[str, Any]:
     if result := last.get("result"):
-        found: dict[str, Any] = result
-        return found
+        fields: dict[str, Any] = result
+        return fields
     if last.get("type") == "sangha:job.failed":
         raise InvalidRequest(last["error"]["message"], param="input", code=last["error"]["code"])
     raise Unavailable(f"No inference worker was free within {TIMEOUT:g} seconds. Retry later.", retry_after=5)

@@ -20,7 +20,7 @@ MAX_BIASES, MAX_TOP_LOGPROBS = 300, 20
 #: Arguments of a chat template, and characters of one that is a text.
 MAX_TEMPLATE_ARGUMENTS, MAX_TEMPLATE_TEXT = 16, 256
 
-#: What a template gets from the server; a request cannot replace it.
+#: Arguments of a template that the server sets; a request cannot replace them.
 TEMPLATE_INPUT = frozenset(
     {"messages", "tools", "add_generation_prompt", "continue_final_message", "bos_token", "eos_token", "documents"}
 )
@@ -28,7 +28,7 @@ TEMPLATE_INPUT = frozenset(
 TokenNumber = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
 LogitBias = Annotated[
     dict[TokenNumber, Annotated[float, Field(ge=-100, le=100)]],
-    Field(max_length=MAX_BIASES, description="Numbers of tokens in the model's vocabulary, and what is added to them."),
+    Field(max_length=MAX_BIASES, description="Numbers of tokens in the model's vocabulary, and the bias of each."),
 ]
 
 
@@ -53,7 +53,7 @@ Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
 class TemplateParameters(RequestBody):
-    """What the model's chat template gets beside the messages, extensions of OpenAI's API."""
+    """Arguments of the model's chat template, extensions of OpenAI's API."""
 
     chat_template_kwargs: TemplateArguments | None = None
     enable_thinking: bool | None = Field(None, description="`chat_template_kwargs.enable_thinking`.")
@@ -78,7 +78,7 @@ class SamplingParameters(RequestBody):
 
 
 def sampling_parameters(body: SamplingParameters, settings: Settings, *, logprobs: bool) -> dict[str, Any]:
-    """Return the stored parameters: those that are set, and OpenAI's first two. Raises InvalidRequest."""
+    """Return the stored parameters: `temperature`, `top_p`, and the others that are set. Raises InvalidRequest."""
     parameters = {
         "presence_penalty": body.presence_penalty,
         "frequency_penalty": body.frequency_penalty,
@@ -108,7 +108,7 @@ def template_parameters(body: TemplateParameters, settings: Settings) -> dict[st
 
 
 def check_plain_text(body: SamplingParameters, tools: Sequence[object], format_type: str) -> None:
-    """Raise InvalidRequest if an answer that a grammar ends is to be prolonged."""
+    """Raise InvalidRequest if `min_tokens` or `ignore_eos` is set for an answer that a grammar constrains."""
     for name in ("min_tokens", "ignore_eos"):
         if getattr(body, name) and (tools or format_type != "text"):
             raise InvalidRequest(
@@ -117,13 +117,14 @@ def check_plain_text(body: SamplingParameters, tools: Sequence[object], format_t
             )  # fmt: skip
 
 
-def check_min_tokens(body: SamplingParameters, most: int | None, param: str) -> None:
-    """Raise InvalidRequest if an answer must be longer than it may be."""
-    if body.min_tokens and most and body.min_tokens > most:
+def check_min_tokens(body: SamplingParameters, max_tokens: int | None, param: str) -> None:
+    """Raise InvalidRequest if `min_tokens` exceeds the limit, whose parameter is `param`."""
+    if body.min_tokens and max_tokens and body.min_tokens > max_tokens:
         raise InvalidRequest(
-            f"Invalid value for 'min_tokens': {body.min_tokens} is more than '{param}', {most}.", param="min_tokens",
+            f"Invalid value for 'min_tokens': {body.min_tokens} is more than '{param}', {max_tokens}.",
+            param="min_tokens",
             code="invalid_value",
-        )  # fmt: skip
+        )
 
 
 def _repetition_penalty(body: SamplingParameters) -> float | None:
@@ -135,7 +136,7 @@ def _repetition_penalty(body: SamplingParameters) -> float | None:
     return body.repeat_penalty if body.repetition_penalty is None else body.repetition_penalty
 
 
-#: Values of parameters that have no effect, which every engine honours.
+#: Values of parameters without effect. They are accepted for every engine.
 NEUTRAL = {
     "presence_penalty": (0,), "frequency_penalty": (0,), "repetition_penalty": (1,), "top_k": (0, -1), "min_p": (0,),
     "typical_p": (1,), "top_logprobs": (0,),

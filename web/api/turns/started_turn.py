@@ -176,7 +176,7 @@ def _accept(request: Request, turns: Sequence[NewTurn], ids: Sequence[TurnIds]) 
 def _start_each(
     request: Request, turns: Sequence[NewTurn], ids: Sequence[TurnIds], admission: Admission
 ) -> list[AcceptedTurn]:
-    """Insert the turns. If one is refused, those before it are cancelled."""
+    """Insert the turns. If one is rejected, those before it are cancelled."""
     platform = request.platform
     shares_fields = platform.compatibility.at_least(SINCE)
     allowance = replace(request.allowance, estimated_tokens=admission.estimated_tokens // len(turns))
@@ -202,7 +202,7 @@ def _start_each(
 
 
 def _withdraw(request: Request, job_ids: Sequence[str]) -> None:
-    """Cancel turns of a request that is refused. What it has drawn is returned as a whole."""
+    """Cancel turns of a request that is rejected. The caller returns the tokens that it has drawn."""
     with request.platform.database.transaction() as connection:
         cancelled = cancel_jobs(connection, job_ids, request.caller.account_id)
     request.platform.queue.announce_cancellation(replace(cancelled, drawn=[]), request.caller.account_id)
@@ -297,12 +297,12 @@ def _delete(request: Request, response: Response) -> None:
 
 @contextmanager
 def _tokens_drawn(request: Request, turns: Sequence[NewTurn]) -> Iterator[Admission]:
-    """Draw the most tokens of the answers from the limit per minute. Return what was drawn if a turn is refused."""
+    """Draw the most tokens of the answers from the limit per minute, and return them to it if a turn is rejected."""
     gate, context = request.platform.gate, context_size(request.platform.settings)
-    most = sum(min(turn.request["max_output_tokens"] or 0, context) for turn in turns)
+    max_tokens = sum(min(turn.request["max_output_tokens"] or 0, context) for turn in turns)
     if request.repeat != "first":
-        most = 0  # an earlier request has drawn it
-    admission = gate.draw_answer(request.admission, most)
+        max_tokens = 0  # an earlier request has drawn it
+    admission = gate.draw_answer(request.admission, max_tokens)
     try:
         yield admission
     except RequestError:  # after other errors the turn may exist: its end returns what it does not use

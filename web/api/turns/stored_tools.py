@@ -20,7 +20,7 @@ from web.api.turns.tool_types import (
     ToolReference,
 )
 
-#: Tools and references in the notation of Chat Completions.
+#: Types of tools and references in the notation of Chat Completions.
 NESTED = (NestedFunctionTool, NestedCustomTool, NestedFunctionReference, NestedCustomReference)
 
 

@@ -1,6 +1,6 @@
 """`POST /v1/completions`: the older API for completions of a text. Each prompt is the user's message of a turn.
 
-Engines here complete chats, so a prompt is not continued as a raw text: the model answers it.
+Engines complete chats, so the model answers a prompt and does not continue it as raw text.
 """
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -190,7 +190,7 @@ def _finish_reason(response: Mapping[str, Any]) -> str:
 
 
 class TextStreams:
-    """The chunks of all choices. `failed` is the choice whose turn ended without an answer, or diverged."""
+    """The chunks of all choices. `failed` is the index of a choice whose turn ended without an answer, or diverged."""
 
     def __init__(self, head: Mapping[str, Any], prompts: Sequence[str], *, include_usage: bool) -> None:
         self._head = head

@@ -1,7 +1,7 @@
-"""Types of tools in requests, and of the choice among them.
+"""Request types of tools and of tool choices.
 
-The caller runs all tools of a turn. A tool of another type, such as a web search, would have to be run here: it is left
-out, which the response says, or refused where the request requires it.
+The caller runs all tools of a turn. A tool that the server would have to run, such as a web search, is ignored and
+named in the response, or rejected if the request requires it.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ from web.http.validation import RequestBody, branch, discriminate_text, should_b
 #: Tools of one turn, and members of one group.
 MAX_TOOLS = 128
 
-#: Characters of a grammar: about what a model can read of one.
+#: Most characters of a grammar: about what a model can follow.
 MAX_GRAMMAR = 32_768
 
 Schema = dict[str, Any]
@@ -125,7 +125,7 @@ class ShellEnvironment(RequestBody):
 
 
 class ShellTool(RequestBody):
-    """Shell commands on the caller's machine. One with another environment is left out."""
+    """Shell commands on the caller's machine. A tool with another environment is ignored."""
 
     type: Literal["shell"]
     environment: ShellEnvironment | None = None
@@ -136,7 +136,7 @@ class ShellTool(RequestBody):
         return self.environment is not None and self.environment.type != "local"
 
     def without_effect(self) -> Iterable[str]:
-        """Name the tool if it is left out."""
+        """Name the tool if it is ignored."""
         return ["(shell in a container)"] if self.is_hosted else []
 
     @model_validator(mode="after")
@@ -159,7 +159,7 @@ CLIENT_TOOLS = ("function", "custom", "namespace", "local_shell", "shell", "appl
 
 
 class HostedTool(IgnoredPart):
-    """A tool that nobody runs here, such as `web_search`. It is left out."""
+    """A tool that the server would have to run, such as `web_search`. It is ignored."""
 
     supported = CLIENT_TOOLS
 
@@ -254,7 +254,7 @@ class NestedCustomReference(RequestBody):
 
 
 class TypeReference(RequestBody):
-    """A reference to a tool by its type: a shell or patch tool, or one that nobody runs here."""
+    """A reference to a tool by its type: a shell or patch tool, or one that the server would have to run."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -262,11 +262,11 @@ class TypeReference(RequestBody):
 
     @property
     def is_hosted(self) -> bool:
-        """Whether nobody runs such a tool here."""
+        """Whether the server would have to run the tool."""
         return self.type not in CLIENT_TOOLS
 
     def without_effect(self) -> Iterable[str]:
-        """Name the tool if nobody runs it."""
+        """Name the tool if it is ignored."""
         return [f"({self.type})"] if self.is_hosted else []
 
     @model_validator(mode="after")

@@ -1,6 +1,6 @@
 """Request parameters of turns, and their conversion to a `NewTurn`.
 
-Parameters of OpenAI's API that change the answer, and are not supported, are rejected by name.
+Unsupported parameters of OpenAI's API that would change the answer are rejected by name.
 """
 
 from dataclasses import asdict
@@ -67,7 +67,7 @@ IncludeValue = Literal[
     "reasoning.encrypted_content", "message.output_text.logprobs",
 ]  # fmt: skip
 
-#: Values of OpenAI's `include`. All but LOGPROBS are of data that responses here do not have.
+#: Values of OpenAI's `include`. All but LOGPROBS are accepted without effect: responses here have no such data.
 Include = Annotated[list[IncludeValue], Field(max_length=16), only_known(get_args(IncludeValue))]
 
 
@@ -90,9 +90,9 @@ class StreamOptions(RequestBody):
 
 
 class Reasoning(RequestBody):
-    """How much a model reasons before its answer, where it does at all.
+    """Options of a model's reasoning before its answer. They have no effect on a model that does not reason.
 
-    With `summary` the reasoning is delivered as the summary, in full, otherwise as `content`.
+    With `summary` the whole reasoning is returned as the summary, otherwise as `content`.
     """
 
     effort: Effort | None = None
@@ -103,7 +103,7 @@ class Reasoning(RequestBody):
 
 
 class MemoryOptions(RequestBody):
-    """How a turn uses memories. `space` names the end user whose they are, before `safety_identifier` and `user`;
+    """How a turn uses memories. `space` names their end user, and overrides `safety_identifier` and `user`;
     `recall` adds relevant memories to the prompt, at most `limit`; `remember` creates memories from the turn, if it is
     stored. Both are true by default, except for an API key with `memory` `named` where no end user is named.
     """
@@ -116,7 +116,7 @@ class MemoryOptions(RequestBody):
 
 
 class CompactionOptions(RequestBody):
-    """When a turn compacts its conversation: above so many tokens; by default three quarters of the context."""
+    """When a turn compacts its conversation: if the prompt has more tokens than this, by default 3/4 of the context."""
 
     type: Literal["compaction"]
     compact_threshold: int | None = Field(None, ge=100, le=10_000_000)
@@ -161,7 +161,7 @@ class CreateResponse(SamplingParameters, PromptParameters):
     stop: StopSequences | None = None
     if_busy: Literal["queue", "reject", "interrupt"] | None = None
     memory: MemoryOptions | None = None
-    # Name the end user whose memories the turn uses.
+    # The end user whose memories the turn uses.
     user: ClientLabel | None = None
     safety_identifier: ClientLabel | None = None
     # Hints, accepted without effect.

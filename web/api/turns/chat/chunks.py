@@ -85,7 +85,7 @@ class DeliveredAnswer:
 
 
 class CompletionStream:
-    """What the choices of one completion share: the fields of each chunk, and the end after the last of them."""
+    """The shared state of the choices of one completion: the fields of each chunk, and the number of open choices."""
 
     def __init__(self, first: Response, settings: Settings, choices: int = 1, *, include_usage: bool) -> None:
         self.include_usage = include_usage
@@ -112,9 +112,9 @@ class CompletionStream:
 
 
 class CompletionChunks:
-    """The chunks of one choice. `ended` is true after the last one.
+    """The chunks of one choice. `ended` is true after the last chunk.
 
-    Then `failed` is true if the turn has no answer, and `diverged` after `answer_restarted`.
+    `failed`: the turn ended without an answer. `diverged`: the stream ended with the error `answer_restarted`.
     """
 
     def __init__(

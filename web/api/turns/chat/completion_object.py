@@ -61,7 +61,7 @@ class MessageObject(TypedDict):
 
 
 class LogprobsObject(TypedDict):
-    """The log probabilities of the answer's tokens, where the request asks for them."""
+    """The log probabilities of the answer's tokens, if the request asks for them."""
 
     content: list[Any]
     refusal: None
@@ -119,9 +119,9 @@ class ChatCompletion(TypedDict):
 def completion_object(
     responses: Sequence[Mapping[str, Any]], settings: Settings, *, calls_functions: bool = False
 ) -> ChatCompletion:
-    """Convert ended responses, which have answers, to the choices of a completion.
+    """Convert ended responses with answers to the choices of a completion.
 
-    With `calls_functions` a call has its former name `function_call`.
+    With `calls_functions` a call is returned as `function_call`, the former name of tool calls.
     """
     first = responses[0]
     return {

@@ -1,6 +1,6 @@
 """Request parameters of chat completions, and their conversion to a `NewTurn`.
 
-Parameters that change the answer, and are not supported, are rejected by name.
+Unsupported parameters that would change the answer are rejected by name.
 """
 
 import re
@@ -83,7 +83,7 @@ class ChatStreamOptions(RequestBody):
 
 
 class ChatReasoning(RequestBody):
-    """How much a model reasons before its answer, as OpenRouter and others have it; `reasoning_effort` is OpenAI's."""
+    """Reasoning options in the notation of OpenRouter and others. OpenAI's parameter is `reasoning_effort`."""
 
     effort: Effort | None = None
     enabled: bool | None = None
@@ -116,7 +116,7 @@ class CreateChatCompletion(SamplingParameters, TemplateParameters):
     n: int | None = Field(None, ge=1, le=MAX_CHOICES)
     best_of: int | None = Field(None, description="As many as `n`, or 1: the best of more choices is not selected.")
     modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
-    # Name the end user whose memories the turn uses.
+    # The end user whose memories the turn uses.
     user: ClientLabel | None = None
     safety_identifier: ClientLabel | None = None
     # Hints, accepted without effect.
@@ -140,7 +140,7 @@ class CreateChatCompletion(SamplingParameters, TemplateParameters):
         return bool(self.functions) and not self.tools
 
     def without_effect(self) -> Iterable[str]:
-        """Name options of a stream that was not asked for, and the limit that another one replaces."""
+        """Return the parameters that another one, or its absence, makes ineffective."""
         if self.stream_options is not None and not self.stream:
             yield "stream_options"
         if self.max_tokens is not None and self.max_completion_tokens is not None:
@@ -170,7 +170,7 @@ PARAMETER_NAMES = (
     (re.compile(r"\bmax_output_tokens\b"), "max_completion_tokens"),
 )
 
-#: The same, where functions have their former name.
+#: The same for requests with `functions`.
 FORMER_NAMES = (
     (re.compile(r"(?<![.\w])tools\["), "functions["),
     (re.compile(r"\btool_choice\.name\b"), "function_call.name"),
@@ -206,7 +206,7 @@ def check_choices(n: int | None, best_of: int | None) -> int:
 
 
 def turns_of_choices(turn: NewTurn, count: int) -> list[NewTurn]:
-    """Return the turns of so many choices. With a seed each has its own, since equal ones would have equal answers."""
+    """Return a turn per choice. Each gets its own seed, because equal seeds would give equal answers."""
     seed = turn.request["seed"]
     if seed is None:
         return [turn] * count
@@ -228,7 +228,7 @@ def to_response_body(body: CreateChatCompletion) -> CreateResponse:
         **{name: getattr(body, name) for name in SHARED_PARAMETERS},
         **(_functions(body) if body.calls_functions else _tools(body)),
     }
-    return validate_tolerantly(CreateResponse, parameters)[0]  # it has the tools that are left out
+    return validate_tolerantly(CreateResponse, parameters)[0]  # it still contains tools that are ignored
 
 
 def _tools(body: CreateChatCompletion) -> dict[str, Any]:
@@ -244,7 +244,7 @@ def _reasoning(body: CreateChatCompletion) -> dict[str, Any] | None:
 
 
 def _functions(body: CreateChatCompletion) -> dict[str, Any]:
-    """Convert functions to tools. One message has one call."""
+    """Convert functions to tools. A message has at most one function call."""
     tools = [{"type": "function", **function.model_dump()} for function in body.functions or ()]
     choice = body.function_call
     if isinstance(choice, ReferencedFunction):

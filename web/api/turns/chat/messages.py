@@ -103,7 +103,7 @@ class AssistantMessage(RequestBody):
     role: Literal["assistant"]
     content: AssistantContent | None = None
     refusal: str | None = None
-    reasoning_content: str | None = Field(None, description="What the model wrote before it, for the rest of its turn.")
+    reasoning_content: str | None = Field(None, description="The reasoning before it, for the prompts of its turn.")
     reasoning: str | None = Field(None, description="Another name of `reasoning_content`.")
     tool_calls: Annotated[list[AnyToolCall], Field(max_length=MAX_ITEMS)] | None = None
     annotations: list[Any] | None = Field(None, description="Ignored.")

@@ -152,7 +152,7 @@ def _read(request: Request) -> Response:
 
 
 def _response_id(name: str) -> str:
-    """Convert the id of a completion to the id of its response; another text to an id that nothing has."""
+    """Convert the id of a completion to the id of its response; any other text to an empty id, which does not exist."""
     return "resp_" + name.removeprefix("chatcmpl-") if name.startswith("chatcmpl-") else ""
 
 
@@ -183,7 +183,7 @@ def _message(message_id: str, item: Mapping[str, Any]) -> StoredMessage:
 
 
 def _texts(content: str | Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield the texts of a content, which is a text or has parts."""
+    """Yield the texts of a content: a text, or a list of parts."""
     if isinstance(content, str):
         yield content
         return
