@@ -178,8 +178,8 @@ class OpenAIFollower:
             except openai.APIError as error:
                 if error.code == "answer_restarted":
                     transcript.events.clear()  # and the stream is read from its beginning
-                    # Each number beyond a rewind is sent back: a client that always left at the same event would
-                    # never see the end.
+                    # A client that always disconnected at the same event beyond a rewind would get this error each
+                    # time, and never reach the end.
                     on_event = stay_connected
                 else:
                     self._client.record_web(web, failed=True)

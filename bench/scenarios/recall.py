@@ -61,7 +61,7 @@ def recall(bench: Bench) -> Sequence[Figure]:
 
 
 def measure_quotes(conversations: Sequence[SampleConversation]) -> list[Figure]:
-    """Measure how much of the answering turns a fifth of a conversation has: its quotes in a prompt, and its end."""
+    """Measure the share of answering sentences in a fifth of each conversation: in quotes, and in the latest turns."""
     quoted, latest = [], []
     for conversation in conversations:
         quotes = [Quote("user", turn.text) for turn in conversation.turns]

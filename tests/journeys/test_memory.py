@@ -112,7 +112,7 @@ def test_two_people_behind_one_key_have_memories_of_their_own(stack: Installatio
     stack.start_worker("tokens=5,rate=0")
     stack.start_worker("", "memory", "recall")
     with client_of(stack, user) as client:
-        # When one of them tells something
+        # When one of them states a fact
         client.responses.create(model="default", input=STATEMENT, user="alice")
         client.responses.create(model="default", input="I like the sea.", safety_identifier="bob")
         for name in ("alice", "bob"):
@@ -124,7 +124,7 @@ def test_two_people_behind_one_key_have_memories_of_their_own(stack: Installatio
             )
             return [memory["text"] for memory in user.get(f"/v1/responses/{response.id}")["recalled"]]
 
-        # Then it is recalled for them, and for nobody else
+        # Then only that person's turns recall it
         wait_until(lambda: ask("alice") == [STATEMENT], what="a recalled memory")
         assert ask("bob") == ask("carol") == []
         completion = client.chat.completions.create(

@@ -1,4 +1,4 @@
-"""The clients that are tried, and the environment of each."""
+"""The clients that are tested, and the environment of each."""
 
 import re
 from dataclasses import dataclass

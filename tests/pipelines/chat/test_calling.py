@@ -257,7 +257,7 @@ def test_a_long_conversation_fails_with_truncation_disabled(harness, fake_engine
     OpenAIResponse.model_validate(last)
 
 
-def test_a_call_of_an_unknown_function_is_the_callers_to_judge(harness, fake_engine):
+def test_a_call_of_an_unknown_function_is_returned_to_the_caller(harness, fake_engine):
     # Given an endpoint whose model calls a function that nobody offered
     started = harness.start("weather?", tools=[WEATHER])
     run(harness, fake_engine(GeneratedCall("invented", "{}", 1)), started)

@@ -1,4 +1,4 @@
-"""A compacted conversation keeps instructions, the latest user messages and open calls; all else is quoted."""
+"""A compacted conversation keeps instructions, the latest user messages and open calls; the rest is quoted."""
 
 from pipelines.chat.compact_context import compact
 from pipelines.chat.compaction import read_compaction

@@ -1,4 +1,4 @@
-"""Compactions stand for what is before them in prompts, and say who said what."""
+"""Compactions replace the items before them in prompts, and their quotes name the speakers."""
 
 import base64
 import zlib
@@ -85,7 +85,7 @@ def test_a_text_that_is_no_compaction_is_refused(content):
 
 
 @pytest.mark.parametrize(("content", "own"), [("", False), ("gAAAAABo", False), (FORMAT, True)])
-def test_a_compaction_of_this_server_is_known_by_its_beginning(content, own):
+def test_a_compaction_of_this_server_is_recognised_by_its_prefix(content, own):
     assert is_of_this_server(content) == own
 
 
@@ -96,11 +96,11 @@ def test_a_turn_with_a_changed_compaction_fails_for_good():
     assert failure.value.code == "invalid_request"
 
 
-def test_a_quotation_cannot_be_ended_by_its_text():
+def test_quotation_marks_in_a_quote_do_not_end_it():
     assert quotes_text([Quote("user", "a” b “c")]).endswith('- user: “a" b "c”')
 
 
-def test_a_prompt_has_what_the_last_compaction_stands_for_in_place_of_all_before_it():
+def test_the_last_compaction_replaces_all_items_before_it_in_a_prompt():
     # Given a compaction that keeps instructions, a question and a call, and quotes the rest
     kept = [message("developer", "Be brief."), message("user", "Which gate?"), call("1"), result("1", "B12")]
     compaction = item(Quote("assistant", "At 7:40."), kept=kept)
@@ -154,7 +154,7 @@ def test_quotes_fit_into_a_share_of_the_context(fake_engine):
     assert quotes[7] in selected
 
 
-def test_a_compaction_of_a_huge_conversation_has_what_says_most():
+def test_a_compaction_of_a_huge_conversation_has_its_most_informative_sentences():
     quotes = [
         Quote("user", f"The code of locker {number} is {number * 7919}. " + "So it is. " * 200) for number in range(99)
     ]

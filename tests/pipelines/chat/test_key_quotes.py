@@ -1,4 +1,4 @@
-"""Quotes are exact, in order, within their length, and cover what was said rather than repeat it."""
+"""Quotes are exact, in order, within their length, and do not repeat each other."""
 
 import pytest
 from hypothesis import given
@@ -46,7 +46,7 @@ def test_a_repeated_sentence_is_quoted_once():
     assert len(select_quotes(quotes, 1000)) == 1
 
 
-def test_what_fits_is_quoted_whole():
+def test_texts_within_the_length_are_quoted_whole():
     quotes = [Quote("user", "Where is Rome?"), Quote("assistant", "In Italy.")]
 
     assert select_quotes(quotes, 1000) == quotes
@@ -62,7 +62,7 @@ def test_only_the_end_of_a_huge_conversation_is_read(monkeypatch):
     assert 0 < sum(len(quote.text) for quote in selected) <= 60
 
 
-def test_what_answers_the_question_comes_first_with_its_neighbours():
+def test_sentences_that_match_the_question_are_selected_first_with_their_neighbours():
     """Given an answer that shares no word with the question that it followed."""
     lines = [f"We talked about topic number {number} at length." for number in range(60)]
     lines[7:9] = ["Which gate does the flight to Lisbon leave from?", "It is B12."]

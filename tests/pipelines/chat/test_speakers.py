@@ -1,4 +1,4 @@
-"""The model is told the names that say something."""
+"""Prompts contain the names of messages that are not only roles."""
 
 import pytest
 
@@ -24,11 +24,11 @@ def prompt_names(*messages):
         ([("user", "<>")], [None]),
     ],
 )
-def test_a_name_is_told_where_it_says_more_than_the_role(messages, names):
+def test_a_prompt_has_names_that_are_not_only_roles(messages, names):
     assert prompt_names(*messages) == names
 
 
-def test_names_of_earlier_turns_are_told(harness, fake_engine):
+def test_a_prompt_has_the_names_of_earlier_turns(harness, fake_engine):
     item = {"type": "message", "role": "user", "name": "Ann", "content": [{"type": "input_text", "text": "hi"}]}
     first = harness.start(items=[item])
 

@@ -1,4 +1,4 @@
-"""A turn has the memories of the end user whom its request names; a key without that choice has none of its own."""
+"""A turn uses the memories of the end user whom it names; without a name a key with `memory: named` has none."""
 
 import pytest
 
@@ -54,5 +54,5 @@ def test_another_key_must_name_whose_memory_it_asks_for(option):
 
 @pytest.mark.parametrize("caller", [SESSION, OWNERS, NAMED])
 def test_named_turns_have_no_memory_while_an_earlier_version_may_run(caller):
-    # It would recall for everybody what the user has told.
+    # It would recall the user's own memories in the turns of all end users.
     assert resolve(caller, named_spaces=False, user="u", memory={"recall": True}) == ("", NO_MEMORY)

@@ -1,4 +1,4 @@
-"""Names of those who wrote messages, as engines get them."""
+"""Names of messages' authors, as engines get them."""
 
 import pytest
 

@@ -1,6 +1,6 @@
 """Run the steps of a client's script: each prints a line of JSON with its name and, where it failed, the error.
 
-The base URL and the key are all that a client is told. The model behind them is scripted: it answers `w0 w1 w2 …`,
+A client gets only the base URL and the key. The model is scripted: it answers `w0 w1 w2 …`,
 calls the function NAME for a question with `call NAME` in it, and fills a schema with the smallest values.
 """
 

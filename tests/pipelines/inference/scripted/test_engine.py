@@ -276,7 +276,7 @@ def test_a_script_is_as_long_as_the_request_requires() -> None:
     assert len(outputs_of(scripted(tokens=2), Sampling(50, min_tokens=4), prefix="w0 ")) == 5
 
 
-def test_the_tokens_of_a_script_are_certain() -> None:
+def test_the_tokens_of_a_script_have_the_log_probability_0() -> None:
     first, second, _ = outputs_of(scripted(tokens=2), Sampling(9, top_logprobs=1))
     assert first == Token("w0 ", 1, (TokenLogprob("w0 ", 0.0, top=(TokenLogprob("w0 ", 0.0),)),))
     assert isinstance(second, Token)

@@ -121,8 +121,8 @@ def test_operators_start_meditations_of_some_or_all_users_at_once(users, run_nig
     assert len({row["run_at"] for row in meditation_jobs(without_memories)}) == 2
 
 
-def test_only_spaces_of_end_users_who_have_said_much_are_due(users, run_nightly):
-    # Given an application with many end users, of whom few have said much since their last meditation
+def test_spaces_of_end_users_are_due_with_ten_new_memories(users, run_nightly):
+    # Given an application with many end users, of whom three have ten new memories
     owner = users[0][0]
     keys = [SpaceKey("acct_1", owner.user_id, f"person {number:02}") for number in range(20)]
     for number, key in enumerate(keys):
@@ -131,7 +131,7 @@ def test_only_spaces_of_end_users_who_have_said_much_are_due(users, run_nightly)
         write_memories(owner.database, embed_words, key, new)
     # When the nightly job runs
     result, _ = run_nightly()
-    # Then those are meditated over, and the four users
+    # Then their spaces and those of the four users have a meditation
     assert result == {"started": 4 + 3}
     with owner.database.connection() as connection:
         started = [key.end_user for key in keys if meditations.unfinished(connection, key)]

@@ -1,4 +1,4 @@
-"""Two people behind one API key: neither recalls, reads or changes what the other has told, over every route."""
+"""Two people behind one API key: neither recalls, reads or changes the memories of the other, over every route."""
 
 import copy
 import json
@@ -13,7 +13,7 @@ from tests.web.worker_process import run_worker
 
 STATEMENT, QUESTION = "I am allergic to {}, by the way.", "Which food am I allergic to?"
 
-#: What each person has told.
+#: A statement of each person.
 FOODS = {"alice": "peanuts", "bob": "celery"}
 
 MAKE_DUE = """
@@ -96,7 +96,7 @@ def wait_until_remembered(app):
 
 
 @pytest.fixture
-def told(app, workers):
+def person_memories(app, workers):
     """A memory of each person, by their name."""
     return {name: write(app, name, STATEMENT.format(food), speaker="user") for name, food in FOODS.items()}
 
@@ -145,8 +145,8 @@ def recalled(app, response_id):
 @BOTH_WAYS
 @pytest.mark.parametrize("naming", NAMINGS)
 @pytest.mark.parametrize("send", ROUTES)
-def test_a_turn_recalls_what_its_own_person_has_told(app, told, send, naming, person, other):
-    name, statements = NAMINGS[naming], {each: memory["text"] for each, memory in told.items()}
+def test_a_turn_recalls_the_memories_of_its_own_person(app, person_memories, send, naming, person, other):
+    name, statements = NAMINGS[naming], {each: memory["text"] for each, memory in person_memories.items()}
 
     # The first recall loads the embedder, which may take longer than its time limit.
     wait_until(lambda: recalled(app, send(app, QUESTION, **name(person))) == [statements[person]])
@@ -194,10 +194,10 @@ def test_memory_space_wins_over_safety_identifier_and_that_over_user(app, worker
 
 
 @BOTH_WAYS
-def test_recalled_texts_are_those_of_the_turns_own_space(app, told, database, person, other):
+def test_recalled_texts_are_those_of_the_turns_own_space(app, person_memories, database, person, other):
     # Given a response that names a memory of another space
     response_id = by_response(app, QUESTION, user=person, memory={"recall": False})
-    reference = json.dumps([{"id": told[other]["id"], "kind": "episode", "score": 1.0}])
+    reference = json.dumps([{"id": person_memories[other]["id"], "kind": "episode", "score": 1.0}])
     with database.connection() as connection:
         connection.execute("UPDATE responses SET recalled = %s WHERE id = %s", (reference, response_id))
     # Then its text is not shown
@@ -205,12 +205,12 @@ def test_recalled_texts_are_those_of_the_turns_own_space(app, told, database, pe
 
 
 @BOTH_WAYS
-def test_lists_and_searches_have_the_memories_of_one_person(app, told, person, other):
-    assert texts(app, person) == [told[person]["text"]]
-    assert texts(app, person, include_closed=True) == [told[person]["text"]]
+def test_lists_and_searches_have_the_memories_of_one_person(app, person_memories, person, other):
+    assert texts(app, person) == [person_memories[person]["text"]]
+    assert texts(app, person, include_closed=True) == [person_memories[person]["text"]]
     query = {"query": "peanuts celery allergic", "include_neighbours": True}
     hits = ok(app.request("POST", "/v1/memories/search", json={**query, "space": person}))["data"]
-    assert [hit["id"] for hit in hits] == [told[person]["id"]]
+    assert [hit["id"] for hit in hits] == [person_memories[person]["id"]]
     assert FOODS[other] not in json.dumps(hits)
     assert ok(app.request("POST", "/v1/memories/search", json={**query, "space": "carol"}))["data"] == []
 
@@ -220,22 +220,22 @@ def test_lists_and_searches_have_the_memories_of_one_person(app, told, person, o
     ("method", "body"),
     [("GET", None), ("PATCH", {"importance": 1.0}), ("PATCH", {"text": "overwritten"}), ("DELETE", None)],
 )
-def test_a_memory_is_not_found_in_the_space_of_another_person(app, told, method, body, person, other):
-    path = f"/v1/memories/{told[other]['id']}"
+def test_a_memory_is_not_found_in_the_space_of_another_person(app, person_memories, method, body, person, other):
+    path = f"/v1/memories/{person_memories[other]['id']}"
     options = {"json": body} if body else {}
 
     for name in (person, "carol", other.upper()):
         assert_error(app.request(method, path, params={"space": name}, **options), 404, param="memory_id")
-    assert texts(app, other) == [told[other]["text"]]
+    assert texts(app, other) == [person_memories[other]["text"]]
     assert app.request(method, path, params={"space": other}, **options).status_code == 200
 
 
 @BOTH_WAYS
-def test_deleting_all_of_one_person_deletes_their_space_and_nothing_else(app, told, database, person, other):
+def test_deleting_all_of_one_person_deletes_their_space_and_nothing_else(app, person_memories, database, person, other):
     deleted = ok(app.request("DELETE", "/v1/memories", params={"all": True, "space": person}))
 
     assert deleted["deleted"] == 1
-    assert texts(app, other) == [told[other]["text"]]
+    assert texts(app, other) == [person_memories[other]["text"]]
     assert [space["id"] for space in ok(app.request("GET", "/v1/memory_spaces"))["data"]] == [other]
     with database.connection() as connection:
         assert spaces.find(connection, SpaceKey(app.caller.account_id, app.caller.user_id, person)) is None
@@ -252,14 +252,14 @@ def test_deleting_a_conversation_of_one_person_keeps_that_of_the_other(app, work
     assert (texts(app, person), texts(app, other)) == ([], [f"{other} spoke"])
 
 
-def test_deleting_a_response_deletes_its_memories_from_the_space_of_its_person(app, told):
+def test_deleting_a_response_deletes_its_memories_from_the_space_of_its_person(app, person_memories):
     response_id = by_response(app, "I moved to Porto", user="alice")
     wait_until_remembered(app)
     assert "I moved to Porto" in texts(app, "alice")
 
     ok(app.request("DELETE", f"/v1/responses/{response_id}"))
 
-    assert texts(app, "alice") == [told["alice"]["text"]]
+    assert texts(app, "alice") == [person_memories["alice"]["text"]]
 
 
 def test_deleting_a_conversation_object_deletes_the_memories_of_everyone_in_it(app, workers):
@@ -274,13 +274,13 @@ def test_deleting_a_conversation_object_deletes_the_memories_of_everyone_in_it(a
     wait_until(lambda: not any(texts(app, name) for name in FOODS))
 
 
-def test_an_import_goes_into_the_named_space(app, told):
+def test_an_import_goes_into_the_named_space(app, person_memories):
     lines = "\n".join(json.dumps({"text": f"fact {number}"}) for number in range(3))
     job = ok(app.request("POST", "/v1/memories/import", params={"space": "alice"}, content=lines))
     wait_until(lambda: ok(app.request("GET", f"/v1/jobs/{job['id']}"))["state"] == "completed")
 
     assert len(texts(app, "alice")) == 4
-    assert texts(app, "bob") == [told["bob"]["text"]]
+    assert texts(app, "bob") == [person_memories["bob"]["text"]]
 
 
 @BOTH_WAYS
@@ -391,9 +391,11 @@ def test_a_key_with_its_owners_memory_shares_it_with_the_session_and_no_other_ke
     assert "hen" not in str(ok(user.request("GET", "/v1/memories"))["data"])
 
 
-def test_people_of_another_member_and_account_are_out_of_reach(told, app, other_user, principals):
+def test_end_users_of_another_member_or_account_are_not_accessible(person_memories, app, other_user, principals):
     assert texts(other_user, "alice") == []
-    assert_error(other_user.request("GET", f"/v1/memories/{told['alice']['id']}", params={"space": "alice"}), 404)
+    assert_error(
+        other_user.request("GET", f"/v1/memories/{person_memories['alice']['id']}", params={"space": "alice"}), 404
+    )
     for name in ("admin", "member"):
         assert ok(principals.request(name, "GET", "/v1/memory_spaces"))["data"] == []
 
@@ -423,7 +425,7 @@ def test_a_name_has_up_to_512_characters(app, name):
     assert_error(app.request("POST", "/v1/responses", json={"input": "x", "memory": memory}), 400, param="memory.space")
 
 
-def test_no_further_person_is_remembered_beyond_the_accounts_limit(app, told, database):
+def test_turns_of_further_people_are_not_remembered_beyond_the_accounts_limit(app, person_memories, database):
     with database.connection() as connection:
         limits = '{"memory_spaces": 2}'
         connection.execute("UPDATE accounts SET limits = %s WHERE id = %s", (limits, app.caller.account_id))

@@ -30,7 +30,7 @@ def client(user: ApiUser, worker: None) -> OpenAI:
 
 @pytest.fixture
 def end_grace(user: ApiUser, database: Database, settings: Settings) -> Callable[[], None]:
-    """`end_grace()` lets the grace of all abandoned turns end, and the scheduler notice it."""
+    """`end_grace()` ends the grace of all abandoned turns and runs the scheduler."""
     clock = Clock(settings, database, user.client.app.state.platform.queue)
 
     def end_grace() -> None:

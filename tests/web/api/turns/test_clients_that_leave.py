@@ -1,4 +1,4 @@
-"""Turns whose client leaves: who goes on, who is cancelled after the grace, and which requests join them."""
+"""Turns whose client disconnects: which continue, which are cancelled after the grace, and which requests join them."""
 
 import threading
 from contextlib import suppress

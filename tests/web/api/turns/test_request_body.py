@@ -1,4 +1,4 @@
-"""Fields that are not known here are ignored on OpenAI's routes, and named in a header of the response."""
+"""Unknown fields are ignored on OpenAI's routes, and named in a header of the response."""
 
 import pytest
 

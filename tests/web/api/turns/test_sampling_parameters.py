@@ -1,4 +1,4 @@
-"""Parameters of sampling and reasoning: what is stored of them, and what the engine in use does not honour."""
+"""Parameters of sampling and reasoning are stored, or rejected if the engine does not honour them."""
 
 import pytest
 
@@ -39,7 +39,7 @@ def test_all_parameters_of_either_api_are_stored(settings):
     assert stored(chat_request(settings, **EVERYTHING, logprobs=True), *EVERYTHING) == EVERYTHING
 
 
-def test_nothing_is_stored_that_a_request_does_not_have():
+def test_parameters_that_are_not_set_are_not_stored():
     names = [name for name in EVERYTHING if name not in ("temperature", "top_p")]
     assert stored(response_request(), *names, "logprobs", "reasoning") == {}
 
@@ -56,7 +56,7 @@ def test_nothing_is_stored_that_a_request_does_not_have():
         (OPENAI, {"enable_thinking": False}, "chat_template_kwargs"),
     ],
 )
-def test_what_the_engine_does_not_honour_is_rejected_by_name(settings, parameters, param):
+def test_parameters_that_the_engine_does_not_honour_are_rejected_by_name(settings, parameters, param):
     for convert in (response_request, chat_request):
         with pytest.raises(InvalidRequest) as caught:
             convert(settings, **parameters)
@@ -124,7 +124,7 @@ def test_every_effort_is_accepted_under_the_name_of_either_api(effort):
     assert chat_request(reasoning={"effort": effort})["reasoning"] == expected
 
 
-def test_disabled_reasoning_is_no_effort():
+def test_disabled_reasoning_is_the_effort_none():
     assert chat_request(reasoning={"enabled": False})["reasoning"]["effort"] == "none"
     assert response_request(enable_thinking=False)["chat_template_kwargs"] == {"enable_thinking": False}
 

@@ -30,7 +30,7 @@ TEXT = "".join(f"w{index} " for index in range(20))
         ({"prompt": "x", "model": "another"}, "model"),
     ],
 )
-def test_what_is_not_supported_is_refused_by_name(user, body, param):
+def test_unsupported_parameters_are_rejected_by_name(user, body, param):
     answer = user.request("POST", "/v1/completions", json=body)
 
     assert answer.status_code in (400, 404)

@@ -1,4 +1,4 @@
-"""Tools of every type in requests: those that the caller runs are stored, others are left out and named."""
+"""Tools of every type in requests: those that the caller runs are stored, others are ignored and named."""
 
 import pytest
 from openai.types.responses import ResponseItemList
@@ -39,7 +39,7 @@ def test_tools_that_the_caller_runs_are_stored_in_openais_form():
     assert ignored == []
 
 
-def test_tools_that_nobody_runs_are_left_out_and_named():
+def test_tools_that_the_caller_does_not_run_are_ignored_and_named():
     hosted = [
         {"type": "web_search", "external_web_access": False},
         {"type": "mcp", "server_label": "docs", "server_url": "https://example.com"},
@@ -69,7 +69,7 @@ def test_tools_that_nobody_runs_are_left_out_and_named():
         ),
     ],
 )
-def test_a_choice_of_a_tool_that_nobody_runs_is_rejected(tools, choice, param):
+def test_a_choice_of_a_tool_that_the_caller_does_not_run_is_rejected(tools, choice, param):
     with pytest.raises(InvalidRequest) as error:
         turn(tools=tools, tool_choice=choice)
 
@@ -109,14 +109,14 @@ def test_allowed_tools_restrict_groups_too():
         ([{"name": "look"}], "tools[0].type"),
     ],
 )
-def test_tools_that_an_engine_could_not_tell_apart_are_rejected(tools, param):
+def test_tools_with_the_same_name_for_an_engine_are_rejected(tools, param):
     with pytest.raises(InvalidRequest) as error:
         turn(tools=tools)
 
     assert error.value.param == param
 
 
-def test_strictly_a_tool_that_nobody_runs_is_an_error():
+def test_a_strict_request_with_a_tool_that_the_caller_does_not_run_is_rejected():
     with pytest.raises(InvalidRequest, match="it should be one of 'function', 'custom'") as error:
         validate(CreateResponse, {"input": "x", "tools": [{"type": "web_search"}]})
 
@@ -160,7 +160,7 @@ def test_calls_and_outputs_of_every_type_are_items_of_a_conversation(user):
     assert items["data"][9]["status"] == "failed"
 
 
-def test_calls_that_another_server_ran_are_left_out_and_named():
+def test_calls_that_another_server_ran_are_ignored_and_named():
     search = {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search"}}
     body, ignored = validate_tolerantly(CreateResponse, {"input": [{"role": "user", "content": "x"}, search]})
 

@@ -56,7 +56,7 @@ def test_conversation_and_previous_response_id_are_mutually_exclusive():
          ["input[0].caller"]),
     ],
 )  # fmt: skip
-def test_what_changes_no_answer_is_ignored_and_named(fields, ignored):
+def test_fields_without_effect_on_the_answer_are_ignored_and_named(fields, ignored):
     body, names = validate_tolerantly(CreateResponse, {"input": "hello", **fields})
 
     new_turn(body, SETTINGS)

@@ -56,7 +56,7 @@ def limit(database, user, **limits):
 
 
 @pytest.mark.parametrize("header", ["cancel", None])
-def test_a_client_that_leaves_leaves_all_choices(user, database, header):
+def test_a_disconnect_cancels_or_abandons_all_choices(user, database, header):
     headers = {"authorization": f"Bearer {user.token}", **({"x-sangha-on-disconnect": header} if header else {})}
     with httpx.Client(base_url=user.client.base_url, timeout=0.5) as client, pytest.raises(httpx.ReadTimeout):
         client.post("/v1/chat/completions", json=BODY, headers=headers)
@@ -64,14 +64,14 @@ def test_a_client_that_leaves_leaves_all_choices(user, database, header):
     job_ids = {job["id"] for job in turns_of(user)}
     assert len(job_ids) == 3
 
-    def left():
+    def all_cancelled_or_abandoned():
         if header:
             return all(job["state"] == "cancelled" for job in turns_of(user))
         with database.connection() as connection:
             rows = connection.execute("SELECT job_id FROM abandoned_turns").fetchall()
         return job_ids <= {row["job_id"] for row in rows}
 
-    wait_until(left)
+    wait_until(all_cancelled_or_abandoned)
 
 
 def test_a_choice_beyond_the_limit_refuses_all(user, database):
