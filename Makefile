@@ -13,7 +13,7 @@ LOCKED := $(PIP) --require-hashes --requirement
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
 
-# The lock files of the clients that the tests try.
+# The lock files of the clients that the tests run.
 CLIENTS := tests/journeys/clients/python
 
 .PHONY: help
@@ -35,7 +35,7 @@ test: $(VENV)/.installed-dev ## Run all tests; installs RabbitMQ and PgBouncer i
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: clients
-clients: $(VENV)/.installed-dev ## Try all clients, and write the table of docs/guides/clients.md
+clients: $(VENV)/.installed-dev ## Test all clients, and write the table of docs/guides/clients.md
 	@command -v chromium >/dev/null || sh tests/apt_install.sh chromium "Open WebUI needs a browser: install chromium."
 	@rm -f .clients/results
 	@mkdir -p .clients
