@@ -11,12 +11,11 @@ from models.jobs.attempts import Ending
 from models.turns.responses import TokenUsage
 from pipelines.chat.call_items import CALLS, OUTPUTS
 from pipelines.chat.compaction import (
-    Compaction,
     ItemFields,
+    compacted,
     compaction_item,
     is_instruction,
     is_question,
-    quotes_of,
     split_at_compaction,
 )
 from pipelines.chat.prompt import thread_items
@@ -47,9 +46,7 @@ def compact(engine: Engine, items: Sequence[ItemFields], item_id: str) -> list[I
     open_calls = _open_calls(present)
     latest = {id(item) for item in _latest_user_messages(engine, present)}
     kept = [item for item in present if is_instruction(item) or id(item) in latest]
-    represented = {id(item) for item in (*kept, *open_calls)}
-    quotes = [*earlier, *quotes_of([item for item in present if id(item) not in represented])]
-    return [compaction_item(item_id, Compaction(quotes, kept)), *open_calls]
+    return [compaction_item(item_id, compacted(earlier, present, kept, open_calls)), *open_calls]
 
 
 def _latest_user_messages(engine: Engine, items: Sequence[ItemFields]) -> list[ItemFields]:

@@ -9,7 +9,7 @@ conversation, and not signed, because a forged one can contain nothing that mess
 import base64
 import re
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -47,6 +47,20 @@ class Compaction:
 
     quotes: Sequence[Quote]
     kept: Sequence[ItemFields] = ()
+
+
+def compacted(
+    earlier: Sequence[Quote],
+    items: Iterable[ItemFields],
+    kept: Sequence[ItemFields],
+    omitted: Iterable[ItemFields] = (),
+) -> Compaction:
+    """Return the compaction that keeps some of these items and quotes the others, after quotes of an earlier one.
+
+    omitted  items that the compaction does not replace
+    """
+    not_quoted = {id(item) for item in (*kept, *omitted)}
+    return Compaction([*earlier, *quotes_of([item for item in items if id(item) not in not_quoted])], kept)
 
 
 def compaction_item(item_id: str, compaction: Compaction) -> CompactionItem:
@@ -118,12 +132,18 @@ def expand_compaction(items: Sequence[ItemFields], select: SelectQuotes) -> list
     The engine's cache then covers everything before the quotes.
     """
     quotes, present = split_at_compaction(items)
-    last = max((index for index, item in enumerate(present) if is_question(item)), default=len(present))
-    question = item_text(present[last]) if last < len(present) else ""
+    last = last_question(present)
+    question = "" if last is None else item_text(present[last])
     if not quotes or not (selected := select(quotes, question)):
         return present
     quoted: ItemFields = {"type": "message", "role": "system", "content": [{"text": quotes_text(selected)}]}
-    return [*present[:last], quoted, *present[last:]]
+    position = len(present) if last is None else last
+    return [*present[:position], quoted, *present[position:]]
+
+
+def last_question(items: Sequence[ItemFields]) -> int | None:
+    """Return the index of the last message of the user; None without one."""
+    return max((index for index, item in enumerate(items) if is_question(item)), default=None)
 
 
 def is_question(item: ItemFields) -> bool:

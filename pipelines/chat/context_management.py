@@ -14,10 +14,10 @@ from pipelines.chat.call_items import CALLS, OUTPUTS
 from pipelines.chat.compaction import (
     Compaction,
     ItemFields,
+    compacted,
     compaction_item,
     is_instruction,
-    is_question,
-    quotes_of,
+    last_question,
     split_at_compaction,
 )
 from pipelines.chat.prompt import compaction_threshold, messages_of, output_format_of
@@ -41,10 +41,9 @@ def _compaction(engine: Engine, request: Mapping[str, Any], items: Sequence[Item
         return None
     earlier, present = split_at_compaction(items)
     kept = _kept(present, lambda tail: _tokens(engine, request, tail) <= threshold * KEPT_SHARE)
-    kept_ids = {id(item) for item in kept}
-    quotes = quotes_of([item for item in present if id(item) not in kept_ids])
-    # Without quotes all items are kept: a compaction would shorten nothing.
-    return Compaction([*earlier, *quotes], kept) if quotes else None
+    compaction = compacted(earlier, present, kept)
+    # Without new quotes all items are kept: a compaction would shorten nothing.
+    return compaction if len(compaction.quotes) > len(earlier) else None
 
 
 def _tokens(engine: Engine, request: Mapping[str, Any], items: Sequence[ItemFields]) -> int:
@@ -55,8 +54,8 @@ def _kept(items: Sequence[ItemFields], fits: Callable[[Sequence[ItemFields]], bo
     """Return the instructions and the last question with all that follows it, or with its last calls."""
     rules = [item for item in items if is_instruction(item)]
     others = [item for item in items if not is_instruction(item)]
-    last = max((index for index, item in enumerate(others) if is_question(item)), default=len(others) - 1)
-    tail = others[last:]
+    last = last_question(others)
+    tail = others[-1:] if last is None else others[last:]
     return [*rules, *(tail if fits(tail) else [tail[0], *_last_calls(tail[1:])])]
 
 
