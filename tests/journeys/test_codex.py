@@ -113,7 +113,7 @@ def texts(events: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def input_tokens(events: Sequence[dict[str, Any]]) -> int:
-    """Return the tokens of the prompt, as Codex was told them."""
+    """Return the number of prompt tokens in the usage that Codex reports."""
     return int(events[-1]["usage"]["input_tokens"])
 
 
