@@ -56,7 +56,7 @@ def _kept(items: Sequence[ItemFields], fits: Callable[[Sequence[ItemFields]], bo
     others = [item for item in items if not is_instruction(item)]
     last = last_question(others)
     tail = others[-1:] if last is None else others[last:]
-    return [*rules, *(tail if fits(tail) else [tail[0], *_last_calls(tail[1:])])]
+    return [*rules, *(tail if not tail or fits(tail) else [tail[0], *_last_calls(tail[1:])])]
 
 
 def _last_calls(items: Sequence[ItemFields]) -> Sequence[ItemFields]:

@@ -49,6 +49,12 @@ def test_a_long_question_alone_cannot_be_compacted(asked, fake_engine):
     assert kept_of(asked, fake_engine(), message("system", "Be brief."), message("user", LONG)) is None
 
 
+def test_instructions_alone_cannot_be_compacted(harness, fake_engine):
+    asked = harness.start("hello", instructions=LONG, context_management=THRESHOLD)
+
+    assert kept_of(asked, fake_engine(), message("system", "Be brief.")) is None
+
+
 def test_instructions_and_the_last_question_with_its_calls_are_kept(asked, fake_engine):
     rules, question = message("system", "Be brief."), message("user", "Which gate?")
     items = [rules, message("user", LONG), message("assistant", "Noted."), question, call("1"), result("1", "B12")]
