@@ -18,6 +18,7 @@ import redis
 
 from models.journal import journal
 from models.journal.events import Event, event
+from models.journal.growing_delta import GrowingDelta
 from models.journal.journal import Claim, Fence
 from models.journal.shards import SHARDS, announcement
 from models.platform.errors import Fenced, Unavailable
@@ -61,7 +62,7 @@ class Journal:
         self._retained: list[Event] = list(unarchived)  # events that the archive or Redis lacks
         self._sent = next_sequence - 1  # last sequence number confirmed by Redis
         self._archived = next_sequence - 1 - len(unarchived)  # last sequence number in the archive
-        self._delta: _GrowingDelta | None = None
+        self._delta: GrowingDelta | None = None
         self._lock = threading.Lock()
         self._writer = writer
 
@@ -103,7 +104,7 @@ class Journal:
             if self._delta is not None and not self._delta.is_alike(type_, payload):
                 self._seal()
             if self._delta is None:
-                self._delta = _GrowingDelta(type_, payload)
+                self._delta = GrowingDelta(type_, payload)
             self._delta.add(text, tokens, logprobs)
             first = self.tokens == 0
             self.tokens += tokens
@@ -185,32 +186,6 @@ class Journal:
     def _check_fence(self) -> None:
         if self.fenced:
             raise Fenced(f"Attempt {self.claim.attempt} of {self.claim.job_id} has been superseded.")
-
-
-class _GrowingDelta:
-    """A delta that may be extended."""
-
-    __slots__ = ("logprobs", "parts", "payload", "tokens", "type")
-
-    def __init__(self, type_: str, payload: Mapping[str, Any]) -> None:
-        self.type = type_
-        self.payload = payload
-        self.parts: list[str] = []
-        self.logprobs: list[Mapping[str, Any]] = []
-        self.tokens = 0
-
-    def is_alike(self, type_: str, payload: Mapping[str, Any]) -> bool:
-        return self.type == type_ and (self.payload is payload or self.payload == payload)
-
-    def add(self, text: str, tokens: int, logprobs: Sequence[Mapping[str, Any]]) -> None:
-        self.parts.append(text)
-        self.tokens += tokens
-        self.logprobs += logprobs
-
-    @property
-    def complete_payload(self) -> Mapping[str, Any]:
-        logprobs = {"logprobs": self.logprobs} if self.logprobs else {}
-        return {**self.payload, "delta": "".join(self.parts), **logprobs}
 
 
 class JournalWriter:
