@@ -1,13 +1,10 @@
 """Run a short job about a prompt in the inference pool, return its result, and delete it."""
 
-import asyncio
 from typing import Any
-
-import orjson
 
 from models.platform.errors import InvalidRequest, Unavailable
 from pipelines.chat.prompt_jobs import PromptRequest, enqueue_prompt_job
-from web.api.job_results import cancel_job, delete_ended_job
+from web.api.job_results import cancel_job, delete_ended_job, last_event
 from web.api.request import Request
 from web.http.threads import run_in_thread
 
@@ -22,22 +19,12 @@ async def run_prompt_job(request: Request, kind: str, prompt: PromptRequest) -> 
     await run_in_thread(enqueue_prompt_job, request.platform.database, request.caller, kind, prompt, job_id, limits)
     request.platform.queue.nudge(request.caller.account_id)
     try:
-        async with asyncio.timeout(TIMEOUT):
-            last = await _last_event(request, job_id)
-    except TimeoutError:
-        last = {}
-        await run_in_thread(cancel_job, request, job_id)
+        last = await last_event(request, job_id, TIMEOUT)
+        if not last:
+            await run_in_thread(cancel_job, request, job_id)
     finally:
         await run_in_thread(delete_ended_job, request, job_id)
     return _result(last)
-
-
-async def _last_event(request: Request, job_id: str) -> dict[str, Any]:
-    async for events in request.platform.tail.follow(job_id):
-        if events[-1].ends:
-            event: dict[str, Any] = orjson.loads(events[-1].data)
-            return event
-    return {}
 
 
 def _result(last: dict[str, Any]) -> dict[str, Any]:
