@@ -71,19 +71,20 @@ def test_another_encoding_is_rejected_before_the_body_is_read(name):
     assert len(error.value.detail) < 200
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"{}",
-        gzip.compress(b"{}")[:-1],
-        gzip.compress(b"{}")[:12],
-        gzip.compress(b"{}") + b"x",
-        gzip.compress(b"{}") * 2,
-        gzip.compress(bytes(PIECE)) + b"x",
-        gzip.compress(b"{}")[:-8] + bytes(8),
-        zlib.compress(b"{}"),
-    ],
-)
+DAMAGED = {
+    "not-compressed": b"{}",
+    "without-its-last-byte": gzip.compress(b"{}")[:-1],
+    "cut-in-its-data": gzip.compress(b"{}")[:12],
+    "followed-by-a-byte": gzip.compress(b"{}") + b"x",
+    "twice": gzip.compress(b"{}") * 2,
+    "large-and-followed-by-a-byte": gzip.compress(bytes(PIECE)) + b"x",
+    "with-a-wrong-checksum": gzip.compress(b"{}")[:-8] + bytes(8),
+    "deflate": zlib.compress(b"{}"),
+}
+
+
+# The bytes hold the time of their compression: as names of tests they would differ between test processes.
+@pytest.mark.parametrize("body", DAMAGED.values(), ids=DAMAGED.keys())
 @pytest.mark.parametrize("chunk", [1, 65_536])
 def test_a_damaged_body_is_rejected(body, chunk):
     with pytest.raises(InvalidRequest) as error:
