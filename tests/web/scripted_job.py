@@ -61,8 +61,12 @@ class ScriptedJob:
         self.events = self.events[:to]
         self.attempt += 1
         journal.append(self.client, self._claim_of_attempt(), self.events, replace=True, shards=0)
-        rewound = event(to, "sangha:journal.rewound", {"job_id": self.id, "attempt": self.attempt})
-        self._append([rewound], publish=published)
+        self.announce_rewind(published=published)
+
+    def announce_rewind(self, *, published: bool = True) -> None:
+        """Append the event that announces a rewind."""
+        data = {"job_id": self.id, "attempt": self.attempt}
+        self._append([event(len(self.events), "sangha:journal.rewound", data)], publish=published)
 
     def end(self, *, published: bool = True) -> None:
         """End the job with its last event. Unless `published`, the event is in Postgres only."""

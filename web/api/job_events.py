@@ -48,7 +48,7 @@ async def event_frames(
 async def resume_position(request: Request, job_id: str, cursor: StreamCursor) -> int:
     """Return the sequence number after which to resume: `starting_after`, else `Last-Event-ID`, else -1.
 
-    A client that received events which were rewound is sent back to the event that announces the rewind. Raises
+    Above a rewind that the client may have missed, `Tail.follow` begins with the event that announces it. Raises
     InvalidRequest for a number that the journal has not reached, and Unavailable when the journal cannot be read.
     """
     after = requested_position(request, cursor)
@@ -74,12 +74,14 @@ def _check_position(request: Request, job_id: str, after: int, name: str) -> int
     with request.platform.database.connection() as connection:
         job = read(connection, job_id, Access.own(request.caller))
         archived = last_archived(connection, job_id)
-    if job is not None and job.rewound_at is not None and after >= job.rewound_at:
-        return job.rewound_at - 1
     last = max(archived, recent)
-    if after <= last:
+    ended = job is None or job.ended
+    rewound = job is not None and job.rewound_at is not None and job.rewound_at <= after
+    if rewound and ended:  # the client may have other events, and no event will announce the rewind any more
+        return min(after, last - 1)
+    if after <= last or (rewound and recent >= 0):
         return after
-    if recent < 0 and job is not None and not job.ended:
+    if recent < 0 and not ended:
         # Redis is down or has lost the journal: the running attempt, or the next one, writes it again.
         raise Unavailable("The event stream cannot be resumed at the moment: its journal is being repaired.")
     raise InvalidRequest(f"'{name}' is {after}, but the last event of the stream is {last}.", param=name)

@@ -82,13 +82,55 @@ def test_a_cursor_that_redis_has_lost_is_a_retryable_503(user, scripted):
     assert response.headers["retry-after"] == "1"
 
 
-def test_a_client_that_received_rewound_events_resumes_at_the_rewind(user, scripted, database, redis_client):
-    scripted.append_deltas(5)
-    scripted.forget_journal()
+def store_rewind_at(database, job, sequence: int) -> None:
+    """Store a rewind as an attempt does before it writes the event that announces it."""
     with database.connection() as connection:
-        store_rewind(connection, scripted.job, 2)
+        store_rewind(connection, job, sequence)
+
+
+@pytest.mark.parametrize("after", [2, 4, 5])
+def test_a_client_that_received_rewound_events_resumes_at_the_rewind(user, scripted, after):
+    # Given a journal of 0 to 5 that was rewound to 2, and is 0 to 4 now
+    scripted.append_deltas(4)
+    scripted.rewind(2)
+    scripted.append_deltas(1)
+    scripted.end()
+
+    # When a client resumes that may have other events from 2 on
+    # Then it begins at the event that announces the rewind
+    assert ids(user.request("GET", f"/v1/jobs/{scripted.id}/events?starting_after={after}")) == [2, 3, 4]
+
+
+def test_a_client_below_a_rewind_resumes_where_it_was(user, scripted):
+    scripted.append_deltas(4)
+    scripted.rewind(4)
+    scripted.end()
+
+    assert ids(user.request("GET", f"/v1/jobs/{scripted.id}/events?starting_after=2")) == [3, 4, 5]
+
+
+def test_a_rewind_that_is_announced_later_does_not_repeat_events(user, scripted, database):
+    # Given a job whose row was rewound to 2, but whose events up to 5 are in the journal again
+    scripted.append_deltas(4)
+    store_rewind_at(database, scripted.job, 2)
+    scripted.announce_rewind()
+    scripted.end()
+
+    # When a client with all of them resumes
+    # Then it begins at the event that announces the rewind, after them
+    assert ids(user.request("GET", f"/v1/jobs/{scripted.id}/events?starting_after=5")) == [6, 7]
+
+
+@pytest.mark.parametrize(("after", "events"), [(1, [2]), (2, [2]), (5, [2])])
+def test_a_client_with_other_events_than_the_last_ones_of_an_ended_job_gets_its_end(
+    user, scripted, database, redis_client, after, events
+):
+    # Given a job that was rewound to 2, and ended before the rewind was announced
+    scripted.append_deltas(4)
+    scripted.forget_journal()
+    store_rewind_at(database, scripted.job, 2)
     scripted.events = scripted.events[:2]
     journal.append(redis_client, Claim(scripted.id, 1), scripted.events)
     scripted.end()
 
-    assert ids(user.request("GET", f"/v1/jobs/{scripted.id}/events?starting_after=5")) == [2]
+    assert ids(user.request("GET", f"/v1/jobs/{scripted.id}/events?starting_after={after}")) == events
