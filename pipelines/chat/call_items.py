@@ -156,7 +156,7 @@ CallOutputItem = (
 )
 
 #: The types of calls, and the prefixes of their ids, by the type of their tool. An output's prefix has an "o" added.
-CALL_TYPES: Mapping[ToolType, tuple[str, str]] = {
+CALLS_BY_TOOL: Mapping[ToolType, tuple[str, str]] = {
     "function": ("function_call", "fc"),
     "custom": ("custom_tool_call", "ctc"),
     "local_shell": ("local_shell_call", "lsh"),
@@ -166,18 +166,18 @@ CALL_TYPES: Mapping[ToolType, tuple[str, str]] = {
 
 #: The prefixes of item ids by the type of the item.
 ID_PREFIXES: Mapping[str, str] = {
-    **dict(CALL_TYPES.values()),
-    **{f"{type_}_output": f"{prefix}o" for type_, prefix in CALL_TYPES.values()},
+    **dict(CALLS_BY_TOOL.values()),
+    **{f"{type_}_output": f"{prefix}o" for type_, prefix in CALLS_BY_TOOL.values()},
 }
 
 #: Types of items that are calls, and that are their outputs.
-CALLS = frozenset(type_ for type_, _ in CALL_TYPES.values())
+CALLS = frozenset(type_ for type_, _ in CALLS_BY_TOOL.values())
 OUTPUTS = frozenset(f"{type_}_output" for type_ in CALLS)
 
 
 def call_item(response: Response, number: int, tool: ClientTool, call: GeneratedCall) -> dict[str, Any]:
     """Build the item of a generated call, `number` counting from 0. Its ids are the same for every attempt."""
-    type_, prefix = CALL_TYPES[tool.type]
+    type_, prefix = CALLS_BY_TOOL[tool.type]
     suffix = f"{response.id.removeprefix('resp_')}_{number}"
     head = {"id": f"{prefix}_{suffix}", "type": type_, "call_id": f"call_{suffix}"}
     return {**head, **_call_fields(tool, call.arguments), "status": "completed"}

@@ -17,12 +17,10 @@ def logprob_object(entry: TokenLogprob) -> dict[str, Any]:
 
 def with_bytes(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Convert the log probability of an event to that of an item."""
-    data = entry.get("bytes")
-    fields = {**entry, "bytes": list(entry["token"].encode()) if data is None else data}
-    return fields | {"top_logprobs": [*map(_top_with_bytes, entry["top_logprobs"])]}
+    return {**_with_bytes(entry), "top_logprobs": [*map(_with_bytes, entry["top_logprobs"])]}
 
 
-def _top_with_bytes(entry: Mapping[str, Any]) -> dict[str, Any]:
+def _with_bytes(entry: Mapping[str, Any]) -> dict[str, Any]:
     data = entry.get("bytes")
     return {**entry, "bytes": list(entry["token"].encode()) if data is None else data}
 

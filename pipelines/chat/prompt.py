@@ -151,36 +151,54 @@ def _history(connection: Connection, response: Response) -> list[dict[str, Any]]
 
 
 def _messages(items: Sequence[Mapping[str, Any]]) -> Iterator[Message]:
-    """Convert items to messages. Calls that follow an assistant's text, or each other, are merged into one message.
-
-    Reasoning belongs to the message after it. Reasoning of earlier turns is left out, as models' templates do.
-    """
-    call_ids: dict[str, str] = {}  # outputs of the local shell may name a call by the id of its item
+    """Convert items to messages. Calls that follow an assistant's text, or each other, are merged into one message."""
     pending: Message | None = None
-    reasoning = ""
-    last_question = max((number for number, item in enumerate(items) if item.get("role") == "user"), default=-1)
-    for number, item in enumerate(items):
-        match item["type"]:
-            case "message":
-                message = Message(ROLES[item["role"]], item_text(item), name=item.get("name"))
-            case type_ if type_ in CALLS:
-                call = tool_call(item)
-                call_ids |= {call.id: call.id, item.get("id", call.id): call.id}
-                if pending is not None and pending.role == "assistant" and not reasoning:
-                    pending = replace(pending, calls=(*pending.calls, call))
-                    continue
-                message = Message("assistant", "", (call,))
-            case type_ if type_ in OUTPUTS and item["call_id"] in call_ids:
-                message = Message("tool", output_text(item), call_id=call_ids[item["call_id"]])
-            case "reasoning" if number > last_question:
-                reasoning = reasoning_text(item)
-                continue
-            case _:  # a result whose call is too far back to be included
-                continue
+    for message in _unmerged_messages(items):
+        if pending is not None and pending.role == "assistant" and message.calls and not message.reasoning:
+            pending = replace(pending, calls=(*pending.calls, *message.calls))
+            continue
         if pending is not None:
             yield pending
-        if message.role == "assistant":
-            message, reasoning = replace(message, reasoning=reasoning), ""
         pending = message
     if pending is not None:
         yield pending
+
+
+def _unmerged_messages(items: Sequence[Mapping[str, Any]]) -> Iterator[Message]:
+    """Convert each item to a message. Reasoning belongs to the assistant's message after it.
+
+    Reasoning of earlier turns is left out, as models' templates do.
+    """
+    call_ids: dict[str, str] = {}
+    reasoning = ""
+    last_question = max((number for number, item in enumerate(items) if item.get("role") == "user"), default=-1)
+    for number, item in enumerate(items):
+        if item["type"] == "reasoning" and number > last_question:
+            reasoning = reasoning_text(item)
+        call_ids |= _call_ids(item)
+        if (message := _message(item, call_ids)) is None:
+            continue
+        if message.role == "assistant":
+            message, reasoning = replace(message, reasoning=reasoning), ""
+        yield message
+
+
+def _call_ids(item: Mapping[str, Any]) -> dict[str, str]:
+    """Return the id of a call by the ids that its output may have: that of the local shell may name the item."""
+    if item["type"] not in CALLS:
+        return {}
+    call_id = item["call_id"]
+    return {call_id: call_id, item.get("id", call_id): call_id}
+
+
+def _message(item: Mapping[str, Any], call_ids: Mapping[str, str]) -> Message | None:
+    """Convert an item to a message; None for an output whose call is too far back, and for reasoning."""
+    match item["type"]:
+        case "message":
+            return Message(ROLES[item["role"]], item_text(item), name=item.get("name"))
+        case type_ if type_ in CALLS:
+            return Message("assistant", "", (tool_call(item),))
+        case type_ if type_ in OUTPUTS and item["call_id"] in call_ids:
+            return Message("tool", output_text(item), call_id=call_ids[item["call_id"]])
+        case _:
+            return None

@@ -34,6 +34,7 @@ from pipelines.inference.engine import (
     ToolCall,
 )
 from pipelines.inference.json_schema import check_output_format
+from pipelines.inference.llamacpp.answer_parts import AnswerParts
 from pipelines.inference.llamacpp.assistant_prefix import assistant_prefix
 from pipelines.inference.llamacpp.chunks import ChunkQueue, error_from, read_tokens
 from pipelines.inference.llamacpp.context_size import context_of
@@ -160,26 +161,15 @@ class LlamaCppEngine:
     def _generate_text(
         self, partial: PartialAnswer, sampling: Sampling, cancelled: Callable[[], bool], cache_owner: str | None
     ) -> Generator[ReasoningToken | Token | Finish, None, None]:
-        """Yield the model's output, in two parts: the first `min_tokens` tokens are generated without the end token."""
-        generated, min_tokens, cached = 0, min(sampling.min_tokens, sampling.max_output_tokens), -1
-        while True:
-            below_minimum = generated < min_tokens
-            limit = (min_tokens if below_minimum else sampling.max_output_tokens) - generated
-            part = replace(sampling, max_output_tokens=limit, ignore_eos=below_minimum or sampling.ignore_eos)
-            generated_before = generated
+        """Yield the model's output, in the parts that `AnswerParts` describes."""
+        parts = AnswerParts(sampling)
+        while (part := parts.next_part()) is not None:
             for output in self._continue(partial, part, cancelled, cache_owner):
-                if isinstance(output, Finish):
-                    finish = output
-                else:
-                    partial, generated = partial.followed_by(output), generated + output.count
+                parts.add(output)
+                if not isinstance(output, Finish):
+                    partial = partial.followed_by(output)
                     yield _without_alternatives(output) if sampling.top_logprobs == 0 else output
-            cached = (
-                finish.cached_tokens if cached < 0 else cached
-            )  # later parts reuse the prompt that the first has read
-            has_next_part = below_minimum and finish.reason == "length" and generated > generated_before
-            if not has_next_part or generated >= sampling.max_output_tokens:
-                break
-        yield replace(finish, cached_tokens=cached, generated_tokens=generated)
+        yield parts.finish()
 
     def _continue(
         self, partial: PartialAnswer, sampling: Sampling, cancelled: Callable[[], bool], cache_owner: str | None

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, Tag
 
+from pipelines.chat.call_items import CALLS_BY_TOOL
 from web.api.turns.content_types import MAX_ITEMS, FunctionName, Id, ItemStatus, OutputPart
 from web.http.validation import RequestBody, branch, discriminate_by_type, discriminate_text
 
@@ -173,10 +174,8 @@ class ApplyPatchCallOutput(RequestBody):
 Call = FunctionCall | CustomToolCall | LocalShellCall | ShellCall | ApplyPatchCall
 CallOutput = FunctionCallOutput | CustomToolCallOutput | LocalShellCallOutput | ShellCallOutput | ApplyPatchCallOutput
 
-CALL_TYPES = (
-    "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output", "local_shell_call",
-    "local_shell_call_output", "shell_call", "shell_call_output", "apply_patch_call", "apply_patch_call_output",
-)  # fmt: skip
+#: The types of calls, each followed by that of its output.
+CALLS_AND_OUTPUTS = tuple(type_ for call, _ in CALLS_BY_TOOL.values() for type_ in (call, f"{call}_output"))
 
 CallOrOutput = Annotated[
     Annotated[FunctionCall, Tag(branch("function_call"))]
@@ -189,7 +188,7 @@ CallOrOutput = Annotated[
     | Annotated[ShellCallOutput, Tag(branch("shell_call_output"))]
     | Annotated[ApplyPatchCall, Tag(branch("apply_patch_call"))]
     | Annotated[ApplyPatchCallOutput, Tag(branch("apply_patch_call_output"))],
-    discriminate_by_type(*CALL_TYPES),
+    discriminate_by_type(*CALLS_AND_OUTPUTS),
 ]
 
 

@@ -11,9 +11,11 @@ from models.platform.errors import JobFailed, RequestError, Unavailable
 from pipelines.chat.response_objects import ResponseObject
 from web.api.job_results import cancel_job
 from web.api.request import Request
+from web.api.turns.choice_chunks import ChoiceChunks
 from web.api.turns.started_turn import StartedTurn, on_delivered, wait_for_end
 from web.http.disconnects import run_in_background
 from web.http.threads import run_in_thread
+from web.streams.sse import EventStream, Frame
 
 Item = TypeVar("Item")
 
@@ -22,6 +24,46 @@ ErrorOf = Callable[[Mapping[str, Any]], RequestError | JobFailed | None]
 
 #: Most choices of a completion.
 MAX_CHOICES = 8
+
+
+def stream_choices(request: Request, choices: Sequence[StartedTurn], chunks: Sequence[ChoiceChunks]) -> EventStream:
+    """Return the stream of the chunks of all choices."""
+    return EventStream(
+        _frames(request, choices, chunks),
+        request.platform.streams,
+        headers_of(choices),
+        on_disconnect=choices[0].on_disconnect,
+        final_frame=chunks[0].interrupted(),
+    )
+
+
+async def _frames(
+    request: Request, choices: Sequence[StartedTurn], chunks: Sequence[ChoiceChunks]
+) -> AsyncIterator[Frame]:
+    """Yield the chunks of all choices; events that arrive together become one frame."""
+    if first_frame := b"".join([choice.first_chunk() for choice in chunks]):
+        yield first_frame
+    events_of = interleave([choice.event_batches for choice in choices])
+    try:
+        async for index, events in events_of:
+            if frames := b"".join([frame for event in events for frame in chunks[index].frames(event)]):
+                yield frames
+            if chunks[index].failed or chunks[index].diverged:
+                await _end_early(request, choices, index, failed=chunks[index].failed)
+                return
+            if all(choice.ended for choice in chunks):
+                delete_unstored(request, choices)
+                return
+    finally:
+        await events_of.aclose()
+    yield chunks[0].interrupted()
+
+
+async def _end_early(request: Request, choices: Sequence[StartedTurn], index: int, *, failed: bool) -> None:
+    """Cancel the other choices; a turn that has `failed` is deleted, one that diverged can be read."""
+    if failed:
+        delete_unstored(request, [choices[index]])
+    await cancel_all(request, [choice for choice in choices if choice is not choices[index]])
 
 
 async def interleave(sources: Sequence[AsyncIterator[Item]]) -> AsyncGenerator[tuple[int, Item], None]:

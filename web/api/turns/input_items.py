@@ -10,7 +10,14 @@ from pydantic import AfterValidator, Field, Tag
 from pydantic_core import PydanticCustomError
 
 from pipelines.chat.compaction import is_of_this_server
-from web.api.turns.call_types import CALL_TYPES, Call, CallOrOutput, CallOutput, LocalShellCallOutput, stored_call
+from web.api.turns.call_types import (
+    CALLS_AND_OUTPUTS,
+    Call,
+    CallOrOutput,
+    CallOutput,
+    LocalShellCallOutput,
+    stored_call,
+)
 from web.api.turns.content_types import MAX_ITEMS, AuthorName, Content, Id, ItemStatus, Refusal
 from web.api.turns.ignored_parts import IgnoredPart
 from web.http.validation import RequestBody, branch, discriminate_by_type, discriminate_text
@@ -75,7 +82,7 @@ HOSTED_CALLS = (
     "tool_search_output", "mcp_call", "mcp_list_tools", "mcp_approval_request", "mcp_approval_response",
 )  # fmt: skip
 
-ITEM_TYPES = ("message", *CALL_TYPES, "reasoning", "compaction", "item_reference")
+ITEM_TYPES = ("message", *CALLS_AND_OUTPUTS, "reasoning", "compaction", "item_reference")
 
 
 class HostedCall(IgnoredPart):
@@ -100,7 +107,7 @@ Item = Annotated[
     discriminate_by_type(
         *ITEM_TYPES,
         infer_type=_infer_type,
-        groups={"call": CALL_TYPES, "hosted": HOSTED_CALLS},
+        groups={"call": CALLS_AND_OUTPUTS, "hosted": HOSTED_CALLS},
     ),
 ]
 InputItems = Annotated[

@@ -3,31 +3,36 @@
 Engines complete chats, so the model answers a prompt and does not continue it as raw text.
 """
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
-import orjson
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 from starlette.responses import Response as HttpResponse
 from typing_extensions import TypedDict
 
-from models.journal.events import REWOUND, Event
 from models.platform.errors import InvalidRequest, JobFailed, RequestError
 from models.platform.settings import Settings
+from models.turns.responses import Response
 from pipelines.chat.start_turn import NewTurn
-from pipelines.chat.transcript import ANSWER_RESTARTED
 from web.api.request import Request
-from web.api.turns.chat.chunks import TEXT_INDEX, AnswerDiverged, DeliveredAnswer, data_frame, error_frame
-from web.api.turns.chat.completion_object import CompletionUsage, sum_usage, system_fingerprint, turn_error
+from web.api.turns.chat.completion_object import (
+    CompletionUsage,
+    finish_reason,
+    sum_usage,
+    system_fingerprint,
+    text_of,
+    turn_error,
+)
 from web.api.turns.chat.completion_request import (
     ENGINE_SEEDS,
     ChatStreamOptions,
     check_choices,
     turns_of_choices,
 )
-from web.api.turns.choices import MAX_CHOICES, cancel_all, delete_unstored, headers_of, interleave, wait_for_all
+from web.api.turns.choice_chunks import ChoiceChunks, CompletionStream
+from web.api.turns.choices import MAX_CHOICES, headers_of, stream_choices, wait_for_all
 from web.api.turns.request_body import read_body
 from web.api.turns.sampling_parameters import SamplingParameters
 from web.api.turns.started_turn import StartedTurn, start_all
@@ -35,7 +40,7 @@ from web.api.turns.turn_request import ClientLabel, CreateResponse, StopSequence
 from web.http.disconnects import DeferredResponse
 from web.http.responses import json_response
 from web.http.validation import Unsupported, validate
-from web.streams.sse import DONE, EventStream, Frame
+from web.streams.sse import EventStream, Frame
 
 #: Most prompts of a request.
 MAX_PROMPTS = 16
@@ -112,14 +117,10 @@ async def create(request: Request) -> EventStream | DeferredResponse:
     prompts = [prompt if body.echo else "" for prompt in body.prompt for _ in range(each)]
     if not body.stream:
         return DeferredResponse(partial(_completion, request, choices, prompts), choices[0].on_disconnect)
-    streams = TextStreams(_head(choices, request.platform.settings), prompts, include_usage=body.include_usage)
-    return EventStream(
-        _frames(request, choices, streams),
-        request.platform.streams,
-        headers_of(choices),
-        on_disconnect=choices[0].on_disconnect,
-        final_frame=error_frame(JobFailed("The stream was interrupted. Send the request again.", code="interrupted")),
-    )
+    head = _head(choices, request.platform.settings)
+    stream = CompletionStream(head, len(choices), include_usage=body.include_usage)
+    chunks = [TextChunks(choice.response, stream, index, prompts[index]) for index, choice in enumerate(choices)]
+    return stream_choices(request, choices, chunks)
 
 
 def text_turns(body: CreateCompletion, settings: Settings) -> list[NewTurn]:
@@ -158,7 +159,7 @@ async def _completion(request: Request, choices: Sequence[StartedTurn], prompts:
     """Wait for the ends of the turns and return the completion. Raises an error for a turn without an answer."""
     responses = await wait_for_all(request, choices, text_error)
     texts = [
-        _choice(index, prompt + _text(response), _finish_reason(response))
+        _choice(index, prompt + text_of(response), finish_reason(response))
         for index, (prompt, response) in enumerate(zip(prompts, responses, strict=True))
     ]
     usage = sum_usage([response["usage"] or {} for response in responses])
@@ -178,95 +179,22 @@ def _choice(index: int, text: str, finish_reason: Any = None) -> dict[str, Any]:
     return {"index": index, "text": text, "logprobs": None, "finish_reason": finish_reason}
 
 
-def _text(response: Mapping[str, Any]) -> str:
-    parts = [part for item in response["output"] if item["type"] == "message" for part in item["content"]]
-    return "".join(part["text"] for part in parts if part["type"] == "output_text")
+class TextChunks(ChoiceChunks):
+    """The chunks of one choice. The first one has the prompt, if it is echoed."""
 
+    def __init__(self, response: Response, stream: CompletionStream, index: int, prompt: str) -> None:
+        super().__init__(response, stream, index)
+        self._prompt = prompt
 
-def _finish_reason(response: Mapping[str, Any]) -> str:
-    if details := response["incomplete_details"]:
-        return "content_filter" if details["reason"] == "content_filter" else "length"
-    return "stop"
+    def first_chunk(self) -> Frame:
+        """Return the chunk with the prompt, if it is echoed."""
+        return self._stream.chunk(_choice(self._index, self._prompt)) if self._prompt else b""
 
+    def _text_chunk(self, text: str, event: Mapping[str, Any]) -> Frame:
+        return self._stream.chunk(_choice(self._index, text))
 
-class TextStreams:
-    """The chunks of all choices. `failed` is the index of a choice whose turn ended without an answer, or diverged."""
+    def _end_chunk(self, response: Mapping[str, Any]) -> Frame:
+        return self._stream.chunk(_choice(self._index, "", finish_reason(response)))
 
-    def __init__(self, head: Mapping[str, Any], prompts: Sequence[str], *, include_usage: bool) -> None:
-        self._head = head
-        self._prompts = prompts
-        self._include_usage = include_usage
-        self._delivered = [DeliveredAnswer() for _ in prompts]
-        self._usages: list[Mapping[str, Any]] = []
-        self.failed: int | None = None
-
-    @property
-    def ended(self) -> bool:
-        """Whether all choices have ended."""
-        return len(self._usages) == len(self._prompts)
-
-    def first_frames(self) -> Frame:
-        """Return the prompts that are echoed."""
-        echoed = [self._chunk(index, prompt) for index, prompt in enumerate(self._prompts) if prompt]
-        return b"".join(echoed)
-
-    def frames(self, index: int, event: Event) -> Iterator[Frame]:
-        """Yield the chunks for an event of a choice. Most types have none, and after a failure there are none."""
-        if self.failed is not None:
-            return
-        try:
-            yield from self._frames(index, event)
-        except AnswerDiverged:
-            self.failed = index
-            message = "The answer was restarted and differs from the part that was sent. Send the request again."
-            yield error_frame(JobFailed(message, code="answer_restarted"))
-
-    def _frames(self, index: int, event: Event) -> Iterator[Frame]:
-        delivered = self._delivered[index]
-        if event.type == b"response.output_text.delta":
-            if text := delivered.add(event.sequence, TEXT_INDEX, orjson.loads(event.data)["delta"]):
-                yield self._chunk(index, text)
-        elif event.type == REWOUND:
-            delivered.rewind(event.sequence)
-        elif event.type == ANSWER_RESTARTED.encode():
-            delivered.rewind(0)
-        elif event.ends:
-            yield from self._end(index, orjson.loads(event.data))
-
-    def _end(self, index: int, event: Mapping[str, Any]) -> Iterator[Frame]:
-        response = event.get("response") or {"id": self._head["id"], "status": "cancelled"}
-        if (error := text_error(response)) is not None:
-            self.failed = index
-            yield error_frame(error)
-            return
-        self._delivered[index].check_complete()
-        self._usages.append(response["usage"])
-        yield self._chunk(index, "", _finish_reason(response))
-        if self.ended and self._include_usage:
-            yield data_frame({**self._head, "choices": [], "usage": sum_usage(self._usages)})
-        if self.ended:
-            yield DONE
-
-    def _chunk(self, index: int, text: str, finish_reason: str | None = None) -> Frame:
-        usage = {"usage": None} if self._include_usage else {}
-        return data_frame({**self._head, "choices": [_choice(index, text, finish_reason)], **usage})
-
-
-async def _frames(request: Request, choices: Sequence[StartedTurn], streams: TextStreams) -> AsyncIterator[Frame]:
-    """Yield the chunks of all choices; events that arrive together become one frame."""
-    if echoed := streams.first_frames():
-        yield echoed
-    events_of = interleave([choice.event_batches for choice in choices])
-    try:
-        async for index, events in events_of:
-            if frames := b"".join([frame for event in events for frame in streams.frames(index, event)]):
-                yield frames
-            if streams.failed is not None:
-                await cancel_all(request, [choice for number, choice in enumerate(choices) if number != index])
-                return
-            if streams.ended:
-                delete_unstored(request, choices)
-                return
-    finally:
-        await events_of.aclose()
-    yield error_frame(JobFailed("The stream was interrupted. Send the request again.", code="interrupted"))
+    def _error_of(self, response: Mapping[str, Any]) -> RequestError | JobFailed | None:
+        return text_error(response)

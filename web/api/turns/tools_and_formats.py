@@ -1,6 +1,6 @@
 """Resolve the tools and the tool choice of a request, and check its JSON Schemas; the request types of text formats."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -76,14 +76,7 @@ def resolve_tools(tools: Sequence[Tool] | None, choice: Any) -> ResolvedTools:
     """
     offered = [(f"tools[{n}]{definition_path(tool)}", stored_tool(tool)) for n, tool in enumerate(tools or [])]
     by_param = _tools_by_param([(param, tool) for param, tool in offered if tool])
-    stored = [tool for _, tool in offered if tool]
-    if isinstance(choice, AllowedTools | NestedAllowedTools):
-        allowed, param = _allowed_list(choice)
-        for number, reference in enumerate(allowed.tools):
-            _require_allowed(reference, by_param.values(), f"{param}.tools[{number}]{definition_path(reference)}.name")
-        stored, choice = allowed_tools(stored, allowed.tools), allowed.mode
-    elif not isinstance(choice, str | None):
-        choice = _require_tool(choice, by_param.values())
+    stored, choice = _resolve_choice(choice, [tool for _, tool in offered if tool], by_param.values())
     if choice == "required" and not stored:
         raise InvalidRequest(
             "Invalid value for 'tool_choice': 'required' needs at least one tool in 'tools' that the caller runs.",
@@ -160,6 +153,18 @@ def schemas_of(tools: ResolvedTools, text: TextOptions | None) -> list[NamedSche
 def _invalid_schema(param: str, reason: str) -> InvalidRequest:
     detail = truncate(reason.partition("\n")[0].rstrip(".:"))
     return InvalidRequest(f"Invalid schema for '{param}': {detail}.", param=param, code="invalid_json_schema")
+
+
+def _resolve_choice(
+    choice: Any, stored: list[dict[str, Any]], tools: Collection[ClientTool]
+) -> tuple[list[dict[str, Any]], Any]:
+    """Return the stored tools that the model may call, and the stored choice, None for the default."""
+    if isinstance(choice, AllowedTools | NestedAllowedTools):
+        allowed, param = _allowed_list(choice)
+        for number, reference in enumerate(allowed.tools):
+            _require_allowed(reference, tools, f"{param}.tools[{number}]{definition_path(reference)}.name")
+        return allowed_tools(stored, allowed.tools), allowed.mode
+    return stored, choice if isinstance(choice, str | None) else _require_tool(choice, tools)
 
 
 def _allowed_list(choice: AllowedTools | NestedAllowedTools) -> tuple[AllowedToolList, str]:

@@ -94,8 +94,9 @@ def test_a_repeated_idempotency_key_returns_the_same_completion(client, user):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_prompt_that_exceeds_the_context_is_an_error_of_the_prompt(client, stream):
+def test_a_prompt_that_exceeds_the_context_is_an_error_of_the_prompt(client, user, stream):
     with pytest.raises(openai.APIError) as error:
         list(client.completions.create(model="default", prompt="word " * 5000, stream=stream))
 
     assert (error.value.code, error.value.param) == ("context_length_exceeded", "prompt")
+    wait_until(lambda: user.jobs() == [])  # nobody can read the failed turn later

@@ -14,8 +14,8 @@ from pipelines.inference.registry import context_size, model_name
 
 FinishReason = Literal["stop", "length", "content_filter", "tool_calls", "function_call"]
 
-#: Types of items that are tool calls here.
-CALLS = ("function_call", "custom_tool_call")
+#: Types of items that a chat completion has as tool calls.
+TOOL_CALLS = ("function_call", "custom_tool_call")
 
 
 class FunctionObject(TypedDict):
@@ -158,8 +158,8 @@ def system_fingerprint(settings: Settings) -> str:
 
 def message_object(response: Mapping[str, Any], *, calls_functions: bool = False) -> MessageObject:
     """Convert the output of an ended response to a message."""
-    text = "".join(part["text"] for part in _text_parts(response))
-    calls = [item for item in response["output"] if item["type"] in CALLS]
+    text = text_of(response)
+    calls = [item for item in response["output"] if item["type"] in TOOL_CALLS]
     message: MessageObject = {
         "role": "assistant", "content": text if text or not calls else None, "refusal": None, "annotations": []
     }  # fmt: skip
@@ -176,6 +176,11 @@ def logprobs_object(texts: Sequence[Mapping[str, Any]]) -> LogprobsObject | None
     """Convert the log probabilities of parts or deltas of the text; None if there are none."""
     content = [with_bytes(entry) for text in texts for entry in text.get("logprobs") or ()]
     return {"content": content, "refusal": None} if content else None
+
+
+def text_of(response: Mapping[str, Any]) -> str:
+    """Return the text of a response's messages."""
+    return "".join(part["text"] for part in _text_parts(response))
 
 
 def _text_parts(response: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -199,7 +204,7 @@ def finish_reason(response: Mapping[str, Any], *, calls_functions: bool = False)
     """Return why generation ended."""
     if details := response["incomplete_details"]:
         return "content_filter" if details["reason"] == "content_filter" else "length"
-    if all(item["type"] not in CALLS for item in response["output"]):
+    if all(item["type"] not in TOOL_CALLS for item in response["output"]):
         return "stop"
     return "function_call" if calls_functions else "tool_calls"
 

@@ -18,7 +18,7 @@ from pipelines.chat.deletion import delete_response
 from pipelines.chat.response_objects import response_object
 from web.api.request import Request
 from web.api.turns.chat.completion_object import (
-    CALLS,
+    TOOL_CALLS,
     ChatCompletion,
     CustomToolCallObject,
     ToolCallObject,
@@ -160,7 +160,7 @@ def _messages(completion: str, items: Sequence[Mapping[str, Any]]) -> list[Store
     """Convert the input items of a turn to messages. Calls belong to the message of the assistant before them."""
     messages: list[StoredMessage] = []
     for item in items:
-        if item["type"] in CALLS and messages and messages[-1]["role"] == "assistant":
+        if item["type"] in TOOL_CALLS and messages and messages[-1]["role"] == "assistant":
             messages[-1].setdefault("tool_calls", []).append(tool_call_object(item))
         else:
             messages.append(_message(f"{completion}-{len(messages)}", item))
@@ -173,7 +173,7 @@ def _message(message_id: str, item: Mapping[str, Any]) -> StoredMessage:
     }  # fmt: skip
     if item["type"] == "message":
         message["content"] = "".join(_texts(item["content"]))
-    elif item["type"] in CALLS:
+    elif item["type"] in TOOL_CALLS:
         message["role"] = "assistant"
         message["tool_calls"] = [tool_call_object(item)]
     else:

@@ -13,8 +13,10 @@ from models.journal.events import event
 from models.platform.errors import Conflict, InvalidRequest, JobFailed, WaitTimedOut
 from models.platform.settings import Settings
 from models.turns.responses import Response
-from web.api.turns.chat.chunks import DONE, CompletionChunks, CompletionStream
+from web.api.turns.chat.chunks import ChatChunks, chunk_head
 from web.api.turns.chat.completion_object import completion_object, turn_error
+from web.api.turns.choice_chunks import CompletionStream
+from web.streams.sse import DONE
 
 SETTINGS = Settings(engine="scripted")
 RESPONSE = Response(
@@ -60,7 +62,7 @@ def completed(text="", *calls, **fields):
 
 def parse_frames(events, *, include_usage=False):
     """Return the chunks, validated strictly with OpenAI's types, and the frame after the last one."""
-    chunks = CompletionChunks(RESPONSE, CompletionStream(RESPONSE, SETTINGS, include_usage=include_usage))
+    chunks = ChatChunks(RESPONSE, CompletionStream(chunk_head(RESPONSE, SETTINGS), include_usage=include_usage))
     frames = [chunks.first_chunk(), *(frame for event_ in events for frame in chunks.frames(event_))]
     rest = frames.pop() if frames[-1] == DONE or b'"error"' in frames[-1] else b""
     values = [orjson.loads(frame.removeprefix(b"data: ")) for frame in frames]
