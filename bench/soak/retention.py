@@ -84,10 +84,12 @@ COUNT = sql.SQL("SELECT count(*) AS count FROM {}")
 
 #: Tables whose rows are kept until their owner deletes them; all others are checked above.
 KEPT = frozenset({
-    "accounts", "audit_events", "conversation_items", "conversations", "ended_jobs", "identities", "meditations",
-    "memberships", "memory_passages", "memory_sources", "memory_spaces", "memory_speakers", "memory_vector_codes",
-    "memory_vectors", "plans", "quota_usage", "schedules", "schema_compatibility", "signing_keys", "usage_records",
-    "users", "workers",
+    "accounts", "audit_events", "billing_details", "conversation_items", "conversations", "credit_draws",
+    "credit_grants", "credit_notes", "ended_jobs", "gateway_events", "identities", "invoice_lines", "invoices",
+    "meditations", "memberships", "memory_passages", "memory_sources", "memory_spaces", "memory_speakers",
+    "memory_vector_codes", "memory_vectors", "payment_methods", "payments", "plan_versions", "plans", "postings",
+    "prices", "quota_usage", "refunds", "schedules", "schema_compatibility", "sellers", "signing_keys", "spending",
+    "spending_limits", "spending_reservations", "subscriptions", "usage_records", "users", "workers",
 })  # fmt: skip
 
 UNFINISHED = "SELECT count(*) AS count FROM jobs WHERE state IN ('scheduled', 'queued', 'running', 'waiting')"

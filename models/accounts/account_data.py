@@ -55,11 +55,52 @@ EXPORTS: Mapping[str, LiteralString] = {
         SELECT job_id, step, state, result, error, created_at, updated_at
         FROM effects WHERE account_id = %(account_id)s""",
     "usage": """
-        SELECT job_id, model, input_tokens, cached_tokens, output_tokens, created_at
+        SELECT job_id, model, input_tokens, cached_tokens, output_tokens, billed_amount::text, billed_currency,
+               billed_user_id, billed_key_id, billed_agent, billed_on, created_at
         FROM usage_records WHERE account_id = %(account_id)s""",
     "usage_by_month": """
         SELECT month, sum(tokens)::bigint AS tokens FROM quota_usage
         WHERE account_id = %(account_id)s GROUP BY month""",
+    "billing_details": """
+        SELECT currency, name, address, country, email, tax_id, tax_name, tax_rate::text, tax_note, auto_top_up,
+               created_at
+        FROM billing_details WHERE account_id = %(account_id)s""",
+    "subscriptions": """
+        SELECT id, plan_id, plan_version, state, period_start, period_end, trial_end, cancel_at_period_end,
+               next_plan_id, created_at, ended_at, end_reason
+        FROM subscriptions WHERE account_id = %(account_id)s""",
+    "invoices": """
+        SELECT id, number, state, reason, currency, period_start, period_end, subtotal::text, tax::text, total::text,
+               paid::text, credited::text, parties, created_at, finalised_at, due_at, paid_at, voided_at
+        FROM invoices WHERE account_id = %(account_id)s""",
+    "invoice_lines": """
+        SELECT invoice_id, position, invoice_lines.kind, description, quantity::text, details, exact::text,
+               amount::text
+        FROM invoice_lines JOIN invoices ON invoices.id = invoice_id WHERE account_id = %(account_id)s""",
+    "credit_notes": """
+        SELECT id, invoice_id, number, currency, amount::text, tax::text, reason, job_id, parties, created_at
+        FROM credit_notes WHERE account_id = %(account_id)s""",
+    "payments": """
+        SELECT id, invoice_id, job_id, payment_method_id, gateway, currency, amount::text, refunded::text, state,
+               error, created_at, ended_at
+        FROM payments WHERE account_id = %(account_id)s""",
+    "refunds": """
+        SELECT id, payment_id, credit_note_id, currency, amount::text, state, reason, error, created_at, ended_at
+        FROM refunds WHERE account_id = %(account_id)s""",
+    "payment_methods": """
+        SELECT id, gateway, label, is_default, created_at, detached_at
+        FROM payment_methods WHERE account_id = %(account_id)s""",
+    "credit_grants": """
+        SELECT id, invoice_id, currency, amount::text, drawn::text, priority, reason, expires_at, created_at, expired_at
+        FROM credit_grants WHERE account_id = %(account_id)s""",
+    "postings": """
+        SELECT id, kind, reference, leg, debit, credit, currency, amount::text, posted_at
+        FROM postings WHERE account_id = %(account_id)s""",
+    "spending": """
+        SELECT scope, month, sum(amount)::text AS amount FROM spending
+        WHERE account_id = %(account_id)s GROUP BY scope, month""",
+    "spending_limits": """
+        SELECT scope, amount::text, created_at FROM spending_limits WHERE account_id = %(account_id)s""",
     "audit_events": """
         SELECT id, user_id, action, target, ip, user_agent, request_id, details, created_at
         FROM audit_events WHERE account_id = %(account_id)s""",
@@ -97,6 +138,7 @@ NOT_EXPORTED: Mapping[str, str] = {
     "sessions": "belong to users, who may have several accounts",
     "memory_spaces": "names and counts of exported memories",
     "ended_jobs": "exported as jobs and job_events",
+    "spending_reservations": "the most that unfinished jobs may cost",
 }
 
 # A batch of an account's rows, for tables with an id.
@@ -138,12 +180,20 @@ ERASED: Mapping[str, sql.Composed | LiteralString] = {
     "idempotency_keys": "DELETE FROM idempotency_keys WHERE account_id = %(account_id)s RETURNING key AS id",
     "memberships": "DELETE FROM memberships WHERE account_id = %(account_id)s RETURNING user_id AS id",
     "audit_events": _by_id("audit_events"),
+    "payment_methods": _by_id("payment_methods"),
+    "billing_details": "DELETE FROM billing_details WHERE account_id = %(account_id)s RETURNING account_id AS id",
+    "spending_limits": "DELETE FROM spending_limits WHERE account_id = %(account_id)s RETURNING scope AS id",
 }
 
 #: Tables with an `account_id` that an erasure keeps, and why.
 KEPT: Mapping[str, str] = {
     "usage_records": "billing: numbers of tokens and names of models",
     "quota_usage": "billing",
+    **dict.fromkeys(
+        ("subscriptions", "invoices", "credit_notes", "payments", "refunds", "credit_grants", "postings", "spending"),
+        "billing: the law requires that invoices and what led to them are kept",
+    ),
+    "spending_reservations": "deleted with their jobs",
     "files": "deleted one by one, after their content",
     "sessions": "deleted with their users",
 }

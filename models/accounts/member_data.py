@@ -78,6 +78,23 @@ ERASED: Mapping[str, sql.Composed | LiteralString] = {
 KEPT: Mapping[str, str] = {
     "usage_records": "billing: numbers of tokens and names of models",
     "quota_usage": "billing",
+    **dict.fromkeys(
+        (
+            "billing_details",
+            "subscriptions",
+            "invoices",
+            "credit_notes",
+            "payments",
+            "refunds",
+            "payment_methods",
+            "credit_grants",
+            "postings",
+            "spending",
+            "spending_limits",
+        ),
+        "billing: of the account",
+    ),
+    "spending_reservations": "deleted with their jobs",
     "files": "deleted one by one, after their content",
     "budgets": "deleted with their jobs",
     "sessions": "deleted with the credentials, when the user asks for the erasure",

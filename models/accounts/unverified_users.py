@@ -7,7 +7,8 @@ from models.platform.database import Connection, fetch_all
 KEPT_DAYS = 30
 
 # The only member of an account without data and without changes by an operator, who can log in by password only.
-# Checking top-level records suffices: a response has its job, an item its conversation, a firing its schedule.
+# Checking top-level records suffices: a response has its job, an item its conversation, a firing its schedule,
+# and what has to do with money its billing details.
 UNUSED = """
 FROM users
 JOIN memberships AS own ON own.user_id = users.id
@@ -34,6 +35,8 @@ WHERE users.email_verified_at IS NULL AND NOT users.operator
   AND NOT EXISTS (SELECT FROM invitations WHERE invitations.account_id = accounts.id)
   AND NOT EXISTS (SELECT FROM usage_records WHERE usage_records.account_id = accounts.id)
   AND NOT EXISTS (SELECT FROM quota_usage WHERE quota_usage.account_id = accounts.id)
+  AND NOT EXISTS (SELECT FROM billing_details WHERE billing_details.account_id = accounts.id)
+  AND NOT EXISTS (SELECT FROM spending_limits WHERE spending_limits.account_id = accounts.id)
 """
 
 # The lock prevents new sessions and jobs.

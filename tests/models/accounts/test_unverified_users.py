@@ -12,9 +12,26 @@ from models.turns import conversations
 
 #: Tables that need no check: their rows are deleted by cascade, or belong to a row of a table that is checked.
 DEPENDENT_TABLES = {
-    "memberships", "sessions", "audit_events", "idempotency_keys", "memory_spaces", "responses", "conversation_items",
-    "firings", "budgets",
-}  # fmt: skip
+    "audit_events",
+    "budgets",
+    "conversation_items",
+    "credit_grants",
+    "credit_notes",
+    "firings",
+    "idempotency_keys",
+    "invoices",
+    "memberships",
+    "memory_spaces",
+    "payment_methods",
+    "payments",
+    "postings",
+    "refunds",
+    "responses",
+    "sessions",
+    "spending",
+    "spending_reservations",
+    "subscriptions",
+}
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Money: prices, plans, subscriptions, invoices, payments, credits and the ledger."""

@@ -1,0 +1,1 @@
+"""Subscribe, charge, invoice and prove."""
