@@ -6,18 +6,18 @@ turn with a connected client has no row. The scheduler cancels, so the web proce
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
-from models.platform.database import Connection, fetch_all, fetch_one
+from models.platform.database import Connection, fetch_all
 
 #: Seconds before a turn is cancelled: longer than the pause of OpenAI's clients before their first two retries.
 GRACE = 5.0
 
-# A turn that has ended gets a row, too: a retry joins it.
+# A turn that has ended gets a row, too: a retry joins it. The lock lets a concurrent deletion of the job wait.
 ABANDON = """
 INSERT INTO abandoned_turns (job_id, cancel_at)
 SELECT id, now() + make_interval(secs => %(grace)s) FROM jobs
 WHERE id = ANY(%(ids)s) AND account_id = %(account_id)s
+FOR KEY SHARE
 ON CONFLICT (job_id) DO UPDATE SET cancel_at = excluded.cancel_at
 """
 
@@ -78,13 +78,16 @@ def take_due(connection: Connection, limit: int = 100) -> dict[str, list[str]]:
 
 
 USABLE = """
-SELECT count(*) AS count FROM jobs
+SELECT id, state = 'completed' AS completed FROM jobs
 WHERE id = ANY(%(ids)s) AND account_id = %(account_id)s AND cancel_requested_at IS NULL
-  AND state NOT IN ('failed', 'cancelled', 'dead')
+  AND state NOT IN ('failed', 'cancelled', 'dead') AND created_at > now() - make_interval(secs => %(max_age)s)
 """
 
 
-def are_usable(connection: Connection, job_ids: Sequence[str], account_id: str) -> bool:
-    """Return whether all turns exist and have an answer or can still get one."""
-    row: dict[str, Any] | None = fetch_one(connection, USABLE, {"ids": list(job_ids), "account_id": account_id})
-    return row is not None and row["count"] == len(job_ids)
+def read_usable(connection: Connection, job_ids: Sequence[str], account_id: str, max_age: float) -> dict[str, bool]:
+    """Return those turns that have an answer or can still get one, by job id: whether they are completed.
+
+    max_age  seconds since their creation
+    """
+    rows = fetch_all(connection, USABLE, {"ids": list(job_ids), "account_id": account_id, "max_age": max_age})
+    return {row["id"]: row["completed"] for row in rows}

@@ -30,6 +30,9 @@ from pipelines.chat.memory_prompt import memory_token_limit, recall_enabled, rem
 from pipelines.chat.response_objects import SHARED_ARGUMENT, ResponseObject, response_object
 from pipelines.chat.thread import BusyPolicy, apply_busy_policy, find_thread, resolve_items
 
+#: The ids of a turn: of its response and its job.
+TurnIds = tuple[str, str]
+
 
 @dataclass(frozen=True, slots=True)
 class NewTurn:
@@ -79,42 +82,54 @@ class AcceptedTurn:
 
 
 def start_turn(
+    database: Database, caller: Caller, turn: NewTurn, response_id: str, job_id: str, allowance: Allowance = UNLIMITED,
+    *, repeat: PriorUse = "first", shares_fields: bool = False,
+) -> AcceptedTurn:  # fmt: skip
+    """Accept a turn. Announce its job to the queue after this. See `start_turns`."""
+    ids = [(response_id, job_id)]
+    (accepted,) = start_turns(database, caller, [turn], ids, allowance, repeat=repeat, shares_fields=shares_fields)
+    return accepted
+
+
+def start_turns(
     database: Database,
     caller: Caller,
-    turn: NewTurn,
-    response_id: str,
-    job_id: str,
+    turns: Sequence[NewTurn],
+    ids: Sequence[TurnIds],
     allowance: Allowance = UNLIMITED,
     *,
     repeat: PriorUse = "first",
     shares_fields: bool = False,
-) -> AcceptedTurn:
-    """Accept a turn. Announce its job to the queue after this.
+) -> list[AcceptedTurn]:
+    """Accept the turns of a request, all or none. Announce their jobs to the queue after this.
 
-    `shares_fields`: every process reads journals that have large fields once, as `models.journal.shared_fields` says.
+    `allowance` is that of each turn. `shares_fields`: every process reads journals that have large fields once, as
+    `models.journal.shared_fields` says.
 
-    If the ids exist already, this is a repetition of the same request: returns the turn as it was when it began,
-    without opening events.
+    Where the ids exist already, this is a repetition of the same request: returns the turns as they were when they
+    began, without opening events.
 
     Raises NotFound for a conversation, and InvalidRequest for a previous response or an item, that the caller doesn't
     have, Conflict for a busy thread with the policy `reject`, and LimitExceeded and InsufficientQuota for what exceeds
     the allowance.
     """
-    if repeat != "first" and (existing := find_accepted(database, caller, response_id, repeat)) is not None:
-        return existing
+    existing = {} if repeat == "first" else _find_existing(database, caller, ids, repeat)
+    missing = [(turn, each) for turn, each in zip(turns, ids, strict=True) if each not in existing]
+    if not missing:
+        return [existing[each] for each in ids]
     with database.connection() as connection:
-        prepared = _prepare(connection, caller, turn, response_id, job_id, allowance, shares_fields=shares_fields)
+        prepared = [
+            _prepare(connection, caller, turn, *each, allowance, shares_fields=shares_fields) for turn, each in missing
+        ]
     try:
-        with _connect(database, prepared, allowance) as connection:
-            lock_account(connection, caller.account_id, allowance.limits)  # before the jobs that it interrupts
-            find_thread(connection, Access.own(caller), turn.conversation_id, turn.previous_id)
-            interrupted = _insert(connection, turn, prepared, allowance)
+        accepted = _insert_all(database, caller, [turn for turn, _ in missing], prepared, allowance)
     except (UniqueViolation, Conflict, LimitExceeded):
-        # The conflict may be with this same turn, inserted by an earlier request.
-        if (existing := find_accepted(database, caller, response_id, "tried")) is None:
+        # The conflict may be with these same turns, inserted by an earlier request.
+        if len(existing := _find_existing(database, caller, ids, "tried")) < len(ids):
             raise
-        return existing
-    return AcceptedTurn(prepared.response, prepared.opening_events, interrupted)
+        return [existing[each] for each in ids]
+    new = dict(zip([each for _, each in missing], accepted, strict=True))
+    return [existing.get(each) or new[each] for each in ids]
 
 
 def start_turn_in_transaction(
@@ -192,9 +207,25 @@ def _prepare(
     return PreparedTurn(response, job, thread)
 
 
-def _connect(database: Database, prepared: PreparedTurn, allowance: Allowance) -> AbstractContextManager[Connection]:
-    """Check out a connection, with a transaction if anything is locked or changed beside the insertion."""
-    alone = prepared.thread is None and allowance.limits.tokens_per_month is None
+def _insert_all(
+    database: Database, caller: Caller, turns: Sequence[NewTurn], prepared: Sequence[PreparedTurn], allowance: Allowance
+) -> list[AcceptedTurn]:
+    """Insert turns in one transaction."""
+    accepted = []
+    with _connect(database, prepared, allowance) as connection:
+        lock_account(connection, caller.account_id, allowance.limits)  # before the jobs that they interrupt
+        for turn, each in zip(turns, prepared, strict=True):
+            find_thread(connection, Access.own(caller), turn.conversation_id, turn.previous_id)
+            interrupted = _insert(connection, turn, each, allowance)
+            accepted.append(AcceptedTurn(each.response, each.opening_events, interrupted))
+    return accepted
+
+
+def _connect(
+    database: Database, prepared: Sequence[PreparedTurn], allowance: Allowance
+) -> AbstractContextManager[Connection]:
+    """Check out a connection, with a transaction if anything is locked or changed beside one insertion."""
+    alone = len(prepared) == 1 and prepared[0].thread is None and allowance.limits.tokens_per_month is None
     return database.connection() if alone else database.batch()
 
 
@@ -209,6 +240,13 @@ def _insert(connection: Connection, turn: NewTurn, prepared: PreparedTurn, allow
         lock_serial_key(connection, prepared.thread)
     responses.insert_with_job(connection, prepared.response, prepared.job)
     return interrupted
+
+
+def _find_existing(
+    database: Database, caller: Caller, ids: Sequence[TurnIds], repeat: PriorUse
+) -> dict[TurnIds, AcceptedTurn]:
+    found = {each: find_accepted(database, caller, each[0], repeat) for each in ids}
+    return {each: turn for each, turn in found.items() if turn is not None}
 
 
 def find_accepted(database: Database, caller: Caller, response_id: str, repeat: PriorUse) -> AcceptedTurn | None:

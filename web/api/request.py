@@ -14,7 +14,7 @@ from models.platform.errors import NotAuthenticated
 from models.platform.ids import IdGenerator
 from pipelines.inference.registry import context_size
 from web.access.gate import Admission, AuthRequest
-from web.access.request_tries import RequestTry
+from web.access.retries import RetriableRequest
 from web.access.rights import Rights
 from web.api.platform import Platform
 from web.http.uploads import Upload
@@ -33,7 +33,7 @@ class Request:
     cleanup        callbacks that run when the response has been sent or has failed
     repeat         what earlier requests with the same Idempotency-Key have done
     add_headers    adds headers to the response, including an error response
-    request_try    identifies a request that creates turns and has no Idempotency-Key
+    retriable      identifies a request that creates turns and has no Idempotency-Key, and its retries
     """
 
     platform: Platform
@@ -50,7 +50,7 @@ class Request:
     cleanup: ExitStack = field(default_factory=ExitStack)
     repeat: PriorUse = "first"
     add_headers: Callable[[Mapping[str, str]], None] = lambda _: None
-    request_try: RequestTry | None = None
+    retriable: RetriableRequest | None = None
 
     @property
     def caller(self) -> Caller:

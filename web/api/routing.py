@@ -22,7 +22,7 @@ from models.platform.ids import IdGenerator
 from web.access import idempotency
 from web.access.gate import Admission, AuthRequest
 from web.access.idempotency import KeyedRequest
-from web.access.request_tries import RequestTry
+from web.access.retries import RetriableRequest
 from web.access.rights import Rights
 from web.api.platform import Platform
 from web.api.request import Request
@@ -206,8 +206,8 @@ async def _respond(route: Route, request: Request) -> EndpointResponse:
     """Call the endpoint; for a request with an Idempotency-Key, at most once with success."""
     key = idempotency.read_key(request.headers) if route.creates else None
     if key is None and route.creates_turns:
-        request_try = RequestTry(request.caller, f"{route.method} {route.path}", request.headers, request.body)
-        request = replace(request, ids=IdGenerator(request_try.seed), request_try=request_try)
+        retriable = RetriableRequest(request.caller, f"{route.method} {route.path}", request.headers, request.body)
+        request = replace(request, ids=IdGenerator(retriable.seed), retriable=retriable)
     if key is None:
         return await route.run(request)
 

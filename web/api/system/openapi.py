@@ -20,7 +20,7 @@ ABOUT = """\
 A self-hosted backend for AI assistants in which every piece of work, a chat turn included, is a durable job.
 
 The routes below `/v1` that OpenAI's API has too are compatible with it: its official clients work unmodified. A client
-may leave an event stream and resume it at any point. Every error has the same envelope, and every response has an
+may disconnect from an event stream and resume it at any point. Every error has the same envelope, and every response has an
 `x-request-id` to quote in reports.
 """
 

@@ -18,7 +18,7 @@ from web.api.job_events import StreamCursor, requested_position, resume_position
 from web.api.job_results import cancel_job
 from web.api.request import Request
 from web.api.turns.conversion import convert
-from web.api.turns.earlier_tries import keep_turn
+from web.api.turns.disconnects import keep_turn
 from web.api.turns.request_body import read_body
 from web.api.turns.response_stream import response_frames, wants_all_events
 from web.api.turns.standard_events import StandardEvents

@@ -15,10 +15,9 @@ from models.memory import spaces
 from models.platform.errors import NotFound, RequestError, Unavailable
 from models.turns import responses
 from models.turns.responses import Response
-from pipelines.chat.cancellation import cancel_jobs
 from pipelines.chat.recalled_memories import response_with_texts
 from pipelines.chat.response_objects import response_object
-from pipelines.chat.start_turn import AcceptedTurn, NewTurn, start_turn
+from pipelines.chat.start_turn import AcceptedTurn, NewTurn, TurnIds, start_turns
 from pipelines.chat.turn_space import with_space
 from pipelines.inference.registry import context_size
 from web.access import idempotency
@@ -27,14 +26,8 @@ from web.access.idempotency import REPLAYED
 from web.api.job_events import EventBatches
 from web.api.job_results import job_headers
 from web.api.request import Request
-from web.api.turns.earlier_tries import (
-    TurnIds,
-    disconnect_action,
-    is_unreadable,
-    join_earlier,
-    new_ids,
-    record_try_commands,
-)
+from web.api.turns.disconnects import disconnect_action
+from web.api.turns.retries import add_commands, is_unreadable, join_original, new_ids
 from web.http.disconnects import OnDisconnect, disconnect_policy
 from web.http.threads import run_in_thread
 from web.http.validation import truncate
@@ -61,7 +54,7 @@ class StartedTurn:
 
 
 async def start(request: Request, turn: NewTurn, *, stream: bool) -> StartedTurn:
-    """Accept a turn, or join that of an earlier try. Raises as `start_all`."""
+    """Accept a turn, or join that of the original request. Raises as `start_all`."""
     (started,) = await start_all(request, [turn], stream=stream)
     return started
 
@@ -94,9 +87,9 @@ def require_new_workers(request: Request) -> None:
 
 
 async def start_all(request: Request, turns: Sequence[NewTurn], *, stream: bool) -> list[StartedTurn]:
-    """Accept the turns of a request, all or none, or join those of an earlier try.
+    """Accept the turns of a request, all or none, or join those of the original request.
 
-    Raises the errors of `start_turn`, and LimitExceeded if the limit of open streams is reached.
+    Raises the errors of `start_turns`, and LimitExceeded if the limit of open streams is reached.
     """
     _check_versions(request, turns)
     policy = disconnect_policy(request.headers)
@@ -106,8 +99,7 @@ async def start_all(request: Request, turns: Sequence[NewTurn], *, stream: bool)
     followers = [_subscribe(request, job_id) for _, job_id in ids]  # before the first event: no history has to be read
     accepted = await run_in_thread(_accept, request, turns, ids)
     job_ids = [turn.response.job_id for turn in accepted.turns]
-    seed = accepted.seed if is_unreadable(turns[0]) else None
-    on_disconnect = disconnect_action(request, policy, job_ids, seed=seed)
+    on_disconnect = disconnect_action(request, policy, job_ids, accepted.seed, unreadable=is_unreadable(turns[0]))
     return [
         _started(request, turn, follower, accepted, on_disconnect)
         for turn, follower in zip(accepted.turns, followers, strict=True)
@@ -142,7 +134,7 @@ class AcceptedTurns:
     """The turns of a request.
 
     seed     of their ids; None for a request with an Idempotency-Key
-    joined   an earlier try of the request has created them
+    joined   the original request has created them; this one is a retry
     headers  rate limit headers for the response
     """
 
@@ -155,57 +147,44 @@ class AcceptedTurns:
 def _accept(request: Request, turns: Sequence[NewTurn], ids: Sequence[TurnIds]) -> AcceptedTurns:
     named_spaces = request.platform.compatibility.at_least(spaces.SINCE)
     turns = [with_space(turn, request.caller, named_spaces=named_spaces) for turn in turns]
-    if (earlier := join_earlier(request, turns)) is not None:
-        request.platform.gate.give_back(request.admission)  # the first try has drawn the tokens
-        return AcceptedTurns(earlier.turns, earlier.seed, joined=True)
+    return _join(request, turns) or _start(request, turns, ids)
+
+
+def _join(request: Request, turns: Sequence[NewTurn]) -> AcceptedTurns | None:
+    """Join the turns of the original request, if this is a retry of it."""
+    if (original := join_original(request, turns)) is None:
+        return None
+    request.platform.gate.give_back(request.admission)  # the original request has drawn the tokens
+    return AcceptedTurns(original.turns, original.seed, joined=True)
+
+
+def _start(request: Request, turns: Sequence[NewTurn], ids: Sequence[TurnIds]) -> AcceptedTurns:
+    """Insert the turns, all or none, and announce them."""
+    platform = request.platform
     with _tokens_drawn(request, turns) as admission:
-        accepted = _start_each(request, turns, ids, admission)
-    retry_commands = record_try_commands(request)
-    for turn in accepted:
-        account_id = request.caller.account_id
-        request.platform.queue.announce_job(
-            turn.response.job_id, turn.opening_events, account_id, extra_commands=retry_commands
+        accepted = start_turns(
+            platform.database,
+            request.caller,
+            turns,
+            ids,
+            replace(request.allowance, estimated_tokens=admission.estimated_tokens // len(turns)),
+            repeat=request.repeat,
+            shares_fields=platform.compatibility.at_least(SINCE),
         )
-        if turn.interrupted is not None:
-            request.platform.queue.announce_cancellation(turn.interrupted, account_id)
-        retry_commands = []
-    seed = request.request_try.seed if request.request_try else None
+    _announce(request, accepted)
+    seed = request.retriable.seed if request.retriable else None
     return AcceptedTurns(accepted, seed, headers=admission.headers)
 
 
-def _start_each(
-    request: Request, turns: Sequence[NewTurn], ids: Sequence[TurnIds], admission: Admission
-) -> list[AcceptedTurn]:
-    """Insert the turns. If one is rejected, those before it are cancelled."""
-    platform = request.platform
-    shares_fields = platform.compatibility.at_least(SINCE)
-    allowance = replace(request.allowance, estimated_tokens=admission.estimated_tokens // len(turns))
-    accepted: list[AcceptedTurn] = []
-    try:
-        for turn, (response_id, job_id) in zip(turns, ids, strict=True):
-            accepted.append(
-                start_turn(
-                    platform.database,
-                    request.caller,
-                    turn,
-                    response_id,
-                    job_id,
-                    allowance,
-                    repeat=request.repeat,
-                    shares_fields=shares_fields,
-                )
-            )
-    except BaseException:
-        _withdraw(request, [turn.response.job_id for turn in accepted])
-        raise
-    return accepted
-
-
-def _withdraw(request: Request, job_ids: Sequence[str]) -> None:
-    """Cancel turns of a request that is rejected. The caller returns the tokens that it has drawn."""
-    with request.platform.database.transaction() as connection:
-        cancelled = cancel_jobs(connection, job_ids, request.caller.account_id)
-    request.platform.queue.announce_cancellation(replace(cancelled, drawn=[]), request.caller.account_id)
+def _announce(request: Request, accepted: Sequence[AcceptedTurn]) -> None:
+    """Announce the turns to the queue, the first one with the record of the request for its retries."""
+    queue, account_id = request.platform.queue, request.caller.account_id
+    commands = add_commands(request)
+    for turn in accepted:
+        queue.announce_job(turn.response.job_id, turn.opening_events, account_id, extra_commands=commands)
+        if turn.interrupted is not None:
+            queue.announce_cancellation(turn.interrupted, account_id)
+        commands = []
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Clients that give up and try again while a worker answers, at each phase of a turn, with OpenAI's client."""
+"""Clients that time out and send retries while a worker answers, at each phase of a turn, with OpenAI's client."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -26,7 +26,7 @@ def worker(settings, tmp_path_factory):
 
 @pytest.fixture
 def impatient(user):
-    """OpenAI's client, which waits for a second and tries again up to three times."""
+    """OpenAI's client, which waits for a second and sends up to three retries."""
     return OpenAI(base_url=f"{user.client.base_url}/v1", api_key=user.token, max_retries=3, timeout=1)
 
 
@@ -56,7 +56,7 @@ def test_a_client_whose_requests_time_out_gets_the_answer_of_one_turn(impatient,
     else:
         answer = impatient.responses.create(model="default", input="hello", store=surface != "responses").output_text
 
-    # Then a later try has got the answer of the first
+    # Then a retry has got the answer of the original request
     assert answer == TEXT
     if surface == "stored responses":
         assert len(turns_of(user)) == 1
@@ -76,7 +76,7 @@ def test_a_retry_after_the_end_of_a_turn_gets_its_answer(impatient, user, databa
     (job,) = turns_of(user)
     wait_until(lambda: user.request("GET", f"/v1/jobs/{job['id']}").json()["state"] == "completed")
 
-    # When the client tries again
+    # When the client sends it again
     answer = impatient.chat.completions.with_raw_response.create(model="default", messages=HELLO)
 
     # Then it gets that answer
@@ -85,7 +85,7 @@ def test_a_retry_after_the_end_of_a_turn_gets_its_answer(impatient, user, databa
 
 
 def test_a_retry_of_a_stream_begins_at_its_first_token(impatient, user, database):
-    # Given a client that leaves a stream after some tokens
+    # Given a client that disconnects from a stream after some tokens
     stream = impatient.chat.completions.create(model="default", messages=HELLO, stream=True)
     read = [chunk.choices[0].delta.content for _, chunk in zip(range(4), stream, strict=False)]
     stream.close()
@@ -98,12 +98,12 @@ def test_a_retry_of_a_stream_begins_at_its_first_token(impatient, user, database
     # Then it reads the whole answer of the same turn
     text = "".join(chunk.choices[0].delta.content or "" for chunk in again)
     assert (text, "".join(read) in text) == (TEXT, True)
-    assert turns_of(user) in ([], [job]) or len(turns_of(user)) == 1
+    assert {turn["id"] for turn in turns_of(user)} <= {job["id"]}  # it is deleted once it was read
 
 
 @pytest.mark.parametrize("phase", ["prompt", "tokens"])
 def test_an_abandoned_turn_frees_its_slot_and_bills_what_is_journalled(impatient, user, database, end_grace, phase):
-    # Given a client that leaves while the prompt is read, or in the middle of the answer
+    # Given a client that disconnects while the prompt is read, or in the middle of the answer
     messages = [{"role": "user", "content": "hang" if phase == "prompt" else "hello"}]
     stream = impatient.chat.completions.create(model="default", messages=messages, stream=True)
     for _ in zip(range(1 if phase == "prompt" else 5), stream, strict=False):

@@ -1,6 +1,6 @@
 """Recognise a retry of a request that has no Idempotency-Key.
 
-OpenAI's clients number their tries. Other clients only disconnect and send the same request again.
+OpenAI's clients number their retries. Other clients only disconnect and send the same request again.
 """
 
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from models.platform.ids import new_id
 from web.access import idempotency
 from web.http import disconnects
 
-#: Request header of OpenAI's clients: 0 for the first try.
+#: Request header of OpenAI's clients: 0 for the original request, 1 for its first retry.
 RETRY_COUNT = "x-stainless-retry-count"
 
 #: Prefix of the headers that change the result of a request, except for `X-Sangha-On-Disconnect`.
@@ -20,8 +20,8 @@ OWN_HEADERS = "x-sangha-"
 
 
 @dataclass(frozen=True, slots=True)
-class RequestTry:
-    """A try of a request. `seed` generates the ids of its objects, unless it joins an earlier try."""
+class RetriableRequest:
+    """A request that is an original one or a retry. `seed` generates the ids of its objects, unless it joins others."""
 
     caller: Caller
     route: str
@@ -36,7 +36,7 @@ class RequestTry:
         return count.isascii() and count.isdigit() and count.strip("0") != ""
 
     def fingerprint(self) -> str:
-        """Hash the caller, credential, route, our headers and body. All tries of a request have the same hash."""
+        """Hash the caller, credential, route, our headers and body. The retries of a request have the same hash."""
         own = sorted(pair for pair in self.headers.items() if pair[0].startswith(OWN_HEADERS))
         own = [(name, value) for name, value in own if name != disconnects.HEADER]
         caller = self.caller

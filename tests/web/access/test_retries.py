@@ -4,7 +4,7 @@ import pytest
 from starlette.datastructures import Headers
 
 from models.accounts.accounts import Caller, Role
-from web.access.request_tries import RETRY_COUNT, RequestTry
+from web.access.retries import RETRY_COUNT, RetriableRequest
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,6 @@ from web.access.request_tries import RETRY_COUNT, RequestTry
 def test_a_count_above_zero_names_a_retry(count, is_retry):
     headers = Headers({} if count is None else {RETRY_COUNT: count})
 
-    request_try = RequestTry(Caller("user_1", "acct_1", Role.MEMBER), "POST /v1/responses", headers, b"{}")
+    request = RetriableRequest(Caller("user_1", "acct_1", Role.MEMBER), "POST /v1/responses", headers, b"{}")
 
-    assert request_try.is_retry is is_retry
+    assert request.is_retry is is_retry
