@@ -20,8 +20,8 @@ ABOUT = """\
 A self-hosted backend for AI assistants in which every piece of work, a chat turn included, is a durable job.
 
 The routes below `/v1` that OpenAI's API has too are compatible with it: its official clients work unmodified. A client
-may disconnect from an event stream and resume it at any point. Every error has the same envelope, and every response has an
-`x-request-id` to quote in reports.
+may disconnect from an event stream and resume it at any point. Every error has the same envelope, and every response
+has an `x-request-id` to quote in reports.
 """
 
 LICENSE = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
