@@ -217,8 +217,13 @@ def events_page() -> str:
 def errors_page() -> str:
     """Return the page of error codes, found where the code raises them."""
     examples = {(code, status): description for code, status, description in default_codes()}
-    for code, status, message in sorted(raised_errors(), key=lambda each: (each[0], each[1], len(each[2]), each[2])):
-        examples.setdefault((code, status), message)
+    found = sorted(raised_errors(), key=lambda each: (each[0], each[1], len(each[2]), each[2]))
+    for code, status, message in found:
+        if message:
+            examples.setdefault((code, status), message)
+    for code, status, _ in found:  # of an error that passes on a message, the message is where it comes from
+        if passed_on := next((message for other, _, message in found if other == code and message), ""):
+            examples.setdefault((code, status), passed_on)
     rows = ((f"`{code}`", status, message) for (code, status), message in sorted(examples.items()))
     return page(
         "Errors",
@@ -239,7 +244,10 @@ def default_codes() -> Iterator[tuple[str, str, str]]:
 
 
 def raised_errors() -> Iterator[tuple[str, str, str]]:
-    """Yield the code, status and message of each error that the source constructs with a literal message."""
+    """Yield the code, status and message of each error that the source constructs with a literal message or code.
+
+    The message is empty where it is no literal.
+    """
     classes = {name: value for name, value in vars(errors).items() if inspect.isclass(value)}
     for tree in trees():
         assignments = [node for node in ast.walk(tree) if isinstance(node, ast.Assign)]
@@ -252,7 +260,7 @@ def raised_errors() -> Iterator[tuple[str, str, str]]:
             given = [literal(word.value) for word in node.keywords if word.arg == "code"]
             status, code = status_and_code(error)
             code = given[0] if given else code
-            if status and code and message:
+            if status and code and (message or given):
                 yield code, status, message
 
 
