@@ -25,8 +25,9 @@ DEFAULT_ANSWER_TOKENS = 512
 #: The default threshold of compaction, as a share of the context.
 DEFAULT_THRESHOLD = 0.75
 
-#: Most log probabilities of one answer, alternatives included. The journal contains each about four times.
-MAX_LOGPROBS = 100_000
+#: Most log probabilities of the answers to one request, alternatives included. The journal, the row and the processes
+#: that convert them have each about four times: 100,000 took 30 MB.
+MAX_LOGPROBS = 20_000
 
 ROLES: Mapping[str, Literal["system", "user", "assistant"]] = {
     "system": "system",
@@ -88,12 +89,18 @@ def fit_prompt(engine: Engine, messages: list[Message], request: Mapping[str, An
     return Prompt(fitting.messages, output_format, fitting.tokens, dropped, min(limit or free, free))
 
 
+def max_logprob_tokens(request: Mapping[str, Any]) -> int:
+    """Return the most tokens of an answer with log probabilities."""
+    most: int = request.get("max_logprobs", MAX_LOGPROBS) // (1 + request["top_logprobs"])
+    return most
+
+
 def _answer_limit(request: Mapping[str, Any]) -> int | None:
-    """Return the limit of the answer's tokens: lower with log probabilities, which take 40 bytes each."""
+    """Return the limit of the answer's tokens: lower with log probabilities."""
     limit: int | None = request["max_output_tokens"]
     if not request.get("logprobs"):
         return limit
-    most: int = MAX_LOGPROBS // (1 + request["top_logprobs"])
+    most = max_logprob_tokens(request)
     return min(limit or most, most)
 
 

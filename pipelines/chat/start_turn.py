@@ -55,6 +55,7 @@ class NewTurn:
         memory               {"recall": …, "remember": …, "limit": …, "space": …}: see `pipelines.chat.memory_prompt`
         sampling_defaults    the engine's temperature, top_p and penalties where the request has none
         seed, stop           of the sampling: an integer; a list of texts
+        max_logprobs         log probabilities of the answer, where other answers have the rest of MAX_LOGPROBS
         max_tool_calls, prompt_cache_key   returned, without effect
         safety_identifier    names the end user, as `user` does
     """

@@ -63,6 +63,7 @@ class EngineSpec:
     sampling_defaults    the values that it uses where a request has none
     parameters           those of OPTIONAL_PARAMETERS that it honours
     context              tokens of prompt and answer together: SANGHA_CONTEXT, or else its own default
+    may_reason           whether its model may reason; True where that is unknown
     """
 
     load: Callable[[Settings], Engine]
@@ -73,6 +74,7 @@ class EngineSpec:
     sampling_defaults: SamplingDefaults = SamplingDefaults()
     parameters: Callable[[Settings], frozenset[str]] = lambda _: OPTIONAL_PARAMETERS
     context: Callable[[Settings], int] = lambda settings: settings.context or DEFAULT_CONTEXT
+    may_reason: Callable[[Settings], bool] = lambda _: True
 
 
 def engine_spec(settings: Settings) -> EngineSpec:
@@ -117,6 +119,11 @@ def context_size(settings: Settings) -> int:
 def honoured_parameters(settings: Settings) -> frozenset[str]:
     """Return which of OPTIONAL_PARAMETERS the engine honours. Raises ConfigurationError."""
     return engine_spec(settings).parameters(settings)
+
+
+def may_reason(settings: Settings) -> bool:
+    """Return whether the engine's model may reason. May read the model's file, once. Raises ConfigurationError."""
+    return engine_spec(settings).may_reason(settings)
 
 
 def embedder_name(settings: Settings) -> str:

@@ -42,11 +42,18 @@ def _context(settings: Settings) -> int:
     return context_of(settings)
 
 
+def _may_reason(settings: Settings) -> bool:
+    from pipelines.inference.llamacpp.chat_template import may_reason
+
+    return may_reason(settings)
+
+
 def _supports_reflection(settings: Settings) -> bool:
     """Return False for the bundled model, which is too small to write useful facts."""
     return settings.model is not None
 
 
 ENGINE = EngineSpec(
-    _load, _model_name, _check, _supports_reflection, sampling_defaults=SAMPLING_DEFAULTS, context=_context
-)
+    _load, _model_name, _check, _supports_reflection, sampling_defaults=SAMPLING_DEFAULTS, context=_context,
+    may_reason=_may_reason,
+)  # fmt: skip

@@ -29,4 +29,10 @@ def _supports_reflection(settings: Settings) -> bool:
     return False
 
 
-ENGINE = EngineSpec(_load, _model_name, _check, _supports_reflection, parameters=lambda _: PARAMETERS)
+def _may_reason(settings: Settings) -> bool:
+    return settings.script.reasoning > 0
+
+
+ENGINE = EngineSpec(
+    _load, _model_name, _check, _supports_reflection, parameters=lambda _: PARAMETERS, may_reason=_may_reason
+)

@@ -1,16 +1,21 @@
 """Read the bodies of the routes that OpenAI's API also has.
 
-Unknown fields are ignored, and the response names them. With `X-Sangha-Strict: 1` an unknown field or a missing model
-is an error. Other routes always reject unknown fields.
+Unknown fields are ignored, and the response names them, as it does an effort of a model that does not reason. With
+`X-Sangha-Strict: 1` an unknown field or a missing model is an error. Other routes always reject unknown fields.
 """
 
 from collections.abc import Sequence
 from functools import partial
 
+from pydantic import BaseModel
+
 from models.platform.errors import InvalidRequest
+from pipelines.inference.registry import may_reason
 from web.api.request import Request
+from web.api.turns.sampling_parameters import TemplateParameters
 from web.http import bodies
 from web.http.ignored_fields import header_value, validate_tolerantly
+from web.http.threads import run_in_thread
 from web.http.validation import Model, missing_parameter
 
 #: The request header that makes unknown fields an error, and its value.
@@ -31,7 +36,7 @@ async def read_body(request: Request, model: type[Model], *, requires_model: boo
             raise missing_parameter("model")
         return strict_body
     body, ignored = await bodies.off_loop(request.body, partial(_parse_tolerantly, model))
-    _name_ignored(request, ignored)
+    _name_ignored(request, [*ignored, *await _ignored_reasoning(request, body)])
     return body
 
 
@@ -55,6 +60,12 @@ def is_strict(request: Request) -> bool:
 
 def _parse_tolerantly(model: type[Model], body: bytes) -> tuple[Model, list[str]]:
     return validate_tolerantly(model, bodies.parse_object(body))
+
+
+async def _ignored_reasoning(request: Request, body: BaseModel) -> list[str]:
+    """Return the fields that ask for reasoning, if the model is known not to reason."""
+    fields = [*body.reasoning_fields()] if isinstance(body, TemplateParameters) else []
+    return [] if not fields or await run_in_thread(may_reason, request.platform.settings) else fields
 
 
 def _name_ignored(request: Request, ignored: Sequence[str]) -> None:

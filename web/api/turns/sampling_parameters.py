@@ -3,7 +3,7 @@
 A parameter that would change the answer is rejected where the engine does not honour it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from models.platform.errors import InvalidRequest
 from models.platform.settings import Settings
+from pipelines.chat.prompt import MAX_LOGPROBS, max_logprob_tokens
 from pipelines.inference.registry import OPTIONAL_PARAMETERS, honoured_parameters, model_name
 from web.http.validation import RequestBody
 
@@ -57,6 +58,10 @@ class TemplateParameters(RequestBody):
 
     chat_template_kwargs: TemplateArguments | None = None
     enable_thinking: bool | None = Field(None, description="`chat_template_kwargs.enable_thinking`.")
+
+    def reasoning_fields(self) -> Iterable[str]:
+        """Return the fields that ask for reasoning, which have no effect on a model that does not reason."""
+        return ()
 
 
 class SamplingParameters(RequestBody):
@@ -125,6 +130,28 @@ def check_min_tokens(body: SamplingParameters, max_tokens: int | None, param: st
             param="min_tokens",
             code="invalid_value",
         )
+
+
+def logprob_limit(parameters: Mapping[str, Any], max_tokens: int | None, choices: int) -> dict[str, Any]:
+    """Return the stored limit of log probabilities, where there are several choices.
+
+    Raises InvalidRequest if answers of `max_tokens` would have more.
+    """
+    if not parameters.get("logprobs"):
+        return {}
+    limit = {} if choices == 1 else {"max_logprobs": MAX_LOGPROBS // choices}
+    most = max_logprob_tokens({**parameters, **limit})
+    if max_tokens and max_tokens > most:
+        total = max_tokens * (1 + parameters["top_logprobs"]) * choices
+        of_choices = f" in each of {choices} choices" if choices > 1 else ""
+        raise InvalidRequest(
+            f"Invalid value for 'max_output_tokens': {max_tokens:,} tokens with 'top_logprobs': "
+            f"{parameters['top_logprobs']}{of_choices} have {total:,} log probabilities. The maximum is "
+            f"{MAX_LOGPROBS:,}: use at most {most:,} tokens.",
+            param="max_output_tokens",
+            code="invalid_value",
+        )
+    return limit
 
 
 def _repetition_penalty(body: SamplingParameters) -> float | None:

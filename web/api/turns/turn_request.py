@@ -3,6 +3,7 @@
 Unsupported parameters of OpenAI's API that would change the answer are rejected by name.
 """
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Annotated, Any, Literal, get_args
 
@@ -25,6 +26,7 @@ from web.api.turns.sampling_parameters import (
     TemplateParameters,
     check_min_tokens,
     check_plain_text,
+    logprob_limit,
     sampling_parameters,
     template_parameters,
 )
@@ -136,6 +138,11 @@ class PromptParameters(TemplateParameters):
     truncation: Literal["auto", "disabled"] | None = None
     reasoning: Reasoning | None = None
 
+    def reasoning_fields(self) -> Iterable[str]:
+        """Return the fields that ask for reasoning."""
+        if self.reasoning and self.reasoning.effort not in (None, "none"):
+            yield "reasoning.effort"
+
 
 class CountTokens(PromptParameters):
     """The body of `POST /v1/responses/input_tokens`."""
@@ -174,14 +181,14 @@ class CreateResponse(SamplingParameters, PromptParameters):
     moderation: Unsupported = None
 
 
-def new_turn(body: CreateResponse, settings: Settings) -> NewTurn:
-    """Convert the body to a new turn. Raises InvalidRequest."""
+def new_turn(body: CreateResponse, settings: Settings, choices: int = 1) -> NewTurn:
+    """Convert the body to a new turn, of which the request gets several with `choices`. Raises InvalidRequest."""
     _check_combinations(body)
     request = {
         **prompt_parameters(body, settings),
         "background": bool(body.background),
         "metadata": body.metadata or {},
-        **_sampling(body, settings),
+        **_sampling(body, settings, choices),
         "sampling_defaults": asdict(sampling_defaults(settings)),
         "max_output_tokens": body.max_output_tokens,
         "max_tool_calls": body.max_tool_calls,
@@ -262,11 +269,12 @@ def _check_combinations(body: CreateResponse) -> None:
         )
 
 
-def _sampling(body: CreateResponse, settings: Settings) -> dict[str, Any]:
+def _sampling(body: CreateResponse, settings: Settings, choices: int) -> dict[str, Any]:
     check_plain_text(body, body.tools or (), body.text.format.type if body.text and body.text.format else "text")
     check_min_tokens(body, body.max_output_tokens, "max_output_tokens")
     wants_logprobs = LOGPROBS in (body.include or ()) or bool(body.top_logprobs)
-    return sampling_parameters(body, settings, logprobs=wants_logprobs)
+    parameters = sampling_parameters(body, settings, logprobs=wants_logprobs)
+    return parameters | logprob_limit(parameters, body.max_output_tokens, choices)
 
 
 def _reasoning(reasoning: Reasoning | None) -> dict[str, Any]:

@@ -42,6 +42,24 @@ def test_a_strict_request_with_an_unknown_field_is_rejected(user, path, body, pa
     assert_error(answer, 400, param=param, code="unknown_parameter")
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "ignored"),
+    [
+        ("/v1/responses", {"input": "hi", "background": True, "reasoning": {"effort": "low"}}, "reasoning.effort"),
+        ("/v1/responses", {"input": "hi", "background": True, "reasoning": {"effort": "none"}}, None),
+        (
+            "/v1/chat/completions",
+            {"messages": [CHAT_MESSAGE], "reasoning_effort": "high", "model": "gpt-99"},
+            "messages[0].content[0].cache_control, reasoning_effort",
+        ),
+    ],
+)
+def test_an_effort_is_named_where_the_model_does_not_reason(user, path, body, ignored):
+    answer = user.request("POST", path, json=body)
+
+    assert answer.headers.get("x-sangha-ignored") == ignored
+
+
 def test_an_error_also_names_what_was_ignored(user):
     answer = user.request("POST", "/v1/responses", json={"input": "x", "model": "gpt-99", "session": 1})
 

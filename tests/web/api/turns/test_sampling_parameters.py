@@ -5,7 +5,8 @@ import pytest
 from models.platform.errors import InvalidRequest
 from models.platform.settings import Settings
 from models.platform.upstreams import Upstream
-from web.api.turns.chat.completion_request import CreateChatCompletion, chat_turn
+from pipelines.chat.prompt import max_logprob_tokens
+from web.api.turns.chat.completion_request import CreateChatCompletion, chat_turn, chat_turns
 from web.api.turns.turn_request import CreateResponse, new_turn
 
 LLAMACPP = Settings()
@@ -31,6 +32,33 @@ def chat_request(settings=LLAMACPP, **body):
 
 def stored(request, *names):
     return {name: request[name] for name in names if name in request}
+
+
+@pytest.mark.parametrize(
+    ("n", "tokens", "accepted"), [(1, 1000, True), (1, 1001, False), (4, 250, True), (4, 251, False)]
+)
+def test_answers_with_more_log_probabilities_than_a_request_gets_are_rejected(n, tokens, accepted):
+    messages = [{"role": "user", "content": "hello"}]
+    body = {"messages": messages, "logprobs": True, "top_logprobs": 19, "n": n, "max_completion_tokens": tokens}
+
+    def convert():
+        return chat_turns(CreateChatCompletion.model_validate(body), LLAMACPP)
+
+    if accepted:
+        assert len(convert()) == n
+    else:
+        with pytest.raises(InvalidRequest) as error:
+            convert()
+        assert error.value.param == "max_completion_tokens"
+        assert f"The maximum is 20,000: use at most {1000 // n:,} tokens." in error.value.message
+
+
+def test_the_choices_of_a_request_share_its_log_probabilities():
+    body = {"messages": [{"role": "user", "content": "hello"}], "logprobs": True, "n": 4}
+
+    turns = chat_turns(CreateChatCompletion.model_validate(body), LLAMACPP)
+
+    assert [max_logprob_tokens(turn.request) for turn in turns] == [5000] * 4
 
 
 @pytest.mark.parametrize("settings", [LLAMACPP, VLLM])

@@ -139,6 +139,13 @@ class CreateChatCompletion(SamplingParameters, TemplateParameters):
         """Whether calls are returned as `function_call`, the former name of tool calls."""
         return bool(self.functions) and not self.tools
 
+    def reasoning_fields(self) -> Iterable[str]:
+        """Return the fields that ask for reasoning."""
+        if self.reasoning_effort not in (None, "none"):
+            yield "reasoning_effort"
+        if self.reasoning and self.reasoning.effort not in (None, "none"):
+            yield "reasoning.effort"
+
     def without_effect(self) -> Iterable[str]:
         """Return the parameters that another one, or its absence, makes ineffective."""
         if self.stream_options is not None and not self.stream:
@@ -177,11 +184,11 @@ FORMER_NAMES = (
 )
 
 
-def chat_turn(body: CreateChatCompletion, settings: Settings) -> NewTurn:
-    """Convert the body to a new turn. Raises InvalidRequest, and NotFound for an unknown model."""
+def chat_turn(body: CreateChatCompletion, settings: Settings, choices: int = 1) -> NewTurn:
+    """Convert the body to the turn of each choice. Raises InvalidRequest, and NotFound for an unknown model."""
     names = PARAMETER_NAMES + (FORMER_NAMES if body.calls_functions else ())
     try:
-        return replace(new_turn(to_response_body(body), settings), is_completion=body.store is True)
+        return replace(new_turn(to_response_body(body), settings, choices), is_completion=body.store is True)
     except (InvalidRequest, NotFound) as error:
         message, param = _renamed(error.message, names), _renamed(error.param or "", names)
         raise type(error)(message, param=param or None, code=error.code) from None
@@ -193,7 +200,7 @@ def chat_turns(body: CreateChatCompletion, settings: Settings) -> list[NewTurn]:
     if count > 1 and body.store:
         raise InvalidRequest(f"Unsupported value for 'n': {count}. A stored completion has one choice.", param="n",
                              code="unsupported_value")  # fmt: skip
-    return turns_of_choices(chat_turn(body, settings), count)
+    return turns_of_choices(chat_turn(body, settings, count), count)
 
 
 def check_choices(n: int | None, best_of: int | None) -> int:
