@@ -5,6 +5,7 @@ A lost connection, a restarted broker or an outage of Postgres is no crash of th
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from bench.chaos.faults import DEPLOY_WORKERS, POSTGRES_AWAY, InjectedFault, names_in
 from bench.chaos.stack import WorkerDeath
@@ -38,7 +39,11 @@ class CrashRules:
         """Check all jobs."""
         for row in fetch_all(connection, CRASHED):
             possible = self.possible_crashes(row["began"], row["ended"])
-            detail = f"{row['failures']} failures, {row['crashes']} of them crashes: {row['error']} {row['traceback']}"
+            lived = " to ".join(f"{datetime.fromtimestamp(row[name], UTC):%H:%M:%S}" for name in ("began", "ended"))
+            detail = (
+                f"{row['failures']} failures, {row['crashes']} of them crashes, from {lived} UTC: "
+                f"{row['error']} {row['traceback']}"
+            )
             if row["crashes"] > possible:
                 yield Violation("crashes", f"{row['kind']} {row['id']}", f"{possible} workers died meanwhile; {detail}")
             if row["state"] == "dead" and min(row["crashes"], possible) < CATALOGUE[row["kind"]].attempts:

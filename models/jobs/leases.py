@@ -133,6 +133,25 @@ def release_unknown(connection: Connection, job_id: str, attempt: int, claim_id:
     connection.execute(RELEASE_UNKNOWN, {"id": job_id, "attempt": attempt, "claim_id": claim_id})
 
 
+RELEASE_OF_STOPPING = (
+    LOST
+    + "worker = %(worker)s"
+    + LOCKED
+    + """)
+UPDATE jobs SET state = 'queued', run_at = now(), published_at = NULL, message_id = NULL, worker = NULL
+FROM lost WHERE id = lost_id
+"""
+)
+
+
+def release_of_stopping(connection: Connection, worker: str) -> int:
+    """Put back what a stopping worker still runs by the jobs' rows, without counting a crash. Returns how many.
+
+    It has ended or released all that it knew of. A failover may have lost that.
+    """
+    return connection.execute(RELEASE_OF_STOPPING, {"worker": worker}).rowcount
+
+
 # The thread may be stuck for good: another attempt starts, and this one is fenced.
 ABANDON = f"""
 UPDATE jobs SET state = 'queued', failures = failures + 1, run_at = now(),

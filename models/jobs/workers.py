@@ -6,7 +6,7 @@ from datetime import datetime
 
 from psycopg.types.json import Jsonb
 
-from models.jobs.leases import GIVE_BACK_OF_WORKER
+from models.jobs.leases import GIVE_BACK_OF_WORKER, release_of_stopping
 from models.jobs.outbox import UNPUBLISH_QUEUE
 from models.platform.database import Connection, Database, fetch_all
 from models.platform.records import columns
@@ -91,7 +91,8 @@ def forget_threads_of_dead(connection: Connection, name: str, host: str, is_aliv
 
 
 def unregister(connection: Connection, name: str) -> None:
-    """Remove a stopping worker's row."""
+    """Remove a stopping worker's row, and put back the jobs that it still runs by their rows."""
+    release_of_stopping(connection, name)
     connection.execute("DELETE FROM workers WHERE name = %(name)s", {"name": name})
 
 

@@ -98,3 +98,20 @@ def test_threads_of_dead_workers_of_the_host_do_not_count_for_the_windows(empty_
     register_worker(empty_job_store, "dead", pid=7)
     with empty_job_store.database.connection() as connection:
         assert window_sizes(connection)["maintenance"] == 7
+
+
+def test_a_stopping_worker_puts_back_what_it_runs_by_the_rows_only(empty_job_store):
+    """A failover has lost that the job ended, or was released, after the worker's last look at the rows."""
+    job_store = empty_job_store
+    account = job_store.create_account()
+    register_worker(job_store, "stopping", pid=7)
+    forgotten = job_store.claim(job_store.enqueue(account), worker="stopping")
+    others = job_store.claim(job_store.enqueue(account), worker="other")
+
+    with job_store.database.connection() as connection:
+        unregister(connection, "stopping")
+
+    after = job_store.job(forgotten.id)
+    assert (after.state, after.failures, after.published_at) == ("queued", 0, None)
+    assert job_store.job(others.id).state == "running"
+    assert job_store.claim(forgotten.id, "m2", "other").attempt == 2
