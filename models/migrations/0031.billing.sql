@@ -131,6 +131,7 @@ CREATE TABLE invoices (
     total            numeric      NOT NULL DEFAULT 0,
     paid             numeric      NOT NULL DEFAULT 0,
     credited         numeric      NOT NULL DEFAULT 0,          -- by credit notes
+    returned         numeric      NOT NULL DEFAULT 0,          -- of what was paid: refunded, or made a credit
     parties          jsonb,                                    -- seller and customer, as they were
     tries            integer      NOT NULL DEFAULT 0,          -- of collecting the payment
     created_at       timestamptz  NOT NULL DEFAULT now(),
@@ -144,6 +145,9 @@ CREATE TABLE invoices (
 
 CREATE INDEX invoices_account ON invoices (account_id, id);
 CREATE INDEX invoices_open ON invoices (due_at) WHERE state = 'open';
+
+-- The usage of an account without a subscription, once per month.
+CREATE UNIQUE INDEX invoices_usage ON invoices (account_id, period_end) WHERE reason = 'usage' AND state <> 'void';
 
 CREATE TABLE invoice_lines (
     invoice_id   text         NOT NULL REFERENCES invoices ON DELETE CASCADE,
@@ -175,6 +179,7 @@ CREATE TABLE credit_notes (
 
 CREATE INDEX credit_notes_account ON credit_notes (account_id, id);
 CREATE INDEX credit_notes_invoice ON credit_notes (invoice_id);
+CREATE UNIQUE INDEX credit_notes_job ON credit_notes (job_id) WHERE job_id IS NOT NULL;
 
 CREATE TABLE payments (
     id                  text         PRIMARY KEY,
@@ -225,15 +230,17 @@ CREATE INDEX refunds_account ON refunds (account_id, id);
 CREATE TABLE credit_grants (
     id          text         PRIMARY KEY,
     account_id  text         NOT NULL REFERENCES accounts ON DELETE CASCADE,
-    invoice_id  text,                                           -- of a top-up; null: given by an operator
+    invoice_id  text,                                           -- that the customer paid it with; null: given
     currency    text         NOT NULL,
     amount      numeric      NOT NULL CHECK (amount > 0),
-    drawn       numeric      NOT NULL DEFAULT 0 CHECK (drawn >= 0 AND drawn <= amount),
+    drawn       numeric      NOT NULL DEFAULT 0 CHECK (drawn >= 0),
+    refunded    numeric      NOT NULL DEFAULT 0 CHECK (refunded >= 0),
     priority    integer      NOT NULL DEFAULT 50,
     reason      text         NOT NULL DEFAULT '',
     expires_at  timestamptz,
     created_at  timestamptz  NOT NULL DEFAULT now(),
-    expired_at  timestamptz
+    expired_at  timestamptz,
+    CHECK (drawn + refunded <= amount)
 );
 
 CREATE INDEX credit_grants_account ON credit_grants (account_id, id);

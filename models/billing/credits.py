@@ -1,0 +1,154 @@
+"""Prepaid credits: grants, and what invoices drew from them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from models.billing.billing_details import BillingDetails
+from models.billing.currencies import ZERO
+from models.platform.database import Connection, fetch_all, fetch_one
+from models.platform.ids import new_id
+from models.platform.records import columns
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A row of `credit_grants`. `invoice_id` is the invoice that the customer paid it with; None if it was given."""
+
+    id: str
+    account_id: str
+    invoice_id: str | None
+    currency: str
+    amount: Decimal
+    drawn: Decimal
+    refunded: Decimal
+    priority: int
+    reason: str
+    expires_at: datetime | None
+    created_at: datetime
+    expired_at: datetime | None
+
+    @property
+    def remaining(self) -> Decimal:
+        """What can still be drawn from it."""
+        return ZERO if self.expired_at else self.amount - self.drawn - self.refunded
+
+
+COLUMNS = columns(Grant)
+
+INSERT = f"""
+INSERT INTO credit_grants (id, account_id, invoice_id, currency, amount, priority, reason, expires_at)
+VALUES (%(id)s, %(account_id)s, %(invoice_id)s, %(currency)s, %(amount)s, %(priority)s, %(reason)s, %(expires_at)s)
+RETURNING {COLUMNS}
+"""
+
+#: Grants of a lower priority are drawn first. Of what was given, and of what the customer has paid.
+GIVEN_PRIORITY = 50
+BOUGHT_PRIORITY = 100
+
+
+def insert(
+    connection: Connection,
+    details: BillingDetails,
+    amount: Decimal,
+    *,
+    reason: str,
+    priority: int = GIVEN_PRIORITY,
+    invoice_id: str | None = None,
+    expires_at: datetime | None = None,
+) -> Grant:
+    """Insert a grant. The caller posts it, and has locked the account's details."""
+    parameters = {
+        "id": new_id("grant"),
+        "account_id": details.account_id,
+        "invoice_id": invoice_id,
+        "currency": details.currency,
+        "amount": amount,
+        "priority": priority,
+        "reason": reason,
+        "expires_at": expires_at,
+    }
+    row = fetch_one(connection, INSERT, parameters)
+    assert row is not None
+    return Grant(**row)
+
+
+# What an invoice draws: by priority, expiry and age, from each grant what is left until the amount is reached.
+DRAW = """
+WITH locked AS (
+    SELECT id, priority, expires_at, amount - drawn - refunded AS remaining FROM credit_grants
+    WHERE account_id = %(account_id)s AND currency = %(currency)s AND expired_at IS NULL
+      AND drawn + refunded < amount AND (expires_at IS NULL OR expires_at > now())
+    ORDER BY id FOR UPDATE
+), ordered AS (
+    SELECT id, remaining, sum(remaining) OVER (ORDER BY priority, expires_at NULLS LAST, id) - remaining AS before
+    FROM locked
+), drawn AS (
+    UPDATE credit_grants AS grants SET drawn = drawn + least(remaining, %(amount)s - before)
+    FROM ordered WHERE grants.id = ordered.id AND before < %(amount)s
+    RETURNING grants.id, least(remaining, %(amount)s - before) AS amount
+), draws AS (
+    INSERT INTO credit_draws (grant_id, invoice_id, amount) SELECT id, %(invoice_id)s, amount FROM drawn
+    RETURNING amount
+)
+SELECT coalesce(sum(amount), 0) AS drawn FROM draws
+"""
+
+
+def draw(connection: Connection, details: BillingDetails, invoice_id: str, amount: Decimal) -> Decimal:
+    """Draw at most `amount` from the account's credits for an invoice. Returns what was drawn. The caller posts it."""
+    parameters = {
+        "account_id": details.account_id,
+        "currency": details.currency,
+        "invoice_id": invoice_id,
+        "amount": amount,
+    }
+    row = fetch_one(connection, DRAW, parameters)
+    assert row is not None
+    return Decimal(row["drawn"])
+
+
+BALANCE = """
+SELECT coalesce(sum(amount - drawn - refunded), 0) AS balance FROM credit_grants
+WHERE account_id = %(account_id)s AND currency = %(currency)s AND expired_at IS NULL
+  AND (expires_at IS NULL OR expires_at > now())
+"""
+
+UNBILLED = """
+SELECT coalesce(sum(billed_amount), 0) AS unbilled FROM usage_records
+WHERE account_id = %(account_id)s AND billed_amount IS NOT NULL AND billed_on IS NULL
+"""
+
+
+def balance(connection: Connection, details: BillingDetails) -> Decimal:
+    """Return what can be drawn now."""
+    return _sum(connection, BALANCE, details, "balance")
+
+
+def unbilled_usage(connection: Connection, details: BillingDetails) -> Decimal:
+    """Return the exact cost of the usage that is on no finalised or draft invoice."""
+    return _sum(connection, UNBILLED, details, "unbilled")
+
+
+def available(connection: Connection, details: BillingDetails) -> Decimal:
+    """Return what is left of the credits once the usage so far is invoiced. Negative if it costs more."""
+    return balance(connection, details) - unbilled_usage(connection, details)
+
+
+def _sum(connection: Connection, statement: str, details: BillingDetails, name: str) -> Decimal:
+    row = fetch_one(connection, statement, {"account_id": details.account_id, "currency": details.currency})
+    assert row is not None
+    return Decimal(row[name])
+
+
+LIST = f"""
+SELECT {COLUMNS} FROM credit_grants
+WHERE account_id = %(account_id)s AND (%(after)s::text IS NULL OR id < %(after)s) ORDER BY id DESC LIMIT %(limit)s
+"""
+
+
+def list_grants(connection: Connection, account_id: str, *, after: str | None = None, limit: int = 20) -> list[Grant]:
+    """Return at most `limit` grants of the account, newest first, older than the grant `after`."""
+    parameters: Mapping[str, object] = {"account_id": account_id, "after": after, "limit": limit}
+    return [Grant(**row) for row in fetch_all(connection, LIST, parameters)]
