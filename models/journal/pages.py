@@ -4,7 +4,7 @@ A page has at least one event, and none after the one with which it exceeds its 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from models.journal.archive import READ_PACKED, unpack
@@ -70,8 +70,10 @@ def read_archived_page(connection: Connection, job_id: str, after: int, limit: i
     """Read the first archived events of any job above the sequence number `after`."""
     rows = fetch_all(connection, READ_CHUNKS, {"job_id": job_id, "after": after, "limit": limit})
     if rows:
-        events = [event for row in rows for event in from_lines(row["first_sequence"], row["events"].encode())]
-        return _first_page(events, after, limit)
+        chunks = [(row["first_sequence"], row["events"].encode()) for row in rows]
+        page = _first_page([event for chunk in chunks for event in from_lines(*chunk)], after, limit)
+        # Of a large chunk the page may have the last events only: then the next chunk was not read.
+        return page if sum(len(lines) for _, lines in chunks) < limit else replace(page, more=True)
     packed = fetch_one(connection, READ_PACKED, {"job_id": job_id, "after": after})
     return _first_page(unpack(packed["events"]), after, limit) if packed else Page([])
 
