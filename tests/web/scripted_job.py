@@ -7,7 +7,7 @@ import redis
 from models.jobs.attempts import Ending, claim, end
 from models.jobs.jobs import Job, NewJob, enqueue
 from models.journal import journal
-from models.journal.archive import archive
+from models.journal.archive import archive, read_archive
 from models.journal.events import Event, event
 from models.journal.journal import Claim
 from models.journal.shards import SHARDS
@@ -37,12 +37,33 @@ class ScriptedJob:
         self.job = self._claim()
         self.attempt = 1
 
+    @classmethod
+    def of_response(cls, database: Database, client: redis.Redis, account: str, job_id: str) -> "ScriptedJob":
+        """Claim the queued job of a response."""
+        scripted = cls.__new__(cls)
+        scripted.database, scripted.client, scripted.account, scripted.id = database, client, account, job_id
+        scripted.shared, scripted.places = {}, {}
+        with database.connection() as connection:
+            scripted.events = read_archive(connection, job_id).events
+        scripted.archived = len(scripted.events)
+        scripted.job, scripted.attempt = scripted._claim(), 1
+        return scripted
+
+    def append(self, type_: str, **payload: object) -> None:
+        """Append an event."""
+        self._append([event(len(self.events), type_, payload)])
+
     def append_deltas(self, count: int = 1, *, published: bool = True) -> list[Event]:
         """Append delta events in one batch. Unless `published`, Redis has them but subscribers are not notified."""
         start = len(self.events)
         deltas = [event(start + offset, "response.output_text.delta", {"delta": "w "}, 1) for offset in range(count)]
         self._append(deltas, publish=published)
         return deltas
+
+    def append_texts(self, texts: Sequence[str]) -> None:
+        """Append a delta for each text."""
+        start, type_ = len(self.events), "response.output_text.delta"
+        self._append([event(start + index, type_, {"delta": text}, 1) for index, text in enumerate(texts)])
 
     def append_large(self) -> None:
         """Append an event that is too large for the shard streams."""

@@ -120,6 +120,18 @@ class Tail:
             held.set(0)
             self.unsubscribe(job_id, follower)
 
+    async def present_events(self, job_id: str, *, owner: str) -> AsyncGenerator[Sequence[Event], None]:
+        """Yield the events that a journal has now, by pages of bounded bytes, without waiting for others."""
+        held, after = Held(self._unsent, owner), -1
+        try:
+            while (page := await self._history.page(job_id, after, held)).events:
+                yield page.events
+                if not page.more:
+                    return
+                after = page.events[-1].sequence
+        finally:
+            held.set(0)
+
     async def _complete(self, completer: Completer, part: Part, held: Held) -> list[Event]:
         """Complete a part, once the account's streams may hold its bytes."""
         first = part.events[0]

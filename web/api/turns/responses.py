@@ -20,8 +20,7 @@ from web.api.request import Request
 from web.api.turns.conversion import convert
 from web.api.turns.disconnects import keep_turn
 from web.api.turns.request_body import read_body
-from web.api.turns.response_stream import response_frames, wants_all_events
-from web.api.turns.standard_events import StandardEvents
+from web.api.turns.response_stream import response_frames, standard_events, wants_all_events
 from web.api.turns.started_turn import on_delivered, read_complete, read_response, start, wait_for_end
 from web.api.turns.turn_request import CreateResponse, IncludeValue, new_turn
 from web.http.disconnects import DeferredResponse
@@ -72,7 +71,8 @@ async def create(request: Request) -> HttpResponse | EventStream | DeferredRespo
     started = await start(request, turn, stream=bool(body.stream))
     response = started.response
     if body.stream:
-        standard = None if all_events else StandardEvents(response.id)
+        is_new = bool(started.accepted.opening_events)  # otherwise an earlier request has created it
+        standard = None if all_events else await standard_events(request, response, may_have_restarted=not is_new)
         frames = response_frames(started.event_batches, standard, on_delivered(request, response))
         return EventStream(frames, request.platform.streams, started.headers, on_disconnect=started.on_disconnect)
     if body.background:
@@ -96,7 +96,9 @@ async def retrieve(request: Request) -> HttpResponse | EventStream:
     after = await resume_position(request, response.job_id, query)
     # After a rewind the client is sent back: what it has received is beyond `after`.
     received = requested_position(request, query)
-    standard = None if wants_all_events(request) else StandardEvents(response.id, received)
+    standard = None
+    if not wants_all_events(request):  # only a later attempt restarts an answer
+        standard = await standard_events(request, response, received, may_have_restarted=response.job_attempt > 1)
     batches = request.platform.tail.follow(response.job_id, after, owner=request.caller.account_id)
     frames = response_frames(batches, standard, on_delivered(request, response))
     return EventStream(frames, request.platform.streams, on_disconnect=on_disconnect)

@@ -5,7 +5,8 @@ no event of ours: what those say is in the field `sangha` of `response.in_progre
 stood. A stream whose journal takes back a part of the answer that was delivered ends with the event `error`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -30,11 +31,42 @@ CREATED, QUEUED, IN_PROGRESS = b"response.created", b"response.queued", b"respon
 OPENING = frozenset({CREATED, QUEUED, IN_PROGRESS})
 
 
-class StandardEvents:
-    """The events of one stream, whose client has received those up to `after`. `ended` is true after the last one."""
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """A restart of the answer. `with_items`: there was reasoning before it, so that the items begin again, too."""
 
-    def __init__(self, response_id: str, after: int = -1) -> None:
+    sequence: int
+    with_items: bool
+
+    def discards(self, journalled: Event) -> bool:
+        """Return whether an event belongs to the answer before the restart."""
+        if journalled.sequence >= self.sequence:
+            return False
+        return _is_of_the_answer(journalled) if self.with_items else journalled.type == TEXT
+
+
+async def find_last_restart(pages: AsyncIterable[Sequence[Event]]) -> Restart | None:
+    """Find the last restart in the events of a journal."""
+    last, has_reasoning = None, False
+    async for events in pages:
+        for journalled in events:
+            has_reasoning = has_reasoning or journalled.type in REASONING
+            if journalled.type == RESTARTED:
+                last = Restart(journalled.sequence, has_reasoning)
+    return last
+
+
+class StandardEvents:
+    """The events of one stream, whose client has received those up to `after`. `ended` is true after the last one.
+
+    `restart` is the last one in the journal before the stream begins, for a client that has received nothing: the
+    stream leaves out the answer before it.
+    """
+
+    def __init__(self, response_id: str, after: int = -1, restart: Restart | None = None) -> None:
         self._response_id = response_id
+        self._restart = restart
+        self._last_sequence = -1
         self._opening: set[bytes] = set()
         # Until the stream shows that the answer begins in it, an earlier stream may have delivered anything.
         self._last_part = after
@@ -44,11 +76,22 @@ class StandardEvents:
     def convert(self, events: Sequence[Event]) -> list[Event]:
         """Convert events that arrived together."""
         converted: list[Event] = []
-        for journalled in self._without_discarded_text(events):
+        for journalled in self._without_discarded_text(self._after_restart(events)):
             converted += self._convert(journalled)
             if self.ended:
                 break
         return converted
+
+    def _after_restart(self, events: Sequence[Event]) -> Sequence[Event]:
+        """Drop the answer before the restart that is known from the beginning."""
+        kept = []
+        for journalled in events:
+            if journalled.sequence <= self._last_sequence:  # a rewind: what follows is another answer
+                self._restart = None
+            self._last_sequence = journalled.sequence
+            if self._restart is None or not self._restart.discards(journalled):
+                kept.append(journalled)
+        return kept
 
     def _without_discarded_text(self, events: Sequence[Event]) -> Sequence[Event]:
         """Drop the text before the last restart, if this batch has all of it."""
@@ -58,18 +101,8 @@ class StandardEvents:
         restart = len(types) - 1 - types[::-1].index(RESTARTED)
         if self._has_text and IN_PROGRESS not in types[:restart]:
             return events
-        # If there was reasoning, a restart begins its items again, too.
-        dropped = self._is_text if REASONING.isdisjoint(types[:restart]) else self._is_of_the_answer
-        return [journalled for journalled in events[:restart] if not dropped(journalled)] + [*events[restart:]]
-
-    def _is_text(self, journalled: Event) -> bool:
-        return journalled.type == TEXT
-
-    def _is_of_the_answer(self, journalled: Event) -> bool:
-        """Return whether an event belongs to the reasoning, the message or a call, not to a compaction before them."""
-        if journalled.type in ITEMS and COMPACTION_ITEM in journalled.data:
-            return False
-        return journalled.type not in OPENING and not journalled.type.startswith(EXTENSION)
+        found = Restart(events[restart].sequence, with_items=not REASONING.isdisjoint(types[:restart]))
+        return [journalled for journalled in events if not found.discards(journalled)]
 
     def _convert(self, journalled: Event) -> Iterator[Event]:
         type_ = journalled.type
@@ -110,6 +143,13 @@ class StandardEvents:
             f"Discard that part and continue reading at GET /v1/responses/{self._response_id}?{rest}."
         )
         return _error_event(number, "answer_restarted", message)
+
+
+def _is_of_the_answer(journalled: Event) -> bool:
+    """Return whether an event belongs to the reasoning, the message or a call, not to a compaction before them."""
+    if journalled.type in ITEMS and COMPACTION_ITEM in journalled.data:
+        return False
+    return journalled.type not in OPENING and not journalled.type.startswith(EXTENSION)
 
 
 def _is_discarded_by_restart(journalled: Event) -> bool:

@@ -1,7 +1,8 @@
 """Streams for clients that know OpenAI's types only: nothing else, and no text that is taken back."""
 
+import asyncio
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.journal.events import Event, event
-from web.api.turns.standard_events import StandardEvents
+from web.api.turns.standard_events import Restart, StandardEvents, find_last_restart
 
 RESPONSE = {"id": "resp_1", "status": "in_progress"}
 DELTA, REWOUND, RESTARTED = "response.output_text.delta", "sangha:journal.rewound", "sangha:answer.restarted"
@@ -184,3 +185,36 @@ def test_a_restart_after_delivered_reasoning_ends_the_stream():
     (last,) = standard.convert(journal(RESTARTED, first=3))
 
     assert (parsed(last)["type"], parsed(last)["code"], standard.ended) == ("error", "answer_restarted", True)
+
+
+async def pages_of(events: Sequence[Event], size: int) -> AsyncIterator[Sequence[Event]]:
+    for begin in range(0, len(events), size):
+        yield events[begin : begin + size]
+
+
+@given(restarts=st.lists(st.integers(0, 3), min_size=1, max_size=3), page=st.integers(1, 5))
+def test_a_stream_that_knows_the_last_restart_has_only_the_answer_after_it(restarts: list[int], page: int):
+    # Given a journal with restarts, each after some text, in pages of any size
+    attempts = [type_ for texts in restarts for type_ in (*[DELTA] * texts, RESTARTED)]
+    events = journal(*OPENING, *attempts, DELTA, "response.completed")
+
+    # When it is read by a client that has received nothing
+    restart = asyncio.run(find_last_restart(pages_of(events, page)))
+    standard = StandardEvents("resp_1", restart=restart)
+    delivered = [each for one in events for each in standard.convert([one])]
+
+    # Then the text before the last restart is left out
+    assert types(delivered) == [*OPENING[:3], *ANSWER, DELTA, "response.completed"]
+
+
+def test_a_rewind_below_the_known_restart_brings_text_that_is_delivered():
+    # Given a stream from a restart on
+    standard = StandardEvents("resp_1", restart=Restart(8, with_items=True))
+    standard.convert(journal("response.created", "response.queued", "response.in_progress"))
+    standard.convert([*journal(*ANSWER, *[DELTA] * 3, first=3)])
+
+    # When the journal is rewound to before it
+    delivered = standard.convert(journal(REWOUND, "response.in_progress", *ANSWER, DELTA, first=3))
+
+    # Then the events after the rewind are those of another answer
+    assert types(delivered) == [*ANSWER, DELTA]
