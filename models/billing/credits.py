@@ -115,9 +115,14 @@ WHERE account_id = %(account_id)s AND currency = %(currency)s AND expired_at IS 
   AND (expires_at IS NULL OR expires_at > now())
 """
 
+# The usage that no invoice has, and that of drafts, which have not been posted yet.
 UNBILLED = """
-SELECT coalesce(sum(billed_amount), 0) AS unbilled FROM usage_records
-WHERE account_id = %(account_id)s AND billed_amount IS NOT NULL AND billed_on IS NULL
+SELECT (SELECT coalesce(sum(billed_amount), 0) FROM usage_records
+        WHERE account_id = %(account_id)s AND billed_amount IS NOT NULL AND billed_on IS NULL
+          AND billed_currency = %(currency)s)
+     + (SELECT coalesce(sum(billed_amount), 0) FROM usage_records
+        WHERE billed_on IN (SELECT id FROM invoices WHERE account_id = %(account_id)s AND state = 'draft')
+          AND billed_currency = %(currency)s) AS unbilled
 """
 
 
@@ -127,7 +132,7 @@ def balance(connection: Connection, details: BillingDetails) -> Decimal:
 
 
 def unbilled_usage(connection: Connection, details: BillingDetails) -> Decimal:
-    """Return the exact cost of the usage that is on no finalised or draft invoice."""
+    """Return the exact cost of the usage that is on no finalised invoice."""
     return _sum(connection, UNBILLED, details, "unbilled")
 
 

@@ -1,0 +1,138 @@
+"""The usage of an invoice: usage records assigned to a draft, and their sums by model, class and agent."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from models.billing import invoices
+from models.billing.invoices import Invoice
+from models.platform.database import Connection, fetch_all, fetch_one
+
+#: Usage records that one transaction assigns to a draft.
+BATCH = 5_000
+
+#: Lines of usage on an invoice. The groups that cost least are one line together beyond that.
+MAX_GROUPS = 200
+
+ASSIGN = """
+UPDATE usage_records SET billed_on = %(invoice_id)s
+WHERE job_id IN (
+    SELECT job_id FROM usage_records
+    WHERE account_id = %(account_id)s AND created_at < %(before)s AND billed_amount IS NOT NULL AND billed_on IS NULL
+      AND billed_currency = %(currency)s
+    ORDER BY created_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED)
+"""
+
+
+def assign(connection: Connection, invoice_id: str, account_id: str, before: datetime, batch: int = BATCH) -> int:
+    """Assign at most `batch` records that are on no invoice to a draft. Returns how many.
+
+    The lock of the draft keeps an attempt that was overtaken from assigning records to a finalised invoice: it assigns
+    none then.
+    """
+    invoice = invoices.lock(connection, invoice_id, account_id)
+    if invoice.state != "draft":
+        return 0
+    parameters = {"invoice_id": invoice_id, "account_id": account_id, "before": before, "batch": batch}
+    return connection.execute(ASSIGN, {**parameters, "currency": invoice.currency}).rowcount
+
+
+RELEASE = "UPDATE usage_records SET billed_on = NULL WHERE billed_on = %(id)s AND account_id = %(account_id)s"
+
+
+def release(connection: Connection, invoice_id: str, account_id: str) -> None:
+    """Leave the usage of an invoice to the next one. The caller holds its lock."""
+    connection.execute(RELEASE, {"id": invoice_id, "account_id": account_id})
+
+
+@dataclass(frozen=True, slots=True)
+class UsageGroup:
+    """The usage of one model, class and agent; of all that are left, with the model None."""
+
+    model: str | None
+    service_class: str
+    agent: str
+    jobs: int
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    amount: Decimal
+
+
+# A record's class is that of its price.
+GROUPS = """
+WITH groups AS (
+    SELECT usage.model, coalesce(prices.service_class, 'standard') AS service_class,
+           coalesce(usage.billed_agent, '') AS agent, count(*) AS jobs, sum(input_tokens) AS input_tokens,
+           sum(cached_tokens) AS cached_tokens, sum(output_tokens) AS output_tokens, sum(billed_amount) AS amount
+    FROM usage_records AS usage LEFT JOIN prices ON prices.id = usage.price_id
+    WHERE billed_on = %(id)s AND account_id = %(account_id)s
+    GROUP BY 1, 2, 3 HAVING sum(billed_amount) <> 0
+), ranked AS (
+    SELECT model, service_class, agent, jobs, input_tokens, cached_tokens, output_tokens, amount,
+           row_number() OVER (ORDER BY amount DESC, model, service_class, agent) > %(limit)s AS beyond
+    FROM groups
+)
+SELECT CASE WHEN beyond THEN NULL ELSE model END AS model,
+       CASE WHEN beyond THEN '' ELSE service_class END AS service_class,
+       CASE WHEN beyond THEN '' ELSE agent END AS agent, sum(jobs)::bigint AS jobs,
+       sum(input_tokens)::bigint AS input_tokens, sum(cached_tokens)::bigint AS cached_tokens,
+       sum(output_tokens)::bigint AS output_tokens, sum(amount) AS amount
+FROM ranked GROUP BY 1, 2, 3 ORDER BY model NULLS LAST, service_class, agent
+"""
+
+
+def groups(connection: Connection, invoice_id: str, account_id: str, limit: int = MAX_GROUPS) -> list[UsageGroup]:
+    """Return the sums of an invoice's usage, at most `limit` and one of the rest."""
+    parameters = {"id": invoice_id, "account_id": account_id, "limit": limit}
+    return [UsageGroup(**row) for row in fetch_all(connection, GROUPS, parameters)]
+
+
+@dataclass(frozen=True, slots=True)
+class UsageOfLine:
+    """A job that a line of an invoice sums up."""
+
+    job_id: str
+    model: str
+    agent: str
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    amount: Decimal
+    created_at: datetime
+
+
+LINE_USAGE = """
+SELECT usage.job_id, usage.model, coalesce(usage.billed_agent, '') AS agent, usage.input_tokens, usage.cached_tokens,
+       usage.output_tokens, usage.billed_amount AS amount, usage.created_at
+FROM usage_records AS usage LEFT JOIN prices ON prices.id = usage.price_id
+LEFT JOIN invoice_lines AS lines ON lines.invoice_id = %(id)s AND lines.kind = 'usage'
+    AND lines.details ->> 'model' = usage.model
+    AND lines.details ->> 'class' = coalesce(prices.service_class, 'standard')
+    AND lines.details ->> 'agent' = coalesce(usage.billed_agent, '')
+WHERE billed_on = %(id)s AND account_id = %(account_id)s AND billed_amount <> 0
+  AND (%(after)s::text IS NULL OR usage.job_id > %(after)s)
+  AND coalesce(lines.position, %(rest)s) = %(position)s
+ORDER BY usage.job_id LIMIT %(limit)s
+"""
+
+# The line of what is on no line of its own.
+REST = """
+SELECT position FROM invoice_lines WHERE invoice_id = %(id)s AND kind = 'usage' AND details ->> 'model' IS NULL
+"""
+
+
+def usage_of_line(
+    connection: Connection, invoice_id: str, account_id: str, position: int, *, after: str | None, limit: int
+) -> list[UsageOfLine]:
+    """Return at most `limit` jobs of a line of usage, the oldest first, later than the job `after`."""
+    rest = fetch_one(connection, REST, {"id": invoice_id})
+    parameters = {
+        "id": invoice_id,
+        "account_id": account_id,
+        "position": position,
+        "rest": rest["position"] if rest else -1,
+        "after": after,
+        "limit": limit,
+    }
+    return [UsageOfLine(**row) for row in fetch_all(connection, LINE_USAGE, parameters)]
