@@ -15,7 +15,7 @@ from models.platform.errors import Conflict
 VOID = f"""
 UPDATE invoices SET state = 'void', voided_at = now(), paid = 0
 WHERE id = %(id)s AND account_id = %(account_id)s RETURNING {COLUMNS}
-"""  # noqa: S608 - names of columns
+"""
 
 RELEASE_USAGE = "UPDATE usage_records SET billed_on = NULL WHERE billed_on = %(id)s AND account_id = %(account_id)s"
 
@@ -73,9 +73,7 @@ def _reverse(connection: Connection, invoice: Invoice) -> None:
     legs = [leg for kind in ("invoice", "draw") for leg in postings.posted_legs(connection, kind, invoice.id)]
     if invoice.state == "uncollectible":
         legs += leg("bad_debt", "receivable", invoice.balance)
-    postings.post(
-        connection, invoice.account_id, "void", invoice.id, reversed_legs(legs), currency=invoice.currency
-    )
+    postings.post(connection, invoice.account_id, "void", invoice.id, reversed_legs(legs), currency=invoice.currency)
 
 
 def _expire_again(connection: Connection, details: BillingDetails, invoice: Invoice, row: DictRow) -> None:
@@ -90,7 +88,7 @@ def _expire_again(connection: Connection, details: BillingDetails, invoice: Invo
 WRITE_OFF = f"""
 UPDATE invoices SET state = 'uncollectible'
 WHERE id = %(id)s AND account_id = %(account_id)s AND state = 'open' RETURNING {COLUMNS}
-"""  # noqa: S608
+"""
 
 
 def write_off(connection: Connection, invoice_id: str, account_id: str) -> Invoice:

@@ -85,6 +85,12 @@ def lock(connection: Connection, invoice_id: str, account_id: str) -> Invoice:
     return _one(connection, LOCK, invoice_id, account_id)
 
 
+def lock_if_any(connection: Connection, invoice_id: str, account_id: str) -> Invoice | None:
+    """Like `lock`, for a draft that may have been deleted: None then."""
+    row = fetch_one(connection, LOCK, {"id": invoice_id, "account_id": account_id})
+    return Invoice(**row) if row else None
+
+
 def _one(connection: Connection, statement: str, invoice_id: str, account_id: str) -> Invoice:
     row = fetch_one(connection, statement, {"id": invoice_id, "account_id": account_id})
     if row is None:

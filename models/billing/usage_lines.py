@@ -1,11 +1,12 @@
 """The usage of an invoice: usage records assigned to a draft, and their sums by model, class and agent."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 from models.billing import invoices
-from models.billing.invoices import Invoice
 from models.platform.database import Connection, fetch_all, fetch_one
 
 #: Usage records that one transaction assigns to a draft.
@@ -24,17 +25,23 @@ WHERE job_id IN (
 """
 
 
-def assign(connection: Connection, invoice_id: str, account_id: str, before: datetime, batch: int = BATCH) -> int:
-    """Assign at most `batch` records that are on no invoice to a draft. Returns how many.
+def assign(connection: Connection, invoice_id: str, account_id: str, batch: int = BATCH) -> int:
+    """Assign at most `batch` records of before the period's end that are on no invoice to a draft. Returns how many.
 
     The lock of the draft keeps an attempt that was overtaken from assigning records to a finalised invoice: it assigns
     none then.
     """
-    invoice = invoices.lock(connection, invoice_id, account_id)
-    if invoice.state != "draft":
+    invoice = invoices.lock_if_any(connection, invoice_id, account_id)
+    if invoice is None or invoice.state != "draft":
         return 0
-    parameters = {"invoice_id": invoice_id, "account_id": account_id, "before": before, "batch": batch}
-    return connection.execute(ASSIGN, {**parameters, "currency": invoice.currency}).rowcount
+    parameters = {
+        "invoice_id": invoice_id,
+        "account_id": account_id,
+        "before": invoice.period_end,
+        "currency": invoice.currency,
+        "batch": batch,
+    }
+    return connection.execute(ASSIGN, parameters).rowcount
 
 
 RELEASE = "UPDATE usage_records SET billed_on = NULL WHERE billed_on = %(id)s AND account_id = %(account_id)s"
@@ -136,3 +143,17 @@ def usage_of_line(
         "limit": limit,
     }
     return [UsageOfLine(**row) for row in fetch_all(connection, LINE_USAGE, parameters)]
+
+
+INCLUDED = """
+SELECT versions.included_amount AS amount, versions.overage
+FROM subscriptions JOIN plan_versions AS versions
+  ON versions.plan_id = subscriptions.plan_id AND versions.version = subscriptions.plan_version
+WHERE subscriptions.id = %(id)s AND subscriptions.account_id = %(account_id)s
+"""
+
+
+def included_usage(connection: Connection, subscription_id: str | None, account_id: str) -> Mapping[str, Any] | None:
+    """Return the included amount and the overage price of a subscription's version; None without a subscription."""
+    row = fetch_one(connection, INCLUDED, {"id": subscription_id, "account_id": account_id})
+    return {"amount": str(row["amount"]), "overage": row["overage"]} if row else None

@@ -4,28 +4,61 @@ A crash between two transactions leaves a draft with a part of the usage; the ne
 transaction does all the rest, so that an invoice is finalised and its payment requested exactly once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from models.billing import invoice_lines, invoices, usage_lines
+from models.billing import billing_details, invoice_lines, invoices, usage_lines
 from models.billing.currencies import minor_digits, rounded
+from models.billing.invoice_lines import NewLine
 from models.billing.invoices import Invoice
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
-from models.jobs.jobs import enqueue
+from models.jobs.jobs import NewJob, enqueue
 from models.platform.database import Connection
-from pipelines.billing.collection import collect
+from pipelines.billing import usage_charges
 from pipelines.billing.finalise import finalise
-from pipelines.billing.usage_charges import plan_lines
-from pipelines.billing.usage_charges import usage_lines as lines_of
+
+#: Requests the payment of a finalised invoice, or continues what waited for it if nothing is due. Returns the jobs.
+Collect = Callable[[Connection, Invoice], Sequence[NewJob]]
 
 
-def run(gateway: str, attempt: Attempt) -> Ending:
-    """Finalise the invoice of the job, and request its payment from the gateway."""
-    arguments = attempt.job.arguments
-    invoice_id, account_id = arguments["invoice_id"], attempt.job.account_id
-    while _assign(attempt, invoice_id, account_id) == usage_lines.BATCH:
+def run(collect: Collect, attempt: Attempt) -> Ending:
+    """Finalise the invoice of the job, and collect it."""
+    job = attempt.job
+    while _assign(attempt) == usage_lines.BATCH:
         attempt.check()
     with attempt.database.transaction() as connection:
-        invoice = _finish(connection, gateway, invoice_id, account_id, arguments.get("included"))
+        invoice = _finish(connection, job.arguments["invoice_id"], job.account_id, job.arguments.get("included"))
+        for follow_up in collect(connection, invoice) if invoice else ():
+            enqueue(connection, follow_up)
     return plain_ending(attempt, "completed", result={"invoice_id": invoice.id if invoice else None})
+
+
+def _assign(attempt: Attempt) -> int:
+    """Assign a batch of usage to the draft, in a transaction of its own. Returns how many records."""
+    invoice_id, account_id = attempt.job.arguments["invoice_id"], attempt.job.account_id
+    with attempt.database.transaction() as connection:
+        return usage_lines.assign(connection, invoice_id, account_id)
+
+
+def _finish(
+    connection: Connection, invoice_id: str, account_id: str, terms: Mapping[str, Any] | None
+) -> Invoice | None:
+    """Finalise a draft. Returns None if an earlier attempt has done it, or there is nothing to invoice."""
+    billing_details.lock(connection, account_id)
+    invoice = invoices.lock_if_any(connection, invoice_id, account_id)
+    if invoice is None or invoice.state != "draft":
+        return None
+    lines = _lines(connection, invoice, terms)
+    if invoice.reason == "usage" and not any(rounded(line.amount, invoice.currency) for line in lines):
+        usage_lines.release(connection, invoice_id, account_id)  # too little: it is on the next invoice
+        invoices.delete_draft(connection, invoice)
+        return None
+    invoice_lines.append_lines(connection, invoice_id, lines, minor_digits(invoice.currency))
+    return finalise(connection, invoice_id, account_id)
+
+
+def _lines(connection: Connection, invoice: Invoice, terms: Mapping[str, Any] | None) -> list[NewLine]:
+    groups = usage_lines.groups(connection, invoice.id, invoice.account_id)
+    usage = usage_charges.usage_lines(groups)
+    return [*usage, *usage_charges.plan_lines(usage, terms, invoice.currency)]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from models.billing import billing_details, invoice_lines, invoices
+from models.billing import billing_details, invoice_lines, invoices, usage_lines
 from models.billing.currencies import minor_digits
 from models.billing.invoice_lines import NewLine
 from models.billing.invoices import Invoice, Reason
@@ -47,11 +47,12 @@ def start_draft(
     """Insert a draft, and return it with its job, which collects the usage before `period_end`, finalises and collects.
 
     included  `{"amount", "overage"}` of the plan of the period that ends; None: of the subscription's present version,
-              so call it before the subscription is moved to the next one
+              so call it before the subscription is moved to another one
     """
     period = (period_start, period_end)
     invoice = _insert_draft(connection, account_id, reason, lines, subscription_id, period)
-    arguments = {"invoice_id": invoice.id, "included": included}
+    terms = included or usage_lines.included_usage(connection, subscription_id, account_id)
+    arguments = {"invoice_id": invoice.id, "included": terms}
     return invoice, NewJob(kind="invoice.draft", account_id=account_id, arguments=arguments)
 
 

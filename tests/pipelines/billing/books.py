@@ -1,0 +1,100 @@
+"""Customers, their usage, and what must be true of their books at any time."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+from models.billing import billing_details, credits, postings
+from models.billing.postings import leg
+from models.platform.database import Connection, Database, fetch_all
+from models.platform.ids import new_id
+
+#: The end of the period that tests invoice.
+PERIOD_END = datetime(2026, 3, 1, tzinfo=UTC)
+PERIOD_START = datetime(2026, 2, 1, tzinfo=UTC)
+
+
+def new_customer(database: Database, currency: str = "EUR", *, tax_rate: str = "0") -> str:
+    """Insert an account with billing details. Returns its id."""
+    account_id = new_id("acct")
+    with database.transaction() as connection:
+        connection.execute("INSERT INTO accounts (id, name) VALUES (%s, 'a customer')", (account_id,))
+        billing_details.ensure(connection, account_id, currency)
+        billing_details.set_tax(connection, account_id, name="VAT", rate=Decimal(tax_rate), note="")
+    return account_id
+
+
+RECORD = """
+INSERT INTO usage_records (job_id, account_id, model, input_tokens, cached_tokens, output_tokens, created_at,
+                           billed_amount, billed_currency, billed_agent)
+VALUES (%s, %s, %s, 10, 2, 5, %s, %s, %s, %s)
+"""
+
+
+def use(
+    database: Database,
+    account_id: str,
+    amounts: Iterable[str | Decimal],
+    *,
+    model: str = "llama",
+    agent: str | None = None,
+    at: datetime = PERIOD_END - timedelta(days=1),
+) -> list[str]:
+    """Insert usage records of these costs with their postings. Returns the ids of their jobs."""
+    jobs = []
+    with database.transaction() as connection:
+        details = billing_details.read(connection, account_id)
+        for amount in map(Decimal, amounts):
+            jobs.append(job_id := new_id("job"))
+            connection.execute(RECORD, (job_id, account_id, model, at, amount, details.currency, agent))
+            legs = leg("usage_unbilled", "revenue", amount)
+            postings.post(connection, account_id, "usage", job_id, legs, currency=details.currency)
+    return jobs
+
+
+def balance(connection: Connection, account_id: str, name: str) -> Decimal:
+    """Return the balance of a ledger account of a customer with one currency."""
+    found = [amount for (each, _), amount in postings.balances(connection, account_id).items() if each == name]
+    assert len(found) < 2
+    return found[0] if found else Decimal(0)
+
+
+DUE = """
+SELECT coalesce(sum(total - paid - credited + returned), 0) AS due FROM invoices
+WHERE account_id = %s AND state IN ('open', 'paid')
+"""
+
+REFUNDING = """
+SELECT coalesce(sum(amount), 0) AS amount FROM refunds WHERE account_id = %s AND state <> 'succeeded'
+"""
+
+# What is left of the grants, and top-ups that are not paid yet.
+CREDITS = """
+SELECT (SELECT coalesce(sum(amount - drawn - refunded), 0) FROM credit_grants
+        WHERE account_id = %(id)s AND expired_at IS NULL)
+     + (SELECT coalesce(sum(subtotal - credited), 0) FROM invoices
+        WHERE account_id = %(id)s AND reason = 'top_up' AND state IN ('open', 'uncollectible')) AS credits
+"""
+
+DRAWN = """
+SELECT grants.id, drawn, coalesce((SELECT sum(amount) FROM credit_draws WHERE grant_id = grants.id), 0) AS draws
+FROM credit_grants AS grants WHERE account_id = %s
+"""
+
+
+def check_books(database: Database, account_id: str) -> None:
+    """Assert what must be true of a customer's ledger, invoices, usage and credits at any time."""
+    with database.transaction() as connection:
+        details = billing_details.read(connection, account_id)
+        balances = postings.balances(connection, account_id)
+        assert sum(balances.values()) == 0
+        due = fetch_all(connection, DUE, (account_id,))[0]["due"]
+        refunding = fetch_all(connection, REFUNDING, (account_id,))[0]["amount"]
+        assert balance(connection, account_id, "receivable") == due - refunding
+        assert balance(connection, account_id, "usage_unbilled") == credits.unbilled_usage(connection, details)
+        assert (
+            -balance(connection, account_id, "credits")
+            == fetch_all(connection, CREDITS, {"id": account_id})[0]["credits"]
+        )
+        for row in fetch_all(connection, DRAWN, (account_id,)):
+            assert row["drawn"] == row["draws"]
