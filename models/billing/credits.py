@@ -109,6 +109,43 @@ def draw(connection: Connection, details: BillingDetails, invoice_id: str, amoun
     return Decimal(row["drawn"])
 
 
+TAKE_BACK = """
+UPDATE credit_grants SET refunded = refunded + %(amount)s
+WHERE invoice_id = %(invoice_id)s AND account_id = %(account_id)s AND expired_at IS NULL
+  AND drawn + refunded + %(amount)s <= amount
+"""
+
+
+def take_back(connection: Connection, invoice_id: str, account_id: str, amount: Decimal) -> bool:
+    """Take a part of a top-up's grant back, to refund it. Returns False if less of it is left."""
+    parameters = {"invoice_id": invoice_id, "account_id": account_id, "amount": amount}
+    return connection.execute(TAKE_BACK, parameters).rowcount == 1
+
+
+# Grants to expire, of all accounts: each needs a transaction that locks its account's details first.
+EXPIRED = """
+SELECT id, account_id FROM credit_grants WHERE expires_at <= now() AND expired_at IS NULL
+ORDER BY expires_at LIMIT %(limit)s
+"""
+
+EXPIRE = f"""
+UPDATE credit_grants SET expired_at = now()
+WHERE id = %(id)s AND account_id = %(account_id)s AND expires_at <= now() AND expired_at IS NULL
+RETURNING {COLUMNS}
+"""
+
+
+def due_to_expire(connection: Connection, limit: int) -> list[tuple[str, str]]:
+    """Return (grant id, account id) of at most `limit` grants whose time is over."""
+    return [(row["id"], row["account_id"]) for row in fetch_all(connection, EXPIRED, {"limit": limit})]
+
+
+def expire(connection: Connection, grant_id: str, account_id: str) -> Grant | None:
+    """Mark a grant as expired and return it; None if it is not due. The caller posts what was left."""
+    row = fetch_one(connection, EXPIRE, {"id": grant_id, "account_id": account_id})
+    return Grant(**row) if row else None
+
+
 BALANCE = """
 SELECT coalesce(sum(amount - drawn - refunded), 0) AS balance FROM credit_grants
 WHERE account_id = %(account_id)s AND currency = %(currency)s AND expired_at IS NULL

@@ -28,7 +28,7 @@ def run(collect: Collect, attempt: Attempt) -> Ending:
     while _assign(attempt) == usage_lines.BATCH:
         attempt.check()
     with attempt.database.transaction() as connection:
-        invoice = _finish(connection, job.arguments["invoice_id"], job.account_id, job.arguments.get("included"))
+        invoice = finish(connection, job.arguments["invoice_id"], job.account_id, job.arguments.get("included"))
         for follow_up in collect(connection, invoice) if invoice else ():
             enqueue(connection, follow_up)
     return plain_ending(attempt, "completed", result={"invoice_id": invoice.id if invoice else None})
@@ -41,9 +41,7 @@ def _assign(attempt: Attempt) -> int:
         return usage_lines.assign(connection, invoice_id, account_id)
 
 
-def _finish(
-    connection: Connection, invoice_id: str, account_id: str, terms: Mapping[str, Any] | None
-) -> Invoice | None:
+def finish(connection: Connection, invoice_id: str, account_id: str, terms: Mapping[str, Any] | None) -> Invoice | None:
     """Finalise a draft. Returns None if an earlier attempt has done it, or there is nothing to invoice."""
     billing_details.lock(connection, account_id)
     invoice = invoices.lock_if_any(connection, invoice_id, account_id)

@@ -3,11 +3,17 @@
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
-from models.billing import billing_details, credits, postings
+from models.billing import billing_details, credits, invoices, postings
+from models.billing.credit_notes import CreditNote
+from models.billing.credits import Grant
+from models.billing.invoices import Invoice
 from models.billing.postings import leg
 from models.platform.database import Connection, Database, fetch_all
 from models.platform.ids import new_id
+from pipelines.billing import credit_note, grants
+from pipelines.billing.credit_note import NewCreditNote, Refund
 
 #: The end of the period that tests invoice.
 PERIOD_END = datetime(2026, 3, 1, tzinfo=UTC)
@@ -50,6 +56,67 @@ def use(
             legs = leg("usage_unbilled", "revenue", amount)
             postings.post(connection, account_id, "usage", job_id, legs, currency=details.currency)
     return jobs
+
+
+def give(database: Database, account_id: str, amount: str | Decimal, **options: Any) -> Grant:
+    """Give a credit."""
+    with database.transaction() as connection:
+        return grants.give(connection, account_id, Decimal(amount), reason="welcome", **options)
+
+
+PAYMENT = """
+INSERT INTO payments (id, account_id, invoice_id, gateway, currency, amount, state)
+VALUES (%s, %s, %s, 'test', %s, %s, 'succeeded')
+"""
+
+
+def pay(database: Database, account_id: str, invoice: Invoice, amount: str | Decimal | None = None) -> Invoice:
+    """Receive a payment, as its settlement does. Returns the invoice afterwards."""
+    amount = Decimal(amount) if amount else invoice.amount_due
+    with database.transaction() as connection:
+        payment_id = new_id("pay")
+        connection.execute(PAYMENT, (payment_id, account_id, invoice.id, invoice.currency, amount))
+        legs = leg("gateway", "receivable", amount)
+        postings.post(connection, account_id, "payment", payment_id, legs, currency=invoice.currency)
+        return invoices.apply_payment(connection, invoice.id, amount)
+
+
+REFUND = """
+INSERT INTO refunds (id, account_id, payment_id, credit_note_id, currency, amount, state)
+VALUES (%s, %s, %s, %s, %s, %s, 'succeeded')
+"""
+
+
+def refund_at_once(connection: Connection, account_id: str, currency: str) -> Refund:
+    """Return a refund that the gateway makes at once."""
+
+    def refund(payment_id: str, amount: Decimal, note_id: str) -> None:
+        refund_id = new_id("ref")
+        connection.execute(REFUND, (refund_id, account_id, payment_id, note_id, currency, amount))
+        legs = leg("receivable", "gateway", amount)
+        postings.post(connection, account_id, "refund", refund_id, legs, currency=currency)
+
+    return refund
+
+
+def credit(
+    database: Database,
+    account_id: str,
+    invoice: Invoice,
+    amount: str | Decimal | None = None,
+    job_id: str | None = None,
+) -> CreditNote:
+    """Issue a credit note, whose refunds succeed at once."""
+    new = NewCreditNote("a mistake", Decimal(amount) if amount else None, job_id)
+    with database.transaction() as connection:
+        refund = refund_at_once(connection, account_id, invoice.currency)
+        return credit_note.issue(connection, invoice.id, account_id, new, refund)
+
+
+def read_invoice(database: Database, invoice: Invoice) -> Invoice:
+    """Return an invoice as it is now."""
+    with database.connection() as connection:
+        return invoices.read(connection, invoice.id, invoice.account_id)
 
 
 def balance(connection: Connection, account_id: str, name: str) -> Decimal:

@@ -1,0 +1,122 @@
+"""Issue credit notes, and return what was paid for what they take back."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal
+
+from models.billing import billing_details, credit_notes, credits, invoices, numbering, postings
+from models.billing.billing_details import BillingDetails
+from models.billing.credit_notes import CreditNote
+from models.billing.currencies import ZERO, check_amount, format_amount, minor_unit
+from models.billing.invoices import Invoice
+from models.billing.postings import Leg, leg
+from models.platform.database import Connection
+from models.platform.errors import Conflict, InvalidRequest
+from pipelines.billing.tax import tax_on, tax_share
+
+#: Requests the refund of a part of a payment: `refund(payment_id, amount, credit_note_id)`.
+Refund = Callable[[str, Decimal, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class NewCreditNote:
+    """What to credit: an amount with tax, what one job was billed, or without either all that is left."""
+
+    reason: str
+    amount: Decimal | None = None
+    job_id: str | None = None
+
+
+def issue(connection: Connection, invoice_id: str, account_id: str, new: NewCreditNote, refund: Refund) -> CreditNote:
+    """Issue a credit note of an invoice. What was paid is refunded, and what was drawn becomes a credit again.
+
+    Raises InvalidRequest for more than the invoice has left, Conflict for an invoice that is not finalised or void, and
+    NotFound.
+    """
+    refundable = credit_notes.lock_refundable(connection, invoice_id, account_id)
+    details = billing_details.lock(connection, account_id)
+    invoice = invoices.lock(connection, invoice_id, account_id)
+    amount = _amount(connection, invoice, new)
+    tax = _tax(connection, invoice, amount)
+    excess = max(ZERO, amount - max(invoice.balance, ZERO))
+    note_id = credit_notes.new_credit_note_id()
+    legs = _legs(connection, invoice, amount, tax)
+    postings.post(connection, account_id, "credit_note", note_id, legs, currency=invoice.currency)
+    credit_notes.add_to_invoice(connection, invoice, amount, excess)
+    number = numbering.next_credit_note_number(connection)
+    note = credit_notes.insert(
+        connection, invoice, note_id=note_id, number=number, amount=amount, tax=tax, reason=new.reason,
+        job_id=new.job_id,
+    )  # fmt: skip
+    _return(connection, details, note, excess, refundable, refund)
+    return note
+
+
+def _amount(connection: Connection, invoice: Invoice, new: NewCreditNote) -> Decimal:
+    """Return the amount with tax. Raises InvalidRequest and Conflict."""
+    if invoice.state not in ("open", "paid"):
+        raise Conflict(f"The invoice is {invoice.state}. Only an open or paid one is credited.", code="invoice_state")
+    left = invoice.total - invoice.credited
+    if left <= 0:
+        raise Conflict("Nothing of the invoice is left to credit.", code="invoice_state")
+    if new.job_id is not None:
+        return min(_of_job(connection, invoice, new.job_id), left)
+    if new.amount is None:
+        return left
+    amount = check_amount(new.amount, invoice.currency)
+    if amount > left:
+        text = format_amount(left, invoice.currency)
+        raise InvalidRequest(f"'amount' is more than the {text} that is left of the invoice.", param="amount")
+    return amount
+
+
+def _of_job(connection: Connection, invoice: Invoice, job_id: str) -> Decimal:
+    """Return what a job was billed, with tax, rounded up to the minor unit: a line has many jobs' fractions of one."""
+    exact = credit_notes.billed_amount(connection, invoice, job_id)
+    net = exact.quantize(minor_unit(invoice.currency), ROUND_CEILING)
+    if net <= 0:
+        raise InvalidRequest(f"Job '{job_id}' was free.", param="job_id")
+    rate = Decimal((invoice.parties or {})["tax"]["rate"])
+    return net + tax_on(net, rate, invoice.currency)
+
+
+def _tax(connection: Connection, invoice: Invoice, amount: Decimal) -> Decimal:
+    already = credit_notes.credited_tax(connection, invoice)
+    return tax_share(invoice.tax, invoice.total, invoice.credited + amount, already, invoice.currency)
+
+
+def _legs(connection: Connection, invoice: Invoice, amount: Decimal, tax: Decimal) -> list[Leg]:
+    """Return the legs of a credit note. Of a top-up it takes back credits that were not drawn, and no revenue."""
+    if invoice.reason != "top_up":
+        return [*leg("refunds", "receivable", amount - tax), *leg("tax", "receivable", tax)]
+    if not credits.take_back(connection, invoice.id, invoice.account_id, amount):
+        raise Conflict("The credits of the top-up are not paid, or less of them is left.", code="credits_drawn")
+    return leg("credits", "receivable", amount)
+
+
+def _return(
+    connection: Connection,
+    details: BillingDetails,
+    note: CreditNote,
+    excess: Decimal,
+    refundable: Sequence[tuple[str, Decimal]],
+    refund: Refund,
+) -> None:
+    """Refund what was paid through gateways first; the rest was drawn from credits, and becomes one."""
+    rest = excess
+    for payment_id, amount in _parts(refundable, excess):
+        refund(payment_id, amount, note.id)
+        rest -= amount
+    if rest:
+        reason, priority = f"Credit note {note.number}", credits.BOUGHT_PRIORITY
+        grant = credits.insert(connection, details, rest, reason=reason, priority=priority)
+        legs = leg("receivable", "credits", rest)
+        postings.post(connection, note.account_id, "grant", grant.id, legs, currency=note.currency)
+
+
+def _parts(refundable: Iterable[tuple[str, Decimal]], excess: Decimal) -> Iterable[tuple[str, Decimal]]:
+    """Yield what each payment refunds of the excess."""
+    for payment_id, left in refundable:
+        if (part := min(left, excess)) > 0:
+            yield payment_id, part
+            excess -= part
