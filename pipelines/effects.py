@@ -55,12 +55,14 @@ def perform(
     call: Call,
     look_up: LookUp | None = None,
     *,
+    key: str | None = None,
     key_lifetime: timedelta = KEY_LIFETIME,
 ) -> Mapping[str, Any]:
     """Make the call of a job's step once, and return its result; later attempts return the same result.
 
     request       what is sent, as JSON, the same in each attempt
     look_up       None if the other system cannot be asked
+    key           the idempotency key, such as a payment's id; None: derived from the job and the step
     key_lifetime  how long the other system recognises a repeated key
 
     Raises PermanentFailure if the call was refused, EffectUnknown if nobody can tell whether it has happened, and
@@ -68,7 +70,7 @@ def perform(
     """
     attempt.check()
     with attempt.database.transaction() as connection:
-        effect = effects.declare(connection, attempt.job, step, request)
+        effect = effects.declare(connection, attempt.job, step, request, key=key)
     if effect.is_new:
         effect = _call(attempt, effect, call)
     elif effect.state == "intent":

@@ -76,7 +76,7 @@ class Ending:
     """The result of an attempt that ends its job.
 
     events      last events of the journal; the last one is an ending
-    record      writes the job's output and usage in the transaction of the state change
+    record      writes the job's output and usage in the transaction of the state change; may return further jobs
     follow_ups  jobs to insert in the same transaction
     settle      settles with the tree's budget, after all other statements: see `models/jobs/budgets.py`. None: the job
                 gives back its draw but for `tokens`
@@ -89,7 +89,7 @@ class Ending:
     result: Mapping[str, Any] | None = None
     error: Mapping[str, Any] | None = None
     traceback: str | None = None
-    record: Callable[[Connection], None] | None = None
+    record: Callable[[Connection], Sequence[NewJob] | None] | None = None
     follow_ups: Sequence[NewJob] = ()
     settle: Callable[[Connection], None] | None = None
     tokens: int = 0
@@ -131,9 +131,9 @@ def end(connection: Connection, job: Job, ending: Ending, events: Sequence[Event
     connection.sync()  # the fence must be checked before anything else is written
     parent, change = require_row(ended.fetchone(), job), require_row(after.fetchone(), job)
     archive_missing(connection, job.id, events, last_of(change))
-    if ending.record:
-        ending.record(connection)
-    following = enqueue_many(connection, ending.follow_ups)
+    recorded = ending.record(connection) if ending.record else None
+    follow_ups = [*ending.follow_ups, *(recorded or ())]
+    following = enqueue_many(connection, follow_ups)
     if parent["parent_id"]:
         wake_parent(connection, parent["parent_id"], completed=ending.state == "completed")
     if ending.settle:
@@ -142,7 +142,7 @@ def end(connection: Connection, job: Job, ending: Ending, events: Sequence[Event
         settle_draw(connection, job.arguments, Draw(tokens=ending.tokens))
     freed = lane_of(job) if change["waits"] else None
     lanes = frozenset(filter(None, (parent["parent_lane"], freed, change["unblocked_lane"])))
-    return lanes | set(map(lane_of, ending.follow_ups)) if following() else lanes
+    return lanes | set(map(lane_of, follow_ups)) if following() else lanes
 
 
 def _ending_parameters(ending: Ending) -> dict[str, Any]:

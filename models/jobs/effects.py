@@ -71,10 +71,13 @@ RETURNING {COLUMNS}, true AS is_new
 READ = f"SELECT {COLUMNS} FROM effects WHERE job_id = %(job_id)s AND step = %(step)s"
 
 
-def declare(connection: Connection, job: Job, step: str, request: Mapping[str, Any]) -> Effect:
+def declare(
+    connection: Connection, job: Job, step: str, request: Mapping[str, Any], *, key: str | None = None
+) -> Effect:
     """Insert the intent of a call, or return the effect that an earlier attempt declared. Commit it before the call.
 
     request  what is sent, as JSON. Each attempt must declare the same: raises PermanentFailure otherwise
+    key      the idempotency key, the same in each attempt; None: derived from the job and the step
 
     Raises Fenced if a newer attempt exists.
     """
@@ -86,7 +89,7 @@ def declare(connection: Connection, job: Job, step: str, request: Mapping[str, A
             "job_id": job.id,
             "step": step,
             "account_id": job.account_id,
-            "idempotency_key": idempotency_key(job.id, step),
+            "idempotency_key": key or idempotency_key(job.id, step),
             "request_hash": _hash(request),
         },
     )
