@@ -24,6 +24,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    model_validator,
 )
 
 from models.platform.errors import ConfigurationError
@@ -42,7 +43,10 @@ NAME = re.compile(r"\*|[^\s/:@,*]+")
 ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[a-z0-9._\[\]:-]+")
 
 #: Fields whose values are never shown.
-SECRETS = frozenset({"secret_key"})
+SECRETS = frozenset({"secret_key", "stripe_secret_key", "stripe_webhook_secret"})
+
+#: The beginnings of fields whose variables have the names that other programs use for them, too.
+STANDARD_NAMES = ("stripe_",)
 
 
 def _url_of(*schemes: str) -> AfterValidator:
@@ -243,6 +247,15 @@ class Settings(BaseModel):
     upstreams: tuple[Upstream, ...] = ()
     """Names of the OpenAI-compatible endpoints; each has variables of its own. The engine `openai` uses the first."""
 
+    gateway: Literal["test", "stripe", "manual"] = "test"
+    """Where payments are made: `test` is a simulator, and `manual` waits until an operator marks them as paid."""
+    stripe_secret_key: Annotated[str | None, Field(min_length=8)] = None
+    """Secret or restricted API key of Stripe; the gateway `stripe` needs it."""
+    stripe_webhook_secret: Annotated[str | None, Field(min_length=8)] = None
+    """Signing secret of the webhook endpoint that Stripe sends events to; the gateway `stripe` needs it."""
+    stripe_api_base: Annotated[str | None, _url_of("http", "https"), AfterValidator(_with_host)] = None
+    """URL of Stripe's API, for tests; unset: `https://api.stripe.com`."""
+
     reflection: Literal["auto", "on", "off"] = "auto"
     """Whether the language model writes facts and insights; `auto`: unless it is the bundled or the scripted one."""
     reflection_calls: int = Field(8, ge=0, le=1000)
@@ -251,6 +264,14 @@ class Settings(BaseModel):
     """Tokens of the language model per meditation."""
     nightly_meditations: int = Field(1, ge=1, le=64)
     """Nightly meditations that run at the same time."""
+
+    @model_validator(mode="after")
+    def _check_gateway(self) -> "Settings":
+        if self.gateway == "stripe":
+            for field in ("stripe_secret_key", "stripe_webhook_secret"):
+                if getattr(self, field) is None:
+                    raise ValueError(f"{variable_name(field)} is unset: SANGHA_GATEWAY=stripe needs it")
+        return self
 
     @cached_property
     def home(self) -> Path:
@@ -309,7 +330,7 @@ def load_settings(**overrides: object) -> Settings:
 
 def variable_name(field: str) -> str:
     """Return the name of a field's environment variable."""
-    return f"SANGHA_{field.upper()}"
+    return field.upper() if field.startswith(STANDARD_NAMES) else f"SANGHA_{field.upper()}"
 
 
 def _one_line(error: ValidationError, values: dict[str, object]) -> str:
