@@ -88,8 +88,9 @@ KEPT = frozenset({
     "credit_grants", "credit_notes", "ended_jobs", "gateway_events", "identities", "invoice_lines", "invoices",
     "meditations", "memberships", "memory_passages", "memory_sources", "memory_spaces", "memory_speakers",
     "memory_vector_codes", "memory_vectors", "payment_methods", "payments", "plan_versions", "plans", "postings",
-    "prices", "quota_usage", "refunds", "schedules", "schema_compatibility", "sellers", "signing_keys", "spending",
-    "spending_limits", "spending_reservations", "subscriptions", "usage_records", "users", "workers",
+    "prices", "quota_usage", "refunds", "schedules", "schema_compatibility", "sellers", "signing_keys",
+    "simulated_objects", "spending", "spending_limits", "spending_reservations", "subscriptions",
+    "usage_records", "users", "workers",
 })  # fmt: skip
 
 UNFINISHED = "SELECT count(*) AS count FROM jobs WHERE state IN ('scheduled', 'queued', 'running', 'waiting')"

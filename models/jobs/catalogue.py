@@ -8,11 +8,12 @@ from dataclasses import dataclass
 class JobKind:
     """A kind of job.
 
-    queue       the queue that its jobs are published to
-    priority    within a pool, lower runs first
-    time_limit  seconds of one attempt
-    attempts    failures after which a job is dead; the death of its worker counts as one
-    backoff     seconds before the second attempt, doubled for each one after it
+    queue        the queue that its jobs are published to
+    priority     within a pool, lower runs first
+    time_limit   seconds of one attempt
+    attempts     failures after which a job is dead; the death of its worker counts as one
+    backoff      seconds before the second attempt, doubled for each one after it
+    cancellable  whether its account may cancel it: a payment that is under way ends at its gateway
     """
 
     queue: str
@@ -20,6 +21,7 @@ class JobKind:
     time_limit: float = 600.0
     attempts: int = 5
     backoff: float = 1.0
+    cancellable: bool = True
 
 
 #: Pool → the queues that its workers serve, each with threads of its own. Background work has a queue with the suffix
@@ -28,6 +30,7 @@ POOLS: Mapping[str, Sequence[str]] = {
     "inference": ("inference", "inference_batch"),
     "memory": ("memory", "memory_batch"),
     "recall": ("recall",),
+    "billing": ("billing",),
     "reporting": ("reporting",),
     "delivery": ("delivery",),
     "maintenance": ("maintenance",),
@@ -43,6 +46,11 @@ CATALOGUE: Mapping[str, JobKind] = {
     "context.compact": JobKind(queue="inference", priority=-1, time_limit=60, attempts=2, backoff=0.5),
     # 40 attempts take about five hours: a mail server may be down that long.
     "email.send": JobKind(queue="delivery", time_limit=120, attempts=40, backoff=10),
+    # 40 attempts take about five hours: a payment gateway may be down that long.
+    "payment.charge": JobKind(queue="billing", priority=-1, time_limit=120, attempts=40, backoff=2, cancellable=False),
+    "payment.refund": JobKind(queue="billing", time_limit=120, attempts=40, backoff=2, cancellable=False),
+    "payment.check": JobKind(queue="billing", priority=1, time_limit=120, attempts=40, backoff=10, cancellable=False),
+    "gateway.event": JobKind(queue="billing", time_limit=120, attempts=40, backoff=2, cancellable=False),
     "account.export": JobKind(queue="reporting", time_limit=3600, attempts=3, backoff=10),
     "data.erase": JobKind(queue="maintenance", time_limit=3600, attempts=20, backoff=10),
     "embedding.create": JobKind(queue="memory", time_limit=600, attempts=3, backoff=1),

@@ -224,6 +224,7 @@ CREATE TABLE refunds (
 );
 
 CREATE INDEX refunds_payment ON refunds (payment_id);
+CREATE UNIQUE INDEX refunds_gateway ON refunds (payment_id, gateway_refund_id);
 CREATE INDEX refunds_account ON refunds (account_id, id);
 
 -- Prepaid money. Grants with a lower priority are drawn first, then those that expire first, then the oldest.
@@ -321,6 +322,27 @@ CREATE TABLE gateway_events (
 );
 
 CREATE INDEX gateway_events_received ON gateway_events (received_at) WHERE state IN ('received', 'failed');
+CREATE INDEX gateway_events_payloads ON gateway_events (received_at) WHERE payload <> '';
+
+-- The books of the simulated gateway, which stand for those of a payment provider: nothing else reads them.
+CREATE TABLE simulated_objects (
+    id               text         PRIMARY KEY,
+    kind             text         NOT NULL CHECK (kind IN ('charge', 'refund', 'method')),
+    idempotency_key  text         UNIQUE,
+    customer         text         NOT NULL,
+    parent_id        text         REFERENCES simulated_objects ON DELETE CASCADE,   -- the charge of a refund
+    state            text         NOT NULL,
+    currency         text         NOT NULL DEFAULT '',
+    amount           numeric      NOT NULL DEFAULT 0,
+    fee              numeric      NOT NULL DEFAULT 0,
+    returned         numeric      NOT NULL DEFAULT 0 CHECK (returned >= 0 AND returned <= amount),  -- by refunds
+    disputed         numeric      NOT NULL DEFAULT 0,
+    details          jsonb        NOT NULL DEFAULT '{}',
+    created_at       timestamptz  NOT NULL DEFAULT now()
+);
+
+CREATE INDEX simulated_objects_customer ON simulated_objects (customer);
+CREATE INDEX simulated_objects_parent ON simulated_objects (parent_id);
 
 -- The limits of the account's subscription, which replace those of its plan. Null: it has no subscription.
 ALTER TABLE accounts

@@ -4,8 +4,9 @@ from starlette.responses import Response
 
 from models.accounts.ownership import Access
 from models.jobs import jobs
+from models.jobs.catalogue import CATALOGUE
 from models.jobs.jobs import Job, JobState
-from models.platform.errors import NotFound
+from models.platform.errors import Conflict, NotFound
 from web.access.rights import Rights
 from web.api.job_events import StreamCursor, job_frames, resume_position
 from web.api.job_object import JobObject, job_object
@@ -63,6 +64,8 @@ def cancel(request: Request) -> Response:
     Admins can cancel the jobs of all members, and only they can cancel exports, e-mails, and deletions of memories.
     """
     job = _read(request, Access.managed(request.caller))
+    if not CATALOGUE[job.kind].cancellable:
+        raise Conflict("A payment that is under way cannot be cancelled.", code="not_cancellable")
     if job.kind in CANCELLED_BY_ADMINS:
         Rights.ADMIN.check(request.caller)
     cancel_job(request, job.id)

@@ -1,0 +1,114 @@
+"""Jobs `payment.charge` and `payment.check`: make a payment at its gateway once, and see what became of it.
+
+    read the payment → declare the effect → call the gateway → record the answer → settle, with the end of the job
+
+A worker may die between any two of these. The next attempt asks the gateway by the payment's id before it calls again.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, Literal
+
+from models.billing import payment_methods, payments, settlement
+from models.billing.payments import Payment, PaymentOutcome
+from models.jobs.attempt_context import Attempt, plain_ending
+from models.jobs.attempts import Ending
+from models.platform.errors import Released
+from pipelines.billing.gateways.gateway import ChargeRequest, Gateway
+from pipelines.billing.gateways.registry import Gateways
+from pipelines.effects import LookUpAnswer, perform
+
+#: How long a customer may take to confirm a payment.
+CONFIRMATION_TIME = timedelta(hours=23)
+
+#: Seconds between two looks at a payment that its gateway has not decided.
+CHECK_INTERVAL = 3600.0
+
+
+def run(gateways: Gateways, attempt: Attempt) -> Ending:
+    """Make the payment of the job, unless it has an outcome. A payment that is declined completes the job, too."""
+    payment, request = _read(attempt)
+    if payment.state != "pending":
+        return plain_ending(attempt, "completed", result=_result(payment.id, payment.state, payment.error))
+    outcome = _charge(gateways.get(payment.gateway), attempt, request)
+    return _ending(attempt, payment, outcome)
+
+
+def check(gateways: Gateways, attempt: Attempt) -> Ending:
+    """Ask what became of a payment that waits. Raises Released to ask again later."""
+    payment, request = _read(attempt)
+    if payment.state not in ("pending", "requires_action"):
+        return plain_ending(attempt, "completed", result=_result(payment.id, payment.state, payment.error))
+    gateway = gateways.get(payment.gateway)
+    outcome = gateway.look_up(request)
+    if outcome is not None and outcome.state == "requires_action" and _is_overdue(payment):
+        outcome = gateway.cancel(request)
+    if outcome is None or outcome.state in ("pending", "requires_action"):
+        raise Released("the gateway has not decided the payment", delay=CHECK_INTERVAL)
+    return _ending(attempt, payment, outcome)
+
+
+def end(attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: Mapping[str, Any] | None) -> Ending:
+    """Keep the payment pending: it may have been made. An operator decides, and replays the job."""
+    payment_id = attempt.job.arguments["payment_id"]
+    record = partial(
+        payments.store_error, payment_id=payment_id, account_id=attempt.job.account_id, error=dict(error or {})
+    )
+    ending = plain_ending(attempt, state, error)
+    return Ending(state, ending.events, error=error, record=record)
+
+
+def _read(attempt: Attempt) -> tuple[Payment, ChargeRequest]:
+    job = attempt.job
+    with attempt.database.connection() as connection:
+        payment = payments.read(connection, job.arguments["payment_id"], job.account_id)
+        customer = payment_methods.read_customer(connection, job.account_id, payment.gateway)
+        method = payment.payment_method_id and payment_methods.read_charged(
+            connection, payment.payment_method_id, job.account_id
+        )
+    request = ChargeRequest(
+        payment.id, payment.account_id, payment.amount, payment.currency, customer,
+        method.gateway_method_id if method else None, payment.created_at,
+    )  # fmt: skip
+    return payment, request
+
+
+def _charge(gateway: Gateway, attempt: Attempt, request: ChargeRequest) -> PaymentOutcome:
+    """Make the payment with its id as the idempotency key."""
+    declared = {
+        "payment": request.payment_id,
+        "amount": str(request.amount),
+        "currency": request.currency,
+        "method": request.method,
+    }
+
+    def look_up(key: str) -> Mapping[str, Any] | LookUpAnswer:
+        found = gateway.look_up(request)
+        return found.to_json() if found else LookUpAnswer.NOT_FOUND
+
+    answer = perform(
+        attempt, "charge", declared, lambda key: gateway.charge(request).to_json(), look_up, key=request.payment_id
+    )
+    return PaymentOutcome.from_json(answer)
+
+
+def _ending(attempt: Attempt, payment: Payment, outcome: PaymentOutcome) -> Ending:
+    """End the job, and settle the payment in the same transaction."""
+    result = _result(payment.id, outcome.state, outcome.error)
+    notice = {"job_id": attempt.job.id, **result}
+    completed = {"job_id": attempt.job.id, "error": None, "result": result}
+    events = attempt.journal.compose_endings(
+        [(f"sangha:payment.{outcome.state}", notice), ("sangha:job.completed", completed)]
+    )
+    return Ending(
+        "completed", events, result=result, record=partial(settlement.settle, payment=payment, outcome=outcome)
+    )
+
+
+def _result(payment_id: str, state: str, error: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {"payment_id": payment_id, "state": state, "payment_error": dict(error) if error else None}
+
+
+def _is_overdue(payment: Payment) -> bool:
+    return datetime.now(UTC) - payment.created_at > CONFIRMATION_TIME

@@ -1,0 +1,1 @@
+"""Payment gateways behind one protocol: `stripe`, the simulator `test`, and `manual`."""

@@ -1,0 +1,21 @@
+"""The actors of the billing pool."""
+
+from functools import partial
+
+from models.jobs.attempt_context import Handler, plain_ending
+from pipelines.billing import charge, refund, webhook_events
+from pipelines.billing.gateways.registry import Gateways
+from tasks.job_runner import JobRunner
+
+#: Threads, of which an account uses four. Billing is almost entirely waiting for gateways and Postgres.
+THREADS = 5
+
+
+def declare_actors(runner: JobRunner) -> dict[str, int]:
+    """Declare the actors. Returns the number of threads by queue."""
+    gateways = Gateways(runner.settings, runner.database)
+    runner.declare("payment.charge", Handler(run=partial(charge.run, gateways), end=charge.end))
+    runner.declare("payment.check", Handler(run=partial(charge.check, gateways), end=charge.end))
+    runner.declare("payment.refund", Handler(run=partial(refund.run, gateways), end=plain_ending))
+    runner.declare("gateway.event", Handler(run=partial(webhook_events.run, gateways), end=webhook_events.end))
+    return {"billing": THREADS}

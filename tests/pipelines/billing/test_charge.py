@@ -1,0 +1,111 @@
+"""Payments with each payment method of the simulated gateway."""
+
+from decimal import Decimal
+
+import pytest
+
+from pipelines.billing.gateways.gateway import GatewayFailed
+
+
+def test_payment_succeeds_and_is_posted_with_the_fee(pay, work, books):
+    payment, job = pay("100.00")
+
+    result = work(job)
+
+    assert result["state"] == "succeeded"
+    paid = books.payment(payment.id)
+    assert (paid.state, paid.fee, paid.ended_at is not None) == ("succeeded", Decimal("2.90"), True)
+    assert books.balance("receivable") == Decimal("-100.00")
+    assert books.balance("gateway") == Decimal("97.10")
+    assert books.balance("fees") == Decimal("2.90")
+
+
+@pytest.mark.parametrize(
+    ("card", "code"), [("pm_test_declined", "card_declined"), ("pm_test_insufficient_funds", "insufficient_funds")]
+)
+def test_declined_payment_fails_with_the_reason_and_posts_nothing(add_method, pay, work, books, card, code):
+    payment, job = pay(method_id=add_method(card))
+
+    assert work(job)["payment_error"]["code"] == code
+    failed = books.payment(payment.id)
+    assert (failed.state, failed.error["code"]) == ("failed", code)
+    assert books.balance("gateway") == 0
+
+
+def test_time_out_after_acceptance_is_looked_up(add_method, pay, work, books):
+    # Given a gateway that accepts the charge and does not answer
+    payment, job = pay(method_id=add_method("pm_test_timeout"))
+    with pytest.raises(GatewayFailed):
+        work(job)
+
+    # When the next attempt runs
+    work(job)
+
+    # Then the customer was charged once
+    assert [charge["state"] for charge in books.charges()] == ["succeeded"]
+    assert books.payment(payment.id).state == "succeeded"
+    assert books.balance("receivable") == Decimal("-12.50")
+
+
+def test_payment_waits_until_the_customer_confirms_it(add_method, pay, work, books, simulator, deliver):
+    payment, job = pay(method_id=add_method("pm_test_action_required"))
+    work(job)
+    waiting = books.payment(payment.id)
+    assert (waiting.state, waiting.action_url.rpartition("/")[2]) == ("requires_action", waiting.gateway_payment_id)
+
+    simulator.answer(waiting.gateway_payment_id, confirmed=True)
+    deliver()
+
+    assert books.payment(payment.id).state == "succeeded"
+    assert books.payment(payment.id).action_url is None
+    assert books.balance("receivable") == Decimal("-12.50")
+    assert books.event_ids() == []
+
+
+def test_payment_that_the_customer_rejects_fails(add_method, pay, work, books, simulator, deliver):
+    payment, job = pay(method_id=add_method("pm_test_action_required"))
+    work(job)
+
+    simulator.answer(books.payment(payment.id).gateway_payment_id, confirmed=False)
+    deliver()
+
+    assert books.payment(payment.id).error["code"] == "action_failed"
+
+
+@pytest.mark.parametrize("card", ["pm_test_visa", "pm_test_duplicate_events"])
+def test_events_before_and_after_the_answer_settle_once(add_method, pay, work, books, deliver, card):
+    payment, job = pay(method_id=add_method(card))
+
+    work(job)
+    deliver()
+    deliver()
+
+    assert books.payment(payment.id).state == "succeeded"
+    assert books.balance("receivable") == Decimal("-12.50")
+
+
+def test_disputed_payment_is_posted_as_a_dispute_until_it_is_won(add_method, pay, work, books, simulator, deliver):
+    payment, job = pay(method_id=add_method("pm_test_disputed"))
+    work(job)
+    assert books.payment(payment.id).state == "disputed"
+    assert books.balance("disputes") == Decimal("12.50")
+
+    simulator.decide_dispute(books.payment(payment.id).gateway_payment_id)
+    deliver()
+
+    assert books.payment(payment.id).state == "succeeded"
+    assert books.balance("disputes") == 0
+
+
+def test_manual_payment_stays_pending(pay, work, books):
+    payment, job = pay(gateway="manual")
+
+    assert work(job)["state"] == "pending"
+    assert books.payment(payment.id).state == "pending"
+
+
+def test_amounts_of_currencies_without_and_with_three_digits_are_charged_as_they_are(pay, work, books):
+    for amount, currency in (("1900", "JPY"), ("1.234", "KWD")):
+        _, job = pay(amount, currency=currency)
+        work(job)
+        assert books.balance("receivable", currency) == -Decimal(amount)
