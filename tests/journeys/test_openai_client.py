@@ -1,16 +1,13 @@
-"""The unmodified official client works with every supported endpoint."""
+"""The unmodified official client works with responses, models and errors."""
 
 import time
 
 import openai
-import orjson
 import pytest
 from openai import OpenAI
 from openai.types import Model
-from openai.types.conversations import Conversation, ConversationDeletedResource, ConversationItemList, Message
-from openai.types.responses import Response, ResponseItemList
+from openai.types.responses import ResponseItemList
 from openai.types.responses.input_token_count_response import InputTokenCountResponse
-from pydantic import BaseModel
 
 from bench.harness.waiting import wait_until
 from models.platform.ids import new_id
@@ -19,50 +16,10 @@ from pipelines.inference.engine import Message as EngineMessage
 from pipelines.inference.engine import Sampling, Token
 from pipelines.inference.llamacpp.engine import load_llamacpp
 from tests.journeys.openai_types import assert_valid, assert_valid_model
+from tests.journeys.responses import ADD, ITEMS, TEXT, wait_for_end
 from tests.journeys.stack import ON_REDIS, AccountOwner, Installation
 
 pytestmark = ON_REDIS
-
-TEXT = "".join(f"w{index} " for index in range(20))
-ITEMS = [
-    {"role": "developer", "content": "Answer briefly."},
-    {"role": "user", "content": [{"type": "input_text", "text": "one two"}]},
-    {"role": "assistant", "content": [{"type": "output_text", "text": "three"}]},
-    {"type": "message", "role": "user", "content": "four"},
-]
-
-
-ADD = {
-    "type": "function",
-    "name": "add",
-    "description": "Adds two numbers.",
-    "parameters": {
-        "type": "object",
-        "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
-        "required": ["a", "b"],
-        "additionalProperties": False,
-    },
-    "strict": True,
-}
-
-
-class Sum(BaseModel):
-    """A schema for structured output."""
-
-    total: int
-    steps: list[str]
-
-
-def wait_for_end(client: OpenAI, response_id: str) -> Response:
-    """Return a response once it has ended."""
-    responses: list[Response] = []
-
-    def has_ended() -> bool:
-        responses.append(client.responses.retrieve(response_id))
-        return responses[-1].status not in ("queued", "in_progress")
-
-    wait_until(has_ended)
-    return responses[-1]
 
 
 @pytest.mark.parametrize("question", ["one two", ITEMS])
@@ -141,41 +98,6 @@ def test_streaming_helper(client: OpenAI):
     assert "".join(deltas) == final.output_text == TEXT
 
 
-def test_conversation(client: OpenAI):
-    conversation = client.conversations.create(metadata={"about": "words"}, items=ITEMS[:2])
-    first = client.responses.create(model="default", input="three", conversation=conversation.id)
-    second = client.responses.create(model="default", input="four", conversation={"id": conversation.id})
-
-    assert_valid_model(conversation)
-    assert client.conversations.retrieve(conversation.id) == conversation
-    assert isinstance(conversation, Conversation)
-    assert first.conversation.id == conversation.id
-    assert (first.usage.input_tokens, second.usage.input_tokens) == (2 + 2 + 1, 2 + 2 + 1 + 20 + 1)
-    newest = client.conversations.items.list(conversation.id, limit=3)
-    items = list(newest)
-    for item in items:
-        assert isinstance(item, Message)
-        assert_valid_model(item)
-    assert len(newest.data) == 3
-    assert [item.role for item in reversed(items)] == ["developer", *["user", "user", "assistant"], "user", "assistant"]
-    assert items == list(reversed(list(client.conversations.items.list(conversation.id, order="asc"))))
-    deleted = client.conversations.delete(conversation.id)
-    assert isinstance(deleted, ConversationDeletedResource)
-    assert deleted.deleted
-    with pytest.raises(openai.NotFoundError):
-        client.conversations.retrieve(conversation.id)
-    assert client.responses.retrieve(second.id).output_text == TEXT
-
-
-def test_chain_of_previous_responses(client: OpenAI):
-    first = client.responses.create(model="default", input="one")
-    second = client.responses.create(model="default", input="two", previous_response_id=first.id)
-    third = client.responses.create(model="default", input="three", previous_response_id=second.id)
-
-    assert third.previous_response_id == second.id
-    assert [turn.usage.input_tokens for turn in (first, second, third)] == [1, 1 + 20 + 1, 1 + 20 + 1 + 20 + 1]
-
-
 def test_input_items(client: OpenAI):
     response = client.responses.create(model="default", input=ITEMS)
 
@@ -208,26 +130,6 @@ def test_input_tokens_are_those_of_the_turn(client: OpenAI, scripted_installatio
         client.responses.input_tokens.count(input="hello", conversation=new_id("conv"))
 
 
-def test_function_call_and_its_output(client: OpenAI):
-    messages = [{"role": "user", "content": "add one and two"}]
-
-    request = client.responses.create(model="default", input=messages, tools=[ADD], tool_choice="required")
-    (call,) = request.output
-    output = {"type": "function_call_output", "call_id": call.call_id, "output": "three"}
-    answer = client.responses.create(model="default", input=[*messages, *request.output, output], tools=[ADD])
-    chained = client.responses.create(model="default", input=[output], tools=[ADD], previous_response_id=request.id)
-
-    for response in (request, answer, chained):
-        assert_valid_model(response)
-    assert (call.type, call.name, call.status) == ("function_call", "add", "completed")
-    assert (request.tool_choice, request.tools[0].name) == ("required", "add")
-    assert answer.output_text == chained.output_text == TEXT
-    assert answer.usage.input_tokens == chained.usage.input_tokens
-    page = client.responses.input_items.with_raw_response.list(answer.id, order="asc").http_response.json()
-    assert [item.type for item in assert_valid(ResponseItemList, page).data] == [
-        "message", "function_call", "function_call_output"]  # fmt: skip
-
-
 def test_all_events_come_to_a_client_that_asks_for_them(client: OpenAI):
     events = list(
         client.responses.create(model="default", input="hello", stream=True, extra_headers={"X-Sangha-Events": "all"})
@@ -247,31 +149,6 @@ def test_a_cancelled_stream_ends_as_incomplete_with_the_status_cancelled(client:
 
     assert events[-1].type == "response.incomplete"
     assert events[-1].response.status == "cancelled"
-
-
-def test_streamed_function_call(client: OpenAI):
-    events = list(
-        client.responses.create(model="default", input="hello", tools=[ADD], tool_choice="required", stream=True)
-    )
-
-    for event in events:
-        assert_valid_model(event)
-    arguments = "".join(event.delta for event in events if event.type == "response.function_call_arguments.delta")
-    (done,) = [event for event in events if event.type == "response.function_call_arguments.done"]
-    (call,) = events[-1].response.output
-    assert arguments == done.arguments == call.arguments
-    assert (done.item_id, done.output_index) == (call.id, 0)
-
-
-def test_structured_output(client: OpenAI):
-    response = client.responses.parse(model="default", input="hello", text_format=Sum)
-
-    assert isinstance(response.output_parsed, Sum)
-    assert response.text.format.type == "json_schema"
-    assert_valid_model(client.responses.retrieve(response.id))
-    json_response = client.responses.create(model="default", input="hello", text={"format": {"type": "json_object"}})
-    assert_valid_model(json_response)
-    assert isinstance(orjson.loads(json_response.output_text), dict)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -294,76 +171,6 @@ def is_deleted(client: OpenAI, response_id: str) -> bool:
     except openai.NotFoundError:
         return True
     return False
-
-
-def test_conversation_items(client: OpenAI):
-    conversation = client.conversations.create()
-    items = [
-        *ITEMS[:2],
-        {"type": "function_call", "call_id": "call_1", "name": "add", "arguments": "{}"},
-        {"type": "function_call_output", "call_id": "call_1", "output": "three"},
-    ]
-
-    added = client.conversations.items.create(conversation.id, items=items)
-
-    assert_valid_model(added)
-    assert isinstance(added, ConversationItemList)
-    for item in added.data:
-        read = client.conversations.items.retrieve(item.id, conversation_id=conversation.id)
-        assert_valid_model(read)
-        assert read == item
-    page = client.conversations.items.with_raw_response.list(conversation.id, limit=2).http_response.json()
-    assert_valid(ConversationItemList, page)
-    changed = client.conversations.update(conversation.id, metadata={"topic": "sums"})
-    assert_valid_model(changed)
-    assert changed.metadata == {"topic": "sums"}
-    after_deletion = client.conversations.items.delete(added.last_id, conversation_id=conversation.id)
-    assert_valid_model(after_deletion)
-    assert after_deletion == changed
-    assert len(list(client.conversations.items.list(conversation.id, limit=2))) == 3
-    with pytest.raises(openai.NotFoundError):
-        client.conversations.items.retrieve(added.last_id, conversation_id=conversation.id)
-    with pytest.raises(openai.BadRequestError) as unknown:
-        client.conversations.items.list(conversation.id, after=added.last_id)
-    assert unknown.value.param == "after"
-
-
-def test_busy_conversation_rejects_or_interrupts(client: OpenAI):
-    conversation = client.conversations.create().id
-    parameters = {"model": "default", "conversation": conversation}
-    with client.responses.create(**parameters, input="slowly", stream=True) as running:
-        text = ""
-        for event in running:
-            text += event.delta if event.type == "response.output_text.delta" else ""
-            if text.endswith("w4 "):
-                break
-        waiting = client.responses.create(**parameters, input="two", background=True)
-        start = time.monotonic()
-        with pytest.raises(openai.ConflictError) as busy:
-            client.responses.create(**parameters, input="three", extra_body={"if_busy": "reject"})
-        assert time.monotonic() - start < 2, "the client does not retry a permanent conflict"
-        assert (busy.value.code, busy.value.param) == ("conversation_busy", "if_busy")
-
-        answer = client.responses.create(**parameters, input="four", extra_body={"if_busy": "interrupt"})
-
-    assert answer.output_text == TEXT
-    assert client.responses.retrieve(waiting.id).status == "cancelled"
-    items = list(client.conversations.items.list(conversation, order="asc"))
-    assert [item.content[0].text for item in items] == ["slowly", "w0 w1 w2 w3 w4 ", "four", TEXT]
-    assert items[1].status == "incomplete"
-    assert answer.usage.input_tokens == 1 + 5 + 1
-
-
-def test_response_outlives_its_conversation(client: OpenAI):
-    conversation = client.conversations.create().id
-    running = client.responses.create(model="default", input="slowly", conversation=conversation, background=True)
-
-    client.conversations.delete(conversation)
-    client.responses.cancel(running.id)
-
-    response = wait_for_end(client, running.id)
-    assert_valid_model(response)
-    assert (response.status, response.conversation) == ("cancelled", None)
 
 
 def test_cancelled_response_keeps_its_partial_output(client: OpenAI):

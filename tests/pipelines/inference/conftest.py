@@ -11,11 +11,17 @@ from pipelines.inference.llamacpp.minilm import convert
 
 
 @pytest.fixture(scope="session")
-def engine() -> Iterator[LlamaCppEngine]:
+def llamacpp_engine() -> Iterator[LlamaCppEngine]:
     """SmolLM2 with two slots of 512 tokens."""
     llamacpp = load_llamacpp(Settings(slots=2, context=512))
     yield llamacpp
     llamacpp.close()
+
+
+@pytest.fixture(scope="session")
+def engine(llamacpp_engine: LlamaCppEngine) -> LlamaCppEngine:
+    """The same, unless a folder's tests have another engine."""
+    return llamacpp_engine
 
 
 @pytest.fixture(scope="session")

@@ -132,3 +132,27 @@ def answers_with(*texts: str, reason: str = "stop", usage: dict[str, Any] | None
 def fails_with(status: int, message: str, **fields: Any) -> Handler:
     """Return an error response."""
     return lambda request: request.respond_with_error(status, orjson.dumps({"error": {"message": message, **fields}}))
+
+
+def calls_with(*parts: tuple[int, str, str], reason: str = "tool_calls") -> Callable[[ReceivedRequest], None]:
+    def handle(request: ReceivedRequest) -> None:
+        request.begin_stream()
+        for index, name, arguments in parts:
+            function = {"arguments": arguments} | ({"name": name} if name else {})
+            request.send(chunk({"tool_calls": [{"index": index, "function": function}]}))
+        request.send(chunk({}, reason))
+        request.send(chunk(usage={"prompt_tokens": 5, "completion_tokens": 12}))
+        request.send(DONE)
+        request.end_stream()
+
+    return handle
+
+
+def ends_stream_after(*chunks: bytes) -> Callable[[ReceivedRequest], None]:
+    def handle(request: ReceivedRequest) -> None:
+        request.begin_stream()
+        for data in chunks:
+            request.send(data)
+        request.end_stream()
+
+    return handle

@@ -17,6 +17,11 @@ PROMPT = [Message("system", "Be brief."), Message("user", "Name three rivers of 
 
 
 @pytest.fixture
+def engine(llamacpp_engine: LlamaCppEngine) -> LlamaCppEngine:
+    return llamacpp_engine
+
+
+@pytest.fixture
 def remote_engine(engine: LlamaCppEngine) -> Iterator[OpenAIEngine]:
     key = engine._loopback.headers["Authorization"].removeprefix("Bearer ")
     with Links() as links:
