@@ -19,7 +19,7 @@ from models.platform.errors import Unavailable
 from models.platform.migration_files import schema_version
 from models.platform.redis_client import connect
 from models.platform.settings import Settings
-from models.turns import abandoned_turns, responses
+from models.turns import abandoned_turns, responses, web_processes
 from pipelines.chat.cancellation import cancel_jobs
 from pipelines.maintenance.expired_files import expired_files_job
 from pipelines.schedules.firing import fire_due
@@ -127,7 +127,12 @@ class Clock:
             return enqueue(connection, expired_files_job())
 
     def _cancel_abandoned(self, connection: Connection) -> None:
-        """Cancel the abandoned turns whose grace period is over."""
+        """Cancel the abandoned turns whose grace period is over. Those of dead web processes are abandoned before."""
+        if self._contact.lasts():
+            with connection.transaction():
+                dead = web_processes.abandon_turns_of_dead(connection)
+            if dead:
+                log.warning("Abandoned the turns of %d dead web processes", len(dead))
         with connection.transaction():
             due = abandoned_turns.take_due(connection)
             cancelled = [cancel_jobs(connection, job_ids, account_id) for account_id, job_ids in due.items()]

@@ -23,7 +23,7 @@ from web.http.documents import CachedDocument
 from web.http.hosts import AllowedHosts
 from web.http.metrics import Metrics
 from web.http.middleware import RequestMiddleware
-from web.http.threads import install_threads
+from web.http.threads import install_threads, run_in_thread
 from web.routes import ROUTES
 
 
@@ -40,11 +40,14 @@ def build(settings: Settings, routes: Sequence[Route] = ROUTES) -> Starlette:
         platform = app.state.platform = Platform.open(settings, tokens, metrics, document)
         checks.install(platform)
         await platform.tail.start()
-        guard = asyncio.create_task(guard_streams(platform))
+        tasks = [asyncio.create_task(work) for work in (guard_streams(platform), platform.lease.renew_always())]
         try:
             yield
         finally:
-            guard.cancel()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await run_in_thread(platform.lease.end)
             await platform.tail.stop()
             platform.close()
 

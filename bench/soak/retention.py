@@ -73,6 +73,7 @@ LEFT_OVER: Mapping[str, str] = {
           AND NOT EXISTS (SELECT FROM jobs WHERE jobs.id = effects.job_id
                           AND jobs.state NOT IN ('completed', 'failed', 'cancelled'))""",
     "abandoned turns": "SELECT count(*) AS count FROM abandoned_turns",
+    "web processes": "SELECT count(*) AS count FROM web_processes WHERE seen_at < now() - interval '1 minute'",
     "responses that were not stored": "SELECT count(*) AS count FROM responses WHERE expires_at < now()",
     "events without a job": "SELECT count(*) AS count FROM job_events WHERE job_id NOT IN (SELECT id FROM jobs)",
     "postings without a memory": """

@@ -24,7 +24,7 @@ from models.platform.compatibility import oldest_code
 from models.platform.database import Connection, Database
 from models.platform.errors import Conflict, LimitExceeded, NotFound
 from models.platform.ids import new_id
-from models.turns import responses
+from models.turns import responses, web_processes
 from models.turns.responses import UNREAD_SECONDS, Response
 from pipelines.chat.memory_prompt import memory_token_limit, recall_enabled, remember_enabled
 from pipelines.chat.response_objects import SHARED_ARGUMENT, ResponseObject, response_object
@@ -101,11 +101,12 @@ def start_turns(
     *,
     repeat: PriorUse = "first",
     shares_fields: bool = False,
+    web_process: str | None = None,
 ) -> list[AcceptedTurn]:
     """Accept the turns of a request, all or none. Announce their jobs to the queue after this.
 
     `allowance` is that of each turn. `shares_fields`: every process reads journals that have large fields once, as
-    `models.journal.shared_fields` says.
+    `models.journal.shared_fields` says. `web_process` is that of the client with whose disconnect they are cancelled.
 
     Where the ids exist already, this is a repetition of the same request: returns the turns as they were when they
     began, without opening events.
@@ -120,7 +121,8 @@ def start_turns(
         return [existing[each] for each in ids]
     with database.connection() as connection:
         prepared = [
-            _prepare(connection, caller, turn, *each, allowance, shares_fields=shares_fields) for turn, each in missing
+            _prepare(connection, caller, turn, *each, allowance, shares_fields=shares_fields, web_process=web_process)
+            for turn, each in missing
         ]
     try:
         accepted = _insert_all(database, caller, [turn for turn, _ in missing], prepared, allowance)
@@ -168,6 +170,7 @@ def _prepare(
     allowance: Allowance,
     *,
     shares_fields: bool,
+    web_process: str | None = None,
 ) -> PreparedTurn:
     access = Access.own(caller)
     thread = find_thread(connection, access, turn.conversation_id, turn.previous_id)
@@ -197,6 +200,7 @@ def _prepare(
         arguments={
             "response_id": response_id,
             **({SHARED_ARGUMENT: shared} if shared else {}),
+            **({web_processes.ARGUMENT: web_process} if web_process else {}),
             **token_draw_arguments(caller.key_id, allowance.limits.tokens_per_minute, allowance.estimated_tokens),
         },
         id=job_id,

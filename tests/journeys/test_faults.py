@@ -127,6 +127,23 @@ def test_stream_resumes_after_a_killed_web_process(stack: Installation, user: Ac
 
 
 @ON_REDIS
+def test_an_unstored_turn_of_a_killed_web_process_is_cancelled(stack: Installation, user: AccountOwner):
+    # Given a chat completion that would last for minutes
+    stack.start_worker("tokens=4000,rate=20")
+    body = {"messages": [{"role": "user", "content": "hello"}], "stream": True}
+    url = f"http://127.0.0.1:{stack.children['web-a'].service.settings.port}/v1/chat/completions"
+    with httpx.stream("POST", url, json=body, headers=user.headers, timeout=60) as answer:
+        job_id = answer.headers["x-sangha-job-id"]
+        next(answer.iter_lines())
+
+        # When the web process of its client is killed
+        stack.children["web-a"].kill()
+
+    # Then its lease expires and the turn is cancelled
+    wait_until(lambda: stack.rows("SELECT 1 FROM jobs WHERE id = %s AND state = 'cancelled'", job_id), timeout=60)
+
+
+@ON_REDIS
 def test_stream_resumes_after_a_stopped_web_process(stack: Installation, user: AccountOwner):
     stack.start_worker(SCRIPT)
     follower = user.stream()

@@ -26,6 +26,7 @@ from web.http.documents import CachedDocument
 from web.http.loop_watchdog import LoopWatchdog
 from web.http.metrics import Metrics
 from web.http.uploads import OpenUploads
+from web.streams.process_lease import ProcessLease
 from web.streams.sse import OpenStreams
 from web.streams.tail import Tail
 
@@ -67,6 +68,7 @@ class Platform:
     openapi: CachedDocument
     compatibility: Compatibility = field(init=False)
     login_limiter: LoginLimiter = field(init=False)
+    lease: ProcessLease = field(init=False)
     hashing: HashingPool = field(default_factory=HashingPool)
     streams: OpenStreams = field(default_factory=OpenStreams)
     uploads: OpenUploads = field(default_factory=OpenUploads)
@@ -82,6 +84,7 @@ class Platform:
     def __post_init__(self) -> None:
         self.compatibility = Compatibility(self.database)
         self.login_limiter = LoginLimiter(self.redis)
+        self.lease = ProcessLease(self.database)
 
     @classmethod
     def open(cls, settings: Settings, tokens: AccessTokens, metrics: Metrics, openapi: CachedDocument) -> "Platform":

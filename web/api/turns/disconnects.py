@@ -11,13 +11,19 @@ from functools import partial
 from models.platform.errors import Unavailable
 from models.turns import abandoned_turns
 from models.turns.responses import Response
+from pipelines.chat.start_turn import NewTurn
 from web.api.job_results import cancel_job
 from web.api.request import Request
-from web.api.turns.retries import mark_original
+from web.api.turns.retries import is_unreadable, mark_original
 from web.http.disconnects import DisconnectPolicy, OnDisconnect
 from web.http.threads import run_in_thread
 
 log = logging.getLogger(__name__)
+
+
+def cancelled_after_disconnect(request: Request, policy: DisconnectPolicy, turn: NewTurn) -> bool:
+    """Return whether a turn is cancelled, at once or after the grace, when its client disconnects."""
+    return policy == "cancel" or (policy == "default" and request.retriable is not None and is_unreadable(turn))
 
 
 def disconnect_action(

@@ -26,7 +26,7 @@ from web.access.idempotency import REPLAYED
 from web.api.job_events import EventBatches
 from web.api.job_results import job_headers
 from web.api.request import Request
-from web.api.turns.disconnects import disconnect_action
+from web.api.turns.disconnects import cancelled_after_disconnect, disconnect_action
 from web.api.turns.retries import add_commands, is_unreadable, join_original, new_ids
 from web.http.disconnects import OnDisconnect, disconnect_policy
 from web.http.threads import run_in_thread
@@ -97,7 +97,9 @@ async def start_all(request: Request, turns: Sequence[NewTurn], *, stream: bool)
         request.stream_permit.acquire()
     ids = new_ids(request.ids, len(turns))
     followers = [_subscribe(request, job_id) for _, job_id in ids]  # before the first event: no history has to be read
-    accepted = await run_in_thread(_accept, request, turns, ids)
+    ends_with_client = cancelled_after_disconnect(request, policy, turns[0])
+    web_process = request.platform.lease.name if ends_with_client else None
+    accepted = await run_in_thread(_accept, request, turns, ids, web_process)
     job_ids = [turn.response.job_id for turn in accepted.turns]
     on_disconnect = disconnect_action(request, policy, job_ids, accepted.seed, unreadable=is_unreadable(turns[0]))
     return [
@@ -144,10 +146,12 @@ class AcceptedTurns:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def _accept(request: Request, turns: Sequence[NewTurn], ids: Sequence[TurnIds]) -> AcceptedTurns:
+def _accept(
+    request: Request, turns: Sequence[NewTurn], ids: Sequence[TurnIds], web_process: str | None
+) -> AcceptedTurns:
     named_spaces = request.platform.compatibility.at_least(spaces.SINCE)
     turns = [with_space(turn, request.caller, named_spaces=named_spaces) for turn in turns]
-    return _join(request, turns) or _start(request, turns, ids)
+    return _join(request, turns) or _start(request, turns, ids, web_process)
 
 
 def _join(request: Request, turns: Sequence[NewTurn]) -> AcceptedTurns | None:
@@ -158,7 +162,9 @@ def _join(request: Request, turns: Sequence[NewTurn]) -> AcceptedTurns | None:
     return AcceptedTurns(original.turns, original.seed, joined=True)
 
 
-def _start(request: Request, turns: Sequence[NewTurn], ids: Sequence[TurnIds]) -> AcceptedTurns:
+def _start(
+    request: Request, turns: Sequence[NewTurn], ids: Sequence[TurnIds], web_process: str | None
+) -> AcceptedTurns:
     """Insert the turns, all or none, and announce them."""
     platform = request.platform
     with _tokens_drawn(request, turns) as admission:
@@ -170,6 +176,7 @@ def _start(request: Request, turns: Sequence[NewTurn], ids: Sequence[TurnIds]) -
             replace(request.allowance, estimated_tokens=admission.estimated_tokens // len(turns)),
             repeat=request.repeat,
             shares_fields=platform.compatibility.at_least(SINCE),
+            web_process=web_process,
         )
     _announce(request, accepted)
     seed = request.retriable.seed if request.retriable else None

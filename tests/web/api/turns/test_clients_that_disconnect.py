@@ -9,7 +9,7 @@ import pytest
 from bench.harness.waiting import wait_until
 from models.access.original_requests import DISCONNECTED
 from models.jobs.attempts import Ending, claim, end
-from models.turns import abandoned_turns
+from models.turns import abandoned_turns, web_processes
 from tests.web.api_client import ApiUser, app_client
 from web.access.retries import RETRY_COUNT
 
@@ -326,6 +326,42 @@ def test_a_late_notice_of_a_disconnect_does_not_cancel_a_turn_that_is_followed(u
     # Then the turn goes on
     assert state(user, job_id) == "queued"
     followed.disconnect()
+
+
+def kill_process_of(database, job_id):
+    """Let the lease of a turn's web process expire, and run that part of the scheduler."""
+    with database.transaction() as connection:
+        connection.execute("UPDATE web_processes SET seen_at = now() - interval '1 minute' WHERE name ="
+                           " (SELECT arguments ->> 'web_process' FROM jobs WHERE id = %s)", (job_id,))  # fmt: skip
+        return web_processes.abandon_turns_of_dead(connection)
+
+
+def test_the_unreadable_turns_of_a_killed_web_process_are_abandoned(user, database):
+    # Given turns of connected clients, of which one can be read later
+    unreadable, stored = (ClientRequest(user, *request, stream=True) for request in (CHAT, STORED))
+    job_ids = [request.answer.headers["x-sangha-job-id"] for request in (unreadable, stored)]
+
+    # When the lease of their web process has expired
+    assert len(kill_process_of(database, job_ids[0])) == 1
+
+    # Then only the other one is abandoned, and the process, which lives, keeps it for its client
+    assert abandoned(database) & {*job_ids} == {job_ids[0]}
+    wait_until(lambda: job_ids[0] not in abandoned(database))
+    unreadable.disconnect(), stored.disconnect()
+
+
+def test_turns_that_have_to_finish_name_no_web_process(user, database):
+    finish = ClientRequest(user, *CHAT, {"x-sangha-on-disconnect": "finish"}, stream=True)
+    keyed = ClientRequest(user, *CHAT, {"idempotency-key": "a-key"}, stream=True)
+    cancelled = ClientRequest(user, *STORED, {"x-sangha-on-disconnect": "cancel"}, stream=True)
+
+    with database.connection() as connection:
+        rows = connection.execute(
+            "SELECT id, arguments ? 'web_process' AS named FROM jobs WHERE account_id = %s", (user.caller.account_id,)
+        ).fetchall()
+    named = {row["id"] for row in rows if row["named"]}
+    assert named == {cancelled.answer.headers["x-sangha-job-id"]}
+    finish.disconnect(), keyed.disconnect(), cancelled.disconnect()
 
 
 @pytest.mark.parametrize("stream", [True, False])
