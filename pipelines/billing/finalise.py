@@ -30,7 +30,8 @@ def finalise(connection: Connection, invoice_id: str, account_id: str) -> Invoic
     if totals.returned:
         _grant(connection, details, invoice, totals.returned)
     number, seller = numbering.next_invoice_number(connection), numbering.read_seller(connection)
-    return invoices.set_finalised(connection, invoice, totals, seller, number, parties(seller, details))
+    printed = {**parties(seller, details), "paid_from_credits": str(totals.paid)}
+    return invoices.set_finalised(connection, invoice, totals, seller, number, printed)
 
 
 def _totals(connection: Connection, details: BillingDetails, invoice: Invoice, lines: Sequence[Line]) -> Totals:
