@@ -23,6 +23,10 @@ class TimetableEntry:
 TIMETABLE: Mapping[str, TimetableEntry] = {
     "maintenance.prune": TimetableEntry(Cron("30 3 * * *")),
     "maintenance.archive_jobs": TimetableEntry(Cron("10 * * * *"), if_missed="skip", grace=600),
+    # Daily, for accounts whose subscription ended, or whose invoice was voided, since the beginning of the month.
+    "usage.invoice": TimetableEntry(Cron("20 2 * * *")),
+    "credits.expire": TimetableEntry(Cron("5 * * * *"), if_missed="skip", grace=600),
+    "credits.top_up": TimetableEntry(Cron("* * * * *"), if_missed="skip", grace=60),
     "meditation.nightly": TimetableEntry(Cron("0 1 * * *"), grace=6 * 3600),
 }
 

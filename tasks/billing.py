@@ -3,7 +3,7 @@
 from functools import partial
 
 from models.jobs.attempt_context import Handler, plain_ending
-from pipelines.billing import charge, refund, webhook_events
+from pipelines.billing import auto_top_up, charge, collection, draft, grants, refund, usage_invoices, webhook_events
 from pipelines.billing.gateways.registry import Gateways
 from tasks.job_runner import JobRunner
 
@@ -18,4 +18,9 @@ def declare_actors(runner: JobRunner) -> dict[str, int]:
     runner.declare("payment.check", Handler(run=partial(charge.check, gateways), end=charge.end))
     runner.declare("payment.refund", Handler(run=partial(refund.run, gateways), end=plain_ending))
     runner.declare("gateway.event", Handler(run=partial(webhook_events.run, gateways), end=webhook_events.end))
+    request = partial(collection.collect, gateways.default)
+    runner.declare("invoice.draft", Handler(run=partial(draft.run, request), end=plain_ending))
+    runner.declare("usage.invoice", Handler(run=usage_invoices.run, end=plain_ending))
+    runner.declare("credits.expire", Handler(run=grants.run_expiry, end=plain_ending))
+    runner.declare("credits.top_up", Handler(run=partial(auto_top_up.run, gateways.default), end=plain_ending))
     return {"billing": THREADS}

@@ -142,15 +142,11 @@ def billed_amount(connection: Connection, invoice: Invoice, job_id: str) -> Deci
     return Decimal(row["billed_amount"])
 
 
-# What a payment can still give back.
+# What its payments can still give back.
 REFUNDABLE = """
-WITH locked AS (
-    SELECT id, amount, state FROM payments WHERE invoice_id = %(id)s AND account_id = %(account_id)s
-    ORDER BY id FOR UPDATE
-)
-SELECT locked.id, locked.amount - coalesce((
-    SELECT sum(amount) FROM refunds WHERE payment_id = locked.id AND state <> 'failed'), 0) AS amount
-FROM locked WHERE state IN ('succeeded', 'refunded') ORDER BY locked.id
+SELECT id, amount - refunded AS amount FROM payments
+WHERE invoice_id = %(id)s AND account_id = %(account_id)s AND state = 'succeeded'
+ORDER BY id FOR NO KEY UPDATE
 """
 
 

@@ -157,3 +157,25 @@ def included_usage(connection: Connection, subscription_id: str | None, account_
     """Return the included amount and the overage price of a subscription's version; None without a subscription."""
     row = fetch_one(connection, INCLUDED, {"id": subscription_id, "account_id": account_id})
     return {"amount": str(row["amount"]), "overage": row["overage"]} if row else None
+
+
+# Accounts without a subscription, whose period is the calendar month.
+TO_INVOICE = """
+SELECT account_id FROM billing_details AS details
+WHERE account_id > %(after)s
+  AND EXISTS (SELECT FROM usage_records AS usage
+              WHERE usage.account_id = details.account_id AND usage.created_at < %(before)s
+                AND billed_amount IS NOT NULL AND billed_on IS NULL)
+  AND NOT EXISTS (SELECT FROM subscriptions
+                  WHERE subscriptions.account_id = details.account_id AND subscriptions.state <> 'ended')
+  AND NOT EXISTS (SELECT FROM invoices
+                  WHERE invoices.account_id = details.account_id AND reason = 'usage' AND period_end = %(before)s
+                    AND invoices.state <> 'void')
+ORDER BY account_id LIMIT %(limit)s
+"""
+
+
+def accounts_to_invoice(connection: Connection, before: datetime, *, after: str, limit: int) -> list[str]:
+    """Return accounts, later than `after`, with usage from `before` that no subscription invoices."""
+    parameters = {"before": before, "after": after, "limit": limit}
+    return [row["account_id"] for row in fetch_all(connection, TO_INVOICE, parameters)]

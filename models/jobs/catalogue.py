@@ -51,6 +51,11 @@ CATALOGUE: Mapping[str, JobKind] = {
     "payment.refund": JobKind(queue="billing", time_limit=120, attempts=40, backoff=2, cancellable=False),
     "payment.check": JobKind(queue="billing", priority=1, time_limit=120, attempts=40, backoff=10, cancellable=False),
     "gateway.event": JobKind(queue="billing", time_limit=120, attempts=40, backoff=2, cancellable=False),
+    # A draft of a million records takes 200 transactions.
+    "invoice.draft": JobKind(queue="billing", time_limit=1500, attempts=40, backoff=2, cancellable=False),
+    "usage.invoice": JobKind(queue="billing", priority=1, time_limit=900, attempts=5, backoff=60),
+    "credits.expire": JobKind(queue="billing", priority=1, time_limit=900, attempts=5, backoff=60),
+    "credits.top_up": JobKind(queue="billing", priority=1, time_limit=300, attempts=3, backoff=10),
     "account.export": JobKind(queue="reporting", time_limit=3600, attempts=3, backoff=10),
     "data.erase": JobKind(queue="maintenance", time_limit=3600, attempts=20, backoff=10),
     "embedding.create": JobKind(queue="memory", time_limit=600, attempts=3, backoff=1),

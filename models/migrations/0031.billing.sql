@@ -73,6 +73,8 @@ CREATE TABLE billing_details (
     created_at         timestamptz  NOT NULL DEFAULT now()
 );
 
+CREATE INDEX billing_details_auto_top_up ON billing_details (account_id) WHERE auto_top_up IS NOT NULL;
+
 CREATE TABLE payment_methods (
     id                 text         PRIMARY KEY,
     account_id         text         NOT NULL REFERENCES accounts ON DELETE CASCADE,

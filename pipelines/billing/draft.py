@@ -38,7 +38,7 @@ def _assign(attempt: Attempt) -> int:
     """Assign a batch of usage to the draft, in a transaction of its own. Returns how many records."""
     invoice_id, account_id = attempt.job.arguments["invoice_id"], attempt.job.account_id
     with attempt.database.transaction() as connection:
-        return usage_lines.assign(connection, invoice_id, account_id)
+        return usage_lines.assign(connection, invoice_id, account_id, usage_lines.BATCH)
 
 
 def finish(connection: Connection, invoice_id: str, account_id: str, terms: Mapping[str, Any] | None) -> Invoice | None:

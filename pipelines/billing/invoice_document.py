@@ -39,7 +39,7 @@ class Document:
 
 def invoice_document(invoice: Invoice, lines: Iterable[Line]) -> Document:
     """Return the document of a finalised invoice."""
-    assert invoice.finalised_at is not None and invoice.number is not None
+    assert invoice.finalised_at is not None
     parties = invoice.parties or {}
     return Document(
         title=f"Invoice {invoice.number}",

@@ -2,8 +2,8 @@
 
 Fonts: DejaVu Sans is bundled, which has the Latin, Greek, Cyrillic, Armenian, Georgian, Hebrew and Arabic scripts. For
 characters that it lacks, the fonts `*.ttf` and `*.otf` in `DATA_DIR/fonts` are tried in the order of their names. A
-character that none of them has is written as its code point, `[U+6F22]`, so that two names never look the same; the HTML
-page has all texts as they are.
+character that none of them has is written as its code point, `[U+6F22]`, so that two names never look the same; the
+HTML page has all texts as they are.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fpdf import FPDF
 from fpdf.enums import XPos, YPos
-from fpdf.fonts import FontFace
+from fpdf.fonts import FontFace, TTFFont
 
 from pipelines.billing.invoice_document import Document
 
@@ -72,7 +72,8 @@ class _Pdf(FPDF):
         if names:
             self.set_fallback_fonts(names)
         self.set_text_shaping(shaped)
-        self._known = set().union(*(self.fonts[name].cmap for name in ("text", *names)))
+        fonts = [self.fonts[name] for name in ("text", *names)]
+        self._known = {code for font in fonts if isinstance(font, TTFFont) for code in font.cmap}
 
     def footer(self) -> None:
         """Number the pages."""

@@ -92,6 +92,7 @@ def refund_at_once(connection: Connection, account_id: str, currency: str) -> Re
 
     def refund(payment_id: str, amount: Decimal, note_id: str) -> None:
         refund_id = new_id("ref")
+        connection.execute("UPDATE payments SET refunded = refunded + %s WHERE id = %s", (amount, payment_id))
         connection.execute(REFUND, (refund_id, account_id, payment_id, note_id, currency, amount))
         legs = leg("receivable", "gateway", amount)
         postings.post(connection, account_id, "refund", refund_id, legs, currency=currency)
