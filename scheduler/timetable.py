@@ -26,7 +26,7 @@ TIMETABLE: Mapping[str, TimetableEntry] = {
     # Daily, for accounts whose subscription ended, or whose invoice was voided, since the beginning of the month.
     "usage.invoice": TimetableEntry(Cron("20 2 * * *")),
     "credits.expire": TimetableEntry(Cron("5 * * * *"), if_missed="skip", grace=600),
-    "credits.top_up": TimetableEntry(Cron("* * * * *"), if_missed="skip", grace=60),
+    "credits.top_up": TimetableEntry(Cron("* * * * *"), if_missed="skip", grace=600),
     "meditation.nightly": TimetableEntry(Cron("0 1 * * *"), grace=6 * 3600),
 }
 
