@@ -97,6 +97,8 @@ class Clock:
             with self._database.connection() as connection:
                 terminate_stalled_batches(connection)  # first: the statements below may need their locks
                 queued = self._queue_due(connection)
+                if self._contact.lasts():
+                    queued += self._recover_from_dead(connection)
                 self._finalize_upgrade(connection)
                 queued += self._delete_expired_files(connection)
                 self._cancel_abandoned(connection)
@@ -127,12 +129,7 @@ class Clock:
             return enqueue(connection, expired_files_job())
 
     def _cancel_abandoned(self, connection: Connection) -> None:
-        """Cancel the abandoned turns whose grace period is over. Those of dead web processes are abandoned before."""
-        if self._contact.lasts():
-            with connection.transaction():
-                dead = web_processes.abandon_turns_of_dead(connection)
-            if dead:
-                log.warning("Abandoned the turns of %d dead web processes", len(dead))
+        """Cancel the abandoned turns whose grace period is over."""
         with connection.transaction():
             due = abandoned_turns.take_due(connection)
             cancelled = [cancel_jobs(connection, job_ids, account_id) for account_id, job_ids in due.items()]
@@ -142,15 +139,20 @@ class Clock:
     def _queue_due(self, connection: Connection) -> int:
         """Queue the jobs that have become due, and return their number."""
         queued = outbox.promote_due(connection) + outbox.unpublish_lost(connection, self._queue.broker_age())
-        if self._contact.lasts():
-            given_back = leases.give_back_of_silent(connection)
-            if given_back:
-                log.warning("Requeued %d jobs of dead workers", given_back)
-            queued += given_back
         if time.monotonic() >= self._unblock_due_at:
             queued += outbox.unblock_left(connection)
             self._unblock_due_at = time.monotonic() + UNBLOCK_INTERVAL
         return queued
+
+    def _recover_from_dead(self, connection: Connection) -> int:
+        """Requeue the jobs of dead workers, and return their number. Abandon the turns of dead web processes."""
+        with connection.transaction():
+            dead = web_processes.abandon_turns_of_dead(connection)
+        if dead:
+            log.warning("Abandoned the turns of %d dead web processes", len(dead))
+        if requeued := leases.give_back_of_silent(connection):
+            log.warning("Requeued %d jobs of dead workers", requeued)
+        return requeued
 
     def _finalize_upgrade(self, connection: Connection) -> None:
         if time.monotonic() >= self._upgrade_due_at:

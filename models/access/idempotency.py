@@ -27,7 +27,7 @@ LEASE = 30.0
 KEPT_HOURS = 24
 
 #: Earlier requests with the key: none; one that may have created something; one that was answered.
-PriorUse = Literal["first", "tried", "answered"]
+PriorUse = Literal["first", "unanswered", "answered"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def reserve(
     }  # fmt: skip
     row = fetch_one(connection, RESERVE, {**parameters, "lease": LEASE, "shared": shared})
     if row is not None:
-        prior_use: PriorUse = "answered" if row["status"] else "first" if row["seed"] == seed else "tried"
+        prior_use: PriorUse = "answered" if row["status"] else "first" if row["seed"] == seed else "unanswered"
         return Reservation(account_id, key, row["seed"], row["locked_until"], prior_use)
     stored = fetch_one(connection, READ, parameters)
     if stored is None:

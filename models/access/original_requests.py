@@ -1,13 +1,13 @@
 """Requests without an Idempotency-Key that have recently created turns, in Redis, so that a retry finds those turns.
 
 Requests that may be retries of each other have one hash, of their caller, route and body. Its entry has the last
-original requests with the hash: of each the seed of its ids, as with an Idempotency-Key, and whether its client has
-disconnected. If Redis loses the entry, a retry creates a second turn.
+original requests with the hash: of each the seed of its ids, as with an Idempotency-Key, and its state. If Redis loses
+the entry, a retry creates a second turn.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
 import redis
 
@@ -19,15 +19,16 @@ KEPT = 900
 #: Original requests with the same hash, beyond which none is found: a retry could not be told from the others.
 MAX_REQUESTS = 32
 
-OPEN, DISCONNECTED = b"open ", b"disc "
+#: A request is open, or its client and those of its retries have disconnected, or it was rejected or has failed.
+State = Literal["open", "disconnected", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
 class OriginalRequest:
-    """A request that has created turns. `disconnected`: its client, and those of its retries, have disconnected."""
+    """A request that was to create turns."""
 
     seed: str
-    disconnected: bool = False
+    state: State = "open"
 
 
 def find_all(client: redis.Redis, fingerprint: str) -> list[OriginalRequest]:
@@ -36,33 +37,34 @@ def find_all(client: redis.Redis, fingerprint: str) -> list[OriginalRequest]:
     (entries,) = _execute(client, [Command(key, ["LRANGE", key, 0, MAX_REQUESTS])])
     if len(entries) > MAX_REQUESTS:
         return []
-    return [OriginalRequest(entry[len(OPEN) :].decode(), entry.startswith(DISCONNECTED)) for entry in entries]
+    return [_parse(entry.decode()) for entry in entries]
 
 
-def add_commands(fingerprint: str, seed: str) -> list[Command]:
+def add_commands(fingerprint: str, request: OriginalRequest) -> list[Command]:
     """Return the Redis commands that add a request."""
     key = _key(fingerprint)
     return [
-        Command(key, ["LPUSH", key, OPEN + seed.encode()]),
+        Command(key, ["LPUSH", key, _format(request)]),
         Command(key, ["LTRIM", key, 0, MAX_REQUESTS]),
         Command(key, ["EXPIRE", key, KEPT]),
     ]
 
 
-def mark(client: redis.Redis, fingerprint: str, seed: str, *, disconnected: bool) -> None:
-    """Record whether the client of a request has disconnected. Raises redis.RedisError."""
+def store(client: redis.Redis, fingerprint: str, request: OriginalRequest) -> None:
+    """Store the state of a request. Raises redis.RedisError."""
     key = _key(fingerprint)
-    before, after = (OPEN, DISCONNECTED) if disconnected else (DISCONNECTED, OPEN)
-    _execute(
-        client,
-        [
-            Command(key, ["LREM", key, 0, before + seed.encode()]),
-            Command(key, ["LREM", key, 0, after + seed.encode()]),
-            Command(key, ["LPUSH", key, after + seed.encode()]),
-            Command(key, ["LTRIM", key, 0, MAX_REQUESTS]),
-            Command(key, ["EXPIRE", key, KEPT]),
-        ],
-    )
+    earlier = [_format(OriginalRequest(request.seed, state)) for state in get_args(State)]
+    removals = [Command(key, ["LREM", key, 0, entry]) for entry in earlier]
+    _execute(client, [*removals, *add_commands(fingerprint, request)])
+
+
+def _format(request: OriginalRequest) -> str:
+    return f"{request.state} {request.seed}"
+
+
+def _parse(entry: str) -> OriginalRequest:
+    state, seed = entry.split(" ", 1)
+    return OriginalRequest(seed, cast(State, state))
 
 
 def _execute(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:

@@ -6,6 +6,7 @@ turn with a connected client has no row. The scheduler cancels, so the web proce
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Literal
 
 from models.platform.database import Connection, fetch_all
 
@@ -77,17 +78,25 @@ def take_due(connection: Connection, limit: int = 100) -> dict[str, list[str]]:
     return by_account
 
 
-USABLE = """
-SELECT id, state = 'completed' AS completed FROM jobs
-WHERE id = ANY(%(ids)s) AND account_id = %(account_id)s AND cancel_requested_at IS NULL
-  AND state NOT IN ('failed', 'cancelled', 'dead') AND created_at > now() - make_interval(secs => %(max_age)s)
+# A turn that is being cancelled has no answer.
+OUTCOMES = """
+SELECT id, CASE WHEN state = 'completed' THEN 'answered'
+                WHEN state IN ('failed', 'dead') THEN 'failed'
+                WHEN state = 'cancelled' OR cancel_requested_at IS NOT NULL THEN 'cancelled'
+                ELSE 'open' END AS outcome
+FROM jobs
+WHERE id = ANY(%(ids)s) AND account_id = %(account_id)s AND created_at > now() - make_interval(secs => %(max_age)s)
 """
 
+Outcome = Literal["open", "answered", "failed", "cancelled"]
 
-def read_usable(connection: Connection, job_ids: Sequence[str], account_id: str, max_age: float) -> dict[str, bool]:
-    """Return those turns that have an answer or can still get one, by job id: whether they are completed.
+
+def read_outcomes(
+    connection: Connection, job_ids: Sequence[str], account_id: str, max_age: float
+) -> dict[str, Outcome]:
+    """Return the outcomes of those turns that exist, by job id.
 
     max_age  seconds since their creation
     """
-    rows = fetch_all(connection, USABLE, {"ids": list(job_ids), "account_id": account_id, "max_age": max_age})
-    return {row["id"]: row["completed"] for row in rows}
+    rows = fetch_all(connection, OUTCOMES, {"ids": list(job_ids), "account_id": account_id, "max_age": max_age})
+    return {row["id"]: row["outcome"] for row in rows}

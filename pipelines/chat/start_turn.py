@@ -128,7 +128,7 @@ def start_turns(
         accepted = _insert_all(database, caller, [turn for turn, _ in missing], prepared, allowance)
     except (UniqueViolation, Conflict, LimitExceeded):
         # The conflict may be with these same turns, inserted by an earlier request.
-        if len(existing := _find_existing(database, caller, ids, "tried")) < len(ids):
+        if len(existing := _find_existing(database, caller, ids, "unanswered")) < len(ids):
             raise
         return [existing[each] for each in ids]
     new = dict(zip([each for _, each in missing], accepted, strict=True))

@@ -94,7 +94,7 @@ def test_turn_whose_response_exists_leaves_no_job(harness):
     # When the same response is started again with another job, as by a repeated request
     job_id = new_id("job")
     repeated = start_turn(
-        harness.database, harness.caller, NewTurn(REQUEST, [hello]), first.response.id, job_id, repeat="tried"
+        harness.database, harness.caller, NewTurn(REQUEST, [hello]), first.response.id, job_id, repeat="unanswered"
     )
     inserted = start_turn(harness.database, harness.caller, NewTurn(REQUEST, [hello]), first.response.id, job_id)
     # Then it returns the first turn, and neither the other job nor its events are in the database

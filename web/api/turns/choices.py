@@ -12,6 +12,7 @@ from pipelines.chat.response_objects import ResponseObject
 from web.api.job_results import cancel_job
 from web.api.request import Request
 from web.api.turns.choice_chunks import ChoiceChunks
+from web.api.turns.retries import store_state
 from web.api.turns.started_turn import StartedTurn, on_delivered, wait_for_end
 from web.http.disconnects import run_in_background
 from web.http.threads import run_in_thread
@@ -62,7 +63,7 @@ async def _frames(
 async def _end_early(request: Request, choices: Sequence[StartedTurn], index: int, *, failed: bool) -> None:
     """Cancel the other choices; a turn that has `failed` is deleted, one that diverged can be read."""
     if failed:
-        delete_unstored(request, [choices[index]])
+        delete_failed(request, choices[index])
     await cancel_all(request, [choice for choice in choices if choice is not choices[index]])
 
 
@@ -118,7 +119,7 @@ async def _wait(request: Request, choice: StartedTurn, error_of: ErrorOf) -> Res
     response: ResponseObject = orjson.loads(at_end.json)
     if (error := error_of(response)) is not None:
         if at_end.ended:
-            delete_unstored(request, [choice])
+            delete_failed(request, choice)
         raise error
     return response
 
@@ -127,6 +128,12 @@ async def cancel_all(request: Request, choices: Sequence[StartedTurn]) -> None:
     """Cancel those of the turns that have not ended."""
     for choice in choices:
         await run_in_thread(cancel_job, request, choice.response.job_id)
+
+
+def delete_failed(request: Request, choice: StartedTurn) -> None:
+    """Delete a failed turn that is not stored, and store for retries that its request has failed."""
+    run_in_background(partial(store_state, request, choice.seed, "failed"))
+    delete_unstored(request, [choice])
 
 
 def delete_unstored(request: Request, choices: Sequence[StartedTurn]) -> None:

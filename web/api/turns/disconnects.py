@@ -14,7 +14,7 @@ from models.turns.responses import Response
 from pipelines.chat.start_turn import NewTurn
 from web.api.job_results import cancel_job
 from web.api.request import Request
-from web.api.turns.retries import is_unreadable, mark_original
+from web.api.turns.retries import is_unreadable, store_state
 from web.http.disconnects import DisconnectPolicy, OnDisconnect
 from web.http.threads import run_in_thread
 
@@ -40,7 +40,7 @@ def disconnect_action(
         return None
     if unreadable and policy == "default":
         return partial(_unless_closing, request, partial(_abandon, request, job_ids, seed))
-    return partial(_unless_closing, request, partial(mark_original, request, seed, disconnected=True))
+    return partial(_unless_closing, request, partial(store_state, request, seed, "disconnected"))
 
 
 def keep_turn(request: Request, response: Response) -> OnDisconnect | None:
@@ -64,8 +64,7 @@ def _abandon(request: Request, job_ids: Sequence[str], seed: str | None) -> None
     except Unavailable as error:
         log.warning("Request %s: cannot abandon its turns, which continue: %s", request.request_id, error)
         return
-    if seed is not None:
-        mark_original(request, seed, disconnected=True)
+    store_state(request, seed, "disconnected")
 
 
 def _cancel(request: Request, job_ids: Sequence[str]) -> None:

@@ -1,8 +1,8 @@
 """Join a retry to the turns of its original request, so that they run and are billed once.
 
 Two users of an application may send the same request with one API key. So a retry joins only where it can belong to
-one original request alone. Of several, those whose turns have completed while their client was connected have got
-their answer, and do not count. Where more than one remains, the retry creates turns of its own.
+one original request alone. Of several, those whose turns were answered while their client was connected do not count.
+Where another one remains, or one has failed, the retry creates turns of its own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import redis
 
 from models.access import original_requests
-from models.access.original_requests import OriginalRequest
+from models.access.original_requests import OriginalRequest, State
 from models.platform.ids import IdGenerator
 from models.platform.redis_cluster import Command
 from models.turns import abandoned_turns
+from models.turns.abandoned_turns import Outcome
 from pipelines.chat.start_turn import AcceptedTurn, NewTurn, TurnIds, find_accepted
 from web.api.request import Request
 
@@ -62,22 +63,24 @@ def join_original(request: Request, turns: Sequence[NewTurn]) -> JoinedTurns | N
     accepted = _read_turns(request, candidate.ids)
     if len(accepted) < len(turns):  # deleted meanwhile, because another client has received the answer
         return None
-    mark_original(request, candidate.original.seed, disconnected=False)
+    store_state(request, candidate.original.seed, "open")
     return JoinedTurns(accepted, candidate.original.seed)
 
 
 def add_commands(request: Request) -> list[Command]:
     """Return the Redis commands that record the request as an original one, so that its retries find it."""
     retriable = request.retriable
-    return [] if retriable is None else original_requests.add_commands(retriable.fingerprint(), retriable.seed)
+    if retriable is None:
+        return []
+    return original_requests.add_commands(retriable.fingerprint(), OriginalRequest(retriable.seed))
 
 
-def mark_original(request: Request, seed: str, *, disconnected: bool) -> None:
-    """Record whether the client of an original request has disconnected. Without Redis a retry creates other turns."""
-    if request.retriable is not None:
+def store_state(request: Request, seed: str | None, state: State) -> None:
+    """Store the state of an original request, if it has no Idempotency-Key. Without Redis a retry joins nothing."""
+    if request.retriable is not None and seed is not None:
         with suppress(redis.RedisError):
-            fingerprint = request.retriable.fingerprint()
-            original_requests.mark(request.platform.redis, fingerprint, seed, disconnected=disconnected)
+            original = OriginalRequest(seed, state)
+            original_requests.store(request.platform.redis, request.retriable.fingerprint(), original)
 
 
 def _find_candidates(request: Request, turns: Sequence[NewTurn]) -> list[Candidate]:
@@ -87,44 +90,61 @@ def _find_candidates(request: Request, turns: Sequence[NewTurn]) -> list[Candida
         return []
     with suppress(redis.RedisError):
         originals = original_requests.find_all(request.platform.redis, retriable.fingerprint())
-        if retriable.is_retry or any(original.disconnected for original in originals):
+        if retriable.is_retry or any(original.state == "disconnected" for original in originals):
             return [Candidate(each, new_ids(IdGenerator(each.seed), len(turns))) for each in originals]
     return []
 
 
 def _only_candidate(request: Request, candidates: Sequence[Candidate]) -> Candidate | None:
-    """Return the only candidate whose turns can be joined; None if there are none or several."""
+    """Return the only candidate whose turns can be joined; None if there are none or several.
+
+    A request that has failed is a candidate, too: the retry may be its own, and then it has nothing to join.
+    """
     if not candidates:
         return None
-    completed = _read_usable(request, [job_id for candidate in candidates for job_id in candidate.job_ids])
-    usable = [candidate for candidate in candidates if completed.keys() >= set(candidate.job_ids)]
+    outcomes = _read_outcomes(request, [job_id for candidate in candidates for job_id in candidate.job_ids])
+    if any(_has_failed(candidate, outcomes) for candidate in candidates):
+        return None
+    usable = [candidate for candidate in candidates if _is_usable(candidate, outcomes)]
     if len(usable) > 1:
-        usable = [each for each in usable if not _is_answered(each, completed)]
+        usable = [candidate for candidate in usable if not _is_answered(candidate, outcomes)]
     return usable[0] if len(usable) == 1 else None
 
 
-def _is_answered(candidate: Candidate, completed: Mapping[str, bool]) -> bool:
-    """Return whether the turns have completed while their client was connected."""
-    return not candidate.original.disconnected and all(completed[job_id] for job_id in candidate.job_ids)
+def _has_failed(candidate: Candidate, outcomes: Mapping[str, Outcome]) -> bool:
+    """Return whether the request was rejected, or a turn of it has failed."""
+    failed = any(outcomes.get(job_id) == "failed" for job_id in candidate.job_ids)
+    return failed or candidate.original.state == "failed"
+
+
+def _is_usable(candidate: Candidate, outcomes: Mapping[str, Outcome]) -> bool:
+    """Return whether all turns exist and have an answer, or can still get one."""
+    return all(outcomes.get(job_id) in ("open", "answered") for job_id in candidate.job_ids)
+
+
+def _is_answered(candidate: Candidate, outcomes: Mapping[str, Outcome]) -> bool:
+    """Return whether the turns have been answered while their client was connected."""
+    answered = all(outcomes[job_id] == "answered" for job_id in candidate.job_ids)
+    return answered and candidate.original.state != "disconnected"
 
 
 def _keep(request: Request, candidate: Candidate) -> bool:
     """Keep turns from being cancelled. Returns whether they can be joined: not if they are cancelled just now."""
     with request.platform.database.connection() as connection:
         kept = abandoned_turns.keep(connection, candidate.job_ids, request.caller.account_id)
-    abandoned = candidate.original.disconnected and len(kept) == len(candidate.ids)
+    abandoned = candidate.original.state == "disconnected" and len(kept) == len(candidate.ids)
     if not abandoned and not (request.retriable and request.retriable.is_retry):
         return False
-    return len(_read_usable(request, candidate.job_ids)) == len(candidate.ids)
+    return _is_usable(candidate, _read_outcomes(request, candidate.job_ids))
 
 
-def _read_usable(request: Request, job_ids: Sequence[str]) -> dict[str, bool]:
+def _read_outcomes(request: Request, job_ids: Sequence[str]) -> dict[str, Outcome]:
     account_id, max_age = request.caller.account_id, original_requests.KEPT
     with request.platform.database.connection() as connection:
-        return abandoned_turns.read_usable(connection, job_ids, account_id, max_age)
+        return abandoned_turns.read_outcomes(connection, job_ids, account_id, max_age)
 
 
 def _read_turns(request: Request, ids: Sequence[TurnIds]) -> list[AcceptedTurn]:
     database, caller = request.platform.database, request.caller
-    existing = [find_accepted(database, caller, response_id, "tried") for response_id, _ in ids]
+    existing = [find_accepted(database, caller, response_id, "unanswered") for response_id, _ in ids]
     return [turn for turn in existing if turn is not None]

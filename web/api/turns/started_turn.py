@@ -12,7 +12,7 @@ from models.accounts.ownership import Access
 from models.journal.events import Event
 from models.journal.shared_fields import SINCE
 from models.memory import spaces
-from models.platform.errors import NotFound, RequestError, Unavailable
+from models.platform.errors import LimitExceeded, NotFound, RequestError, Unavailable
 from models.turns import responses
 from models.turns.responses import Response
 from pipelines.chat.recalled_memories import response_with_texts
@@ -27,7 +27,7 @@ from web.api.job_events import EventBatches
 from web.api.job_results import job_headers
 from web.api.request import Request
 from web.api.turns.disconnects import cancelled_after_disconnect, disconnect_action
-from web.api.turns.retries import add_commands, is_unreadable, join_original, new_ids
+from web.api.turns.retries import add_commands, is_unreadable, join_original, new_ids, store_state
 from web.http.disconnects import OnDisconnect, disconnect_policy
 from web.http.threads import run_in_thread
 from web.http.validation import truncate
@@ -40,12 +40,16 @@ MAX_WAIT = 540.0
 
 @dataclass(frozen=True, slots=True)
 class StartedTurn:
-    """An accepted turn, its events, the response headers that name it, and what to do when its client disconnects."""
+    """An accepted turn, its events, the response headers that name it, and what to do when its client disconnects.
+
+    seed  of the ids of all turns of its request; None for a request with an Idempotency-Key
+    """
 
     accepted: AcceptedTurn
     event_batches: EventBatches
     headers: dict[str, str]
     on_disconnect: OnDisconnect | None
+    seed: str | None = None
 
     @property
     def response(self) -> Response:
@@ -128,7 +132,7 @@ def _started(
         response.job_id, follower=None if joined else follower, owner=request.caller.account_id
     )
     headers = {**job_headers(response.job_id, response.id), **accepted.headers, **(REPLAYED if joined else {})}
-    return StartedTurn(turn, events, headers, on_disconnect)
+    return StartedTurn(turn, events, headers, on_disconnect, accepted.seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +170,8 @@ def _start(
     request: Request, turns: Sequence[NewTurn], ids: Sequence[TurnIds], web_process: str | None
 ) -> AcceptedTurns:
     """Insert the turns, all or none, and announce them."""
-    platform = request.platform
-    with _tokens_drawn(request, turns) as admission:
+    platform, seed = request.platform, request.retriable.seed if request.retriable else None
+    with _rejection_stored(request, seed), _tokens_drawn(request, turns) as admission:
         accepted = start_turns(
             platform.database,
             request.caller,
@@ -179,8 +183,17 @@ def _start(
             web_process=web_process,
         )
     _announce(request, accepted)
-    seed = request.retriable.seed if request.retriable else None
     return AcceptedTurns(accepted, seed, headers=admission.headers)
+
+
+@contextmanager
+def _rejection_stored(request: Request, seed: str | None) -> Iterator[None]:
+    """Store that a request was rejected which its client sends again, so that its retry joins no other request."""
+    try:
+        yield
+    except (LimitExceeded, Unavailable):
+        store_state(request, seed, "failed")
+        raise
 
 
 def _announce(request: Request, accepted: Sequence[AcceptedTurn]) -> None:

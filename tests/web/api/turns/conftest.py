@@ -8,6 +8,7 @@ from openai import OpenAI
 from models.platform.database import Database
 from models.platform.settings import Settings
 from scheduler.clock import Clock
+from tests.web.api.turns.client_requests import ClientRequest, turns_of
 from tests.web.api_client import ApiUser
 from tests.web.worker_process import run_worker
 
@@ -39,3 +40,16 @@ def end_grace(user: ApiUser, database: Database, settings: Settings) -> Callable
         clock.sweep()
 
     return end_grace
+
+
+@pytest.fixture
+def start_and_disconnect(user):
+    """`start_and_disconnect(path, body, …)` → the id of a new turn whose client has disconnected."""
+
+    def start_and_disconnect(path, body, headers=None, *, stream=False):
+        known = {job["id"] for job in turns_of(user)}
+        ClientRequest(user, path, body, headers, stream=stream).disconnect()
+        (job_id,) = {job["id"] for job in turns_of(user)} - known
+        return job_id
+
+    return start_and_disconnect
