@@ -22,6 +22,8 @@ SELECT id, kind FROM jobs
 WHERE state = 'queued' AND kind IN ('email.send', 'password.forgotten') AND (
     arguments ->> 'user_id' IN (SELECT id FROM users WHERE lower(email) = lower(%(address)s))
     OR arguments ->> 'invitation_id' IN (SELECT id FROM invitations WHERE email = %(address)s)
+    OR arguments ->> 'invoice_id' IN (
+        SELECT invoices.id FROM invoices JOIN billing_details USING (account_id) WHERE email = %(address)s)
     OR arguments ->> 'email' = %(address)s)
 ORDER BY id
 """

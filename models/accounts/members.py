@@ -48,6 +48,16 @@ def read(connection: Connection, account_id: str, user_id: str) -> Member | None
     return _member(row) if row else None
 
 
+OWNERS = """
+SELECT user_id FROM memberships WHERE account_id = %(account_id)s AND role = 'owner' ORDER BY user_id LIMIT 20
+"""
+
+
+def list_owner_ids(connection: Connection, account_id: str) -> list[str]:
+    """Return the users who own the account, at most twenty."""
+    return [row["user_id"] for row in fetch_all(connection, OWNERS, {"account_id": account_id})]
+
+
 # Changes of an account's members and roles lock the account, so they are serialised.
 LOCK = "SELECT id FROM accounts WHERE id = %(id)s AND erased_at IS NULL FOR NO KEY UPDATE"
 

@@ -12,7 +12,6 @@ from psycopg.types.json import Jsonb
 from models.billing.invoices import Invoice
 from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.errors import Conflict, NotFound
-from models.platform.ids import new_id
 from models.platform.records import columns
 
 
@@ -42,11 +41,6 @@ VALUES (%(id)s, %(account_id)s, %(invoice_id)s, %(seller_id)s, %(number)s, %(cur
         %(reason)s, %(job_id)s, %(parties)s)
 RETURNING {COLUMNS}
 """
-
-
-def new_credit_note_id() -> str:
-    """Return the id of a new credit note, which its postings refer to before its number is allocated."""
-    return new_id("cn")
 
 
 def insert(
@@ -89,8 +83,14 @@ def read(connection: Connection, note_id: str, account_id: str) -> CreditNote:
     """Return a credit note of the account. Raises NotFound."""
     row = fetch_one(connection, READ, {"id": note_id, "account_id": account_id})
     if row is None:
-        raise NotFound("There is no such credit note.")
+        raise NotFound(f"Credit note with id '{note_id}' not found.", param="credit_note_id")
     return CreditNote(**row)
+
+
+def read_if_any(connection: Connection, note_id: str | None, account_id: str) -> CreditNote | None:
+    """Return a credit note of the account, or None."""
+    row = fetch_one(connection, READ, {"id": note_id, "account_id": account_id})
+    return CreditNote(**row) if row else None
 
 
 LIST = f"""

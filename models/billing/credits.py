@@ -57,10 +57,11 @@ def insert(
     priority: int = GIVEN_PRIORITY,
     invoice_id: str | None = None,
     expires_at: datetime | None = None,
+    grant_id: str | None = None,
 ) -> Grant:
     """Insert a grant. The caller posts it, and has locked the account's details."""
     parameters = {
-        "id": new_id("grant"),
+        "id": grant_id or new_id("grant"),
         "account_id": details.account_id,
         "invoice_id": invoice_id,
         "currency": details.currency,
@@ -182,6 +183,15 @@ def _sum(connection: Connection, statement: str, details: BillingDetails, name: 
     row = fetch_one(connection, statement, {"account_id": details.account_id, "currency": details.currency})
     assert row is not None
     return Decimal(row[name])
+
+
+READ = f"SELECT {COLUMNS} FROM credit_grants WHERE id = %(id)s AND account_id = %(account_id)s"
+
+
+def read(connection: Connection, grant_id: str, account_id: str) -> Grant | None:
+    """Return a grant of the account, or None."""
+    row = fetch_one(connection, READ, {"id": grant_id, "account_id": account_id})
+    return Grant(**row) if row else None
 
 
 LIST = f"""

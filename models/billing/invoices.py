@@ -94,7 +94,18 @@ def lock_if_any(connection: Connection, invoice_id: str, account_id: str) -> Inv
 def _one(connection: Connection, statement: str, invoice_id: str, account_id: str) -> Invoice:
     row = fetch_one(connection, statement, {"id": invoice_id, "account_id": account_id})
     if row is None:
-        raise NotFound("There is no such invoice.")
+        raise NotFound(f"Invoice with id '{invoice_id}' not found.", param="invoice_id")
+    return Invoice(**row)
+
+
+READ_ANY = f"SELECT {COLUMNS} FROM invoices WHERE id = %(id)s"
+
+
+def read_any(connection: Connection, invoice_id: str) -> Invoice:
+    """Return an invoice of any account, for operators. Raises NotFound."""
+    row = fetch_one(connection, READ_ANY, {"id": invoice_id})
+    if row is None:
+        raise NotFound(f"Invoice with id '{invoice_id}' not found.", param="invoice_id")
     return Invoice(**row)
 
 
@@ -131,11 +142,12 @@ def insert_draft(
     currency: str,
     subscription_id: str | None,
     period: tuple[datetime, datetime] | None,
+    invoice_id: str | None = None,
 ) -> Invoice | None:
     """Insert a draft. Returns None if the account's usage of this month has an invoice already."""
     start, end = period or (None, None)
     parameters = {
-        "id": new_id("inv"),
+        "id": invoice_id or new_id("inv"),
         "account_id": account_id,
         "seller_id": SELLER,
         "subscription_id": subscription_id,

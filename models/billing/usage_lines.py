@@ -119,7 +119,7 @@ LEFT JOIN invoice_lines AS lines ON lines.invoice_id = %(id)s AND lines.kind = '
     AND lines.details ->> 'agent' = coalesce(usage.billed_agent, '')
 WHERE billed_on = %(id)s AND account_id = %(account_id)s AND billed_amount <> 0
   AND (%(after)s::text IS NULL OR usage.job_id > %(after)s)
-  AND coalesce(lines.position, %(rest)s) = %(position)s
+  AND (%(position)s::integer IS NULL OR coalesce(lines.position, %(rest)s) = %(position)s)
 ORDER BY usage.job_id LIMIT %(limit)s
 """
 
@@ -130,9 +130,9 @@ SELECT position FROM invoice_lines WHERE invoice_id = %(id)s AND kind = 'usage' 
 
 
 def usage_of_line(
-    connection: Connection, invoice_id: str, account_id: str, position: int, *, after: str | None, limit: int
+    connection: Connection, invoice_id: str, account_id: str, position: int | None, *, after: str | None, limit: int
 ) -> list[UsageOfLine]:
-    """Return at most `limit` jobs of a line of usage, the oldest first, later than the job `after`."""
+    """Return at most `limit` jobs of a line of usage, the oldest first, later than the job `after`; None: of all."""
     rest = fetch_one(connection, REST, {"id": invoice_id})
     parameters = {
         "id": invoice_id,

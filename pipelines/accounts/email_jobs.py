@@ -27,6 +27,7 @@ class EmailTemplate(StrEnum):
     RESET_PASSWORD    user_id        a link that sets a new password
     PASSWORD_CHANGED  user_id        informs a user that their password was changed
     INVITATION        invitation_id  a link that accepts an invitation to an account
+    INVOICE           invoice_id     an invoice as PDF, to the account's billing address or to the owner `user_id`
     """
 
     VERIFY_ADDRESS = "verify_address"
@@ -34,6 +35,7 @@ class EmailTemplate(StrEnum):
     RESET_PASSWORD = "reset_password"  # noqa: S105 - a template's name
     PASSWORD_CHANGED = "password_changed"  # noqa: S105
     INVITATION = "invitation"
+    INVOICE = "invoice"
 
 
 def enqueue_email(

@@ -12,6 +12,7 @@ from models.billing.invoices import Invoice
 from models.billing.postings import Leg, leg
 from models.platform.database import Connection
 from models.platform.errors import Conflict, InvalidRequest
+from models.platform.ids import new_id
 from pipelines.billing.tax import tax_on, tax_share
 
 #: Requests the refund of a part of a payment: `refund(payment_id, amount, credit_note_id)`.
@@ -20,15 +21,19 @@ Refund = Callable[[str, Decimal, str], None]
 
 @dataclass(frozen=True, slots=True)
 class NewCreditNote:
-    """What to credit: an amount with tax, what one job was billed, or without either all that is left."""
+    """What to credit: an amount with tax, what one job was billed, or without either all that is left.
+
+    id  of the new credit note; None: generated
+    """
 
     reason: str
     amount: Decimal | None = None
     job_id: str | None = None
+    id: str | None = None
 
 
 def issue(connection: Connection, invoice_id: str, account_id: str, new: NewCreditNote, refund: Refund) -> CreditNote:
-    """Issue a credit note of an invoice. What was paid is refunded, and what was drawn becomes a credit again.
+    """Issue a credit note of an invoice, once for an id. What was paid is refunded; what was drawn is a credit again.
 
     Raises InvalidRequest for more than the invoice has left, Conflict for an invoice that is not finalised or void, and
     NotFound.
@@ -36,10 +41,12 @@ def issue(connection: Connection, invoice_id: str, account_id: str, new: NewCred
     refundable = credit_notes.lock_refundable(connection, invoice_id, account_id)
     details = billing_details.lock(connection, account_id)
     invoice = invoices.lock(connection, invoice_id, account_id)
+    if earlier := credit_notes.read_if_any(connection, new.id, account_id):
+        return earlier
     amount = _amount(connection, invoice, new)
     tax = _tax(connection, invoice, amount)
     excess = max(ZERO, amount - max(invoice.balance, ZERO))
-    note_id = credit_notes.new_credit_note_id()
+    note_id = new.id or new_id("cn")
     legs = _legs(connection, invoice, amount, tax)
     postings.post(connection, account_id, "credit_note", note_id, legs, currency=invoice.currency)
     credit_notes.add_to_invoice(connection, invoice, amount, excess)

@@ -12,6 +12,7 @@ from models.billing.invoices import Invoice, Totals
 from models.billing.numbering import Seller
 from models.billing.postings import Leg, leg
 from models.platform.database import Connection
+from pipelines.billing.invoice_email import enqueue_invoice
 from pipelines.billing.tax import tax_on
 
 
@@ -31,7 +32,9 @@ def finalise(connection: Connection, invoice_id: str, account_id: str) -> Invoic
         _grant(connection, details, invoice, totals.returned)
     number, seller = numbering.next_invoice_number(connection), numbering.read_seller(connection)
     printed = {**parties(seller, details), "paid_from_credits": str(totals.paid)}
-    return invoices.set_finalised(connection, invoice, totals, seller, number, printed)
+    finalised = invoices.set_finalised(connection, invoice, totals, seller, number, printed)
+    enqueue_invoice(connection, details, finalised)
+    return finalised
 
 
 def _totals(connection: Connection, details: BillingDetails, invoice: Invoice, lines: Sequence[Line]) -> Totals:

@@ -10,6 +10,8 @@ from models.billing.postings import leg
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.platform.database import Connection, Database
+from models.platform.errors import InvalidRequest
+from models.schedules.schedules import database_time
 
 #: Grants that one statement selects to expire.
 BATCH = 500
@@ -23,12 +25,22 @@ def give(
     reason: str,
     priority: int = GIVEN_PRIORITY,
     expires_at: datetime | None = None,
+    grant_id: str | None = None,
 ) -> Grant:
-    """Give an account a credit in its currency. Raises InvalidRequest for an amount that the currency does not have."""
+    """Give an account a credit in its currency, once for an id.
+
+    Raises InvalidRequest for an amount that the currency does not have, and for an expiry in the past.
+    """
     billing_details.ensure(connection, account_id)
     details = billing_details.lock(connection, account_id)
+    if grant_id and (earlier := credits.read(connection, grant_id, account_id)):
+        return earlier
     amount = check_amount(amount, details.currency)
-    grant = credits.insert(connection, details, amount, reason=reason, priority=priority, expires_at=expires_at)
+    if expires_at is not None and expires_at <= database_time(connection):
+        raise InvalidRequest("'expires_at' is in the past.", param="expires_at")
+    grant = credits.insert(
+        connection, details, amount, reason=reason, priority=priority, expires_at=expires_at, grant_id=grant_id
+    )
     legs = leg("promotions", "credits", amount)
     postings.post(connection, account_id, "grant", grant.id, legs, currency=details.currency)
     return grant

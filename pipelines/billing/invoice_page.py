@@ -2,7 +2,7 @@
 
 import hashlib
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 
 from pipelines.billing.invoice_document import Document
@@ -32,14 +32,14 @@ CONTENT_SECURITY_POLICY = (
 )
 
 
-def render_page(document: Document, state: str = "", *, number_of_notes: int = 0) -> bytes:
-    """Render a document. `state` is what became of it since, such as 'paid', and is shown apart from it."""
+def render_page(document: Document, state: str = "", *, credit_notes: Sequence[str] = ()) -> bytes:
+    """Render a document. `state` and the numbers of credit notes are what became of it since, shown apart from it."""
     title = escape(document.title)
     badge = f'<span class="state">{escape(state)}</span>' if state else ""
     rows = "".join(_row(row) for row in document.rows)
     totals = "".join(_row(row) for row in document.totals)
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in document.notes)
-    credited = f"<p>Credit notes of this invoice: {number_of_notes}</p>" if number_of_notes else ""
+    credited = f"<p>Credit notes: {escape(', '.join(credit_notes))}</p>" if credit_notes else ""
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head><body>

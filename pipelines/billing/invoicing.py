@@ -24,12 +24,15 @@ def issue(
     lines: Sequence[NewLine],
     subscription_id: str | None = None,
     period: Period | None = None,
+    invoice_id: str | None = None,
 ) -> Invoice:
     """Issue an invoice at once. The caller requests the payment of `amount_due`; without one it is paid already.
 
+    invoice_id  of the new invoice; None: generated
+
     The seller's row stays locked until the transaction ends: the caller does nothing slow after it.
     """
-    invoice = _insert_draft(connection, account_id, reason, lines, subscription_id, period)
+    invoice = _insert_draft(connection, account_id, reason, lines, subscription_id, period, invoice_id)
     return finalise(connection, invoice.id, account_id)
 
 
@@ -63,11 +66,13 @@ def _insert_draft(
     lines: Sequence[NewLine],
     subscription_id: str | None,
     period: Period | None,
+    invoice_id: str | None = None,
 ) -> Invoice:
     currency = billing_details.ensure(connection, account_id).currency
     invoice = invoices.insert_draft(
-        connection, account_id, reason=reason, currency=currency, subscription_id=subscription_id, period=period
-    )
+        connection, account_id, reason=reason, currency=currency, subscription_id=subscription_id, period=period,
+        invoice_id=invoice_id,
+    )  # fmt: skip
     if invoice is None:
         raise Conflict("The usage of this period is on an invoice already.")
     invoice_lines.append_lines(connection, invoice.id, lines, minor_digits(currency))

@@ -16,10 +16,11 @@ MAX_NAME_LENGTH = 80
 
 @dataclass(frozen=True, slots=True)
 class EmailContent:
-    """The subject and the body of an e-mail."""
+    """The subject and the body of an e-mail. `pdf` is a file to attach: its name and content."""
 
     subject: str
     body: str
+    pdf: tuple[str, bytes] | None = None
 
 
 def verify_address(link: str) -> EmailContent:
@@ -104,6 +105,21 @@ To accept, open this page within 7 days:
 
 If you do not know the sender, ignore this e-mail.
 """,
+    )
+
+
+def invoice(number: str, seller: str, account: str, total: str, due: str, pdf: bytes) -> EmailContent:
+    """Render the e-mail with an invoice. `due` is a sentence on what is to be paid."""
+    return EmailContent(
+        f"Invoice {number}",
+        f"""Hello,
+
+Attached is invoice {number} of {one_line(seller)} to the account "{one_line(account)}":
+{total}, with tax. {due}
+
+All invoices are at GET /billing/invoices, and each with the usage that it sums up.
+""",
+        (f"invoice-{number.replace('/', '-')}.pdf", pdf),
     )
 
 

@@ -30,6 +30,7 @@ from models.platform.settings import Settings
 from pipelines.accounts.email_jobs import TEMPLATE_ARGUMENT, EmailTemplate
 from pipelines.delivery import email_templates
 from pipelines.delivery.email_templates import EmailContent
+from pipelines.delivery.invoice_email import render_invoice
 from pipelines.delivery.mailers import Mailer
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ MAX_PER_HOUR: dict[EmailTemplate, int] = {
     EmailTemplate.RESET_PASSWORD: 5,
     EmailTemplate.PASSWORD_CHANGED: 10,
     EmailTemplate.INVITATION: 10,
+    EmailTemplate.INVOICE: 20,
 }
 
 
@@ -106,6 +108,9 @@ def compose(sender: EmailSender, job: Job, address: str, content: EmailContent) 
     message["Message-ID"] = f"<{job.id}@{from_address.rpartition('@')[2]}>"
     message["Auto-Submitted"] = "auto-generated"  # RFC 3834: suppresses automatic replies
     message.set_content(content.body)
+    if content.pdf is not None:
+        filename, data = content.pdf
+        message.add_attachment(data, maintype="application", subtype="pdf", filename=filename)
     return message
 
 
@@ -159,12 +164,17 @@ def _invitation(connection: Connection, sender: EmailSender, job: Job) -> Render
     return invitation.email, email_templates.invitation(invitation.account_name, inviter_name, invitation.role, link)
 
 
+def _invoice(connection: Connection, sender: EmailSender, job: Job) -> Rendered:
+    return render_invoice(connection, job, sender.settings.home / "fonts")
+
+
 RENDERERS: dict[EmailTemplate, Renderer] = {
     EmailTemplate.VERIFY_ADDRESS: _verify_address,
     EmailTemplate.SIGNUP_ATTEMPTED: _signup_attempted,
     EmailTemplate.RESET_PASSWORD: _reset_password,
     EmailTemplate.PASSWORD_CHANGED: _password_changed,
     EmailTemplate.INVITATION: _invitation,
+    EmailTemplate.INVOICE: _invoice,
 }
 
 

@@ -87,6 +87,7 @@ class ApiUser:
     def delete_account(self) -> None:
         """Delete the account and everything in it."""
         with self.database.connection() as connection:
+            connection.execute("DELETE FROM postings WHERE account_id = %s", (self.caller.account_id,))
             connection.execute("DELETE FROM accounts WHERE id = %s", (self.caller.account_id,))
 
 

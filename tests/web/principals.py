@@ -7,6 +7,7 @@ import io
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import httpx
@@ -15,6 +16,7 @@ from psycopg.types.json import Jsonb
 from models.access import api_keys, sessions
 from models.accounts import accounts, invitations
 from models.accounts.accounts import Caller, Role, Scope
+from models.billing.invoice_lines import NewLine
 from models.memory.memories import NewMemory
 from models.memory.spaces import SpaceKey
 from models.platform.database import Connection, Database
@@ -23,6 +25,8 @@ from models.platform.secrets import hash_secret, load_secret_key
 from models.platform.settings import Settings
 from pipelines.accounts import keys
 from pipelines.accounts.access_tokens import AccessTokens
+from pipelines.billing import credit_note, grants, invoicing
+from pipelines.billing.credit_note import NewCreditNote
 from pipelines.memory.store import write_memories
 
 #: Callers without valid credentials: they get a 401.
@@ -78,6 +82,7 @@ class Principals:
     def delete(self, database: Database) -> None:
         """Delete the accounts and users that were created."""
         with database.transaction() as connection:
+            connection.execute("DELETE FROM postings WHERE account_id = ANY(%s)", (self._account_ids,))
             connection.execute("DELETE FROM accounts WHERE id = ANY(%s)", (self._account_ids,))
             connection.execute("DELETE FROM users WHERE id = ANY(%s)", (self._user_ids,))
 
@@ -261,6 +266,18 @@ def _memory(principals: Principals, database: Database, person: str) -> dict[str
     return {"memory_id": new.id}
 
 
+def _invoice(principals: Principals, database: Database, person: str) -> dict[str, str]:
+    """Issue an invoice that is paid from credits, with a credit note."""
+    account_id, note_id = principals.account_id, new_id("cn")
+    with database.transaction() as connection:
+        grants.give(connection, account_id, Decimal(5), reason="welcome")
+        line = NewLine("fee", "The plan", Decimal(5))
+        invoice = invoicing.issue(connection, account_id, reason="subscription", lines=[line])
+        new = NewCreditNote("a mistake", Decimal(1), id=note_id)
+        credit_note.issue(connection, invoice.id, account_id, new, lambda *refund: None)
+    return {"invoice_id": invoice.id, "credit_note_id": note_id}
+
+
 def _meditation(principals: Principals, database: Database, person: str) -> dict[str, str]:
     return {"meditation_id": str(_json(principals.request(person, "POST", "/v1/meditations"))["id"])}
 
@@ -281,4 +298,6 @@ RESOURCE_FACTORIES = {
     "file_id": _file,
     "memory_id": _memory,
     "meditation_id": _meditation,
+    "invoice_id": _invoice,
+    "credit_note_id": _invoice,
 }

@@ -71,6 +71,11 @@ BODIES: dict[str, dict[str, Any]] = {
     "PATCH /v1/memories/{memory_id}": {"importance": 0.5},
     "POST /v1/account/invitations": {"email": "odd@example.com"},
     "PUT /admin/plans/{plan_id}": {"name": "odd", "limits": {}},
+    "POST /billing/credits/top_up": {"amount": "5.00"},
+    "PUT /billing/credits/auto_top_up": {"below": "5.00", "amount": "5.00", "monthly_limit": "50.00"},
+    "PUT /admin/billing/accounts/{account_id}/tax": {"rate": "19"},
+    "POST /admin/billing/accounts/{account_id}/credits": {"amount": "5.00", "reason": "odd"},
+    "POST /admin/billing/invoices/{invoice_id}/credit_notes": {"amount": "0.01", "reason": "odd"},
 }
 
 #: Routes that wait for a worker, which is not there: a field that does not exist has strict ones answer at once.

@@ -61,7 +61,7 @@ PERSONAL = {"completion_id", "session_id", "memory_id", "meditation_id", "respon
 MANAGED = {"job_id", "schedule_id"}
 
 #: Path parameters of what the roles of an account decide about, whose ever it is; tests of their routes say how.
-BY_ROLE = {"account_id", "user_id", "invitation_id", "file_id", "key_id"}
+BY_ROLE = {"account_id", "user_id", "invitation_id", "file_id", "key_id", "invoice_id", "credit_note_id"}
 
 #: Routes of managed resources that are personal: they show texts, or act as the user.
 PERSONAL_ROUTES = {
@@ -101,6 +101,9 @@ NOT_JSON = {
     ("GET", "/v1/jobs/{job_id}/events"),
     ("GET", "/v1/meditations/{meditation_id}/events"),
     ("GET", "/v1/files/{file_id}/content"),
+    ("GET", "/billing/invoices/{invoice_id}/html"),
+    ("GET", "/billing/invoices/{invoice_id}/pdf"),
+    ("GET", "/billing/credit_notes/{credit_note_id}/pdf"),
 }
 
 #: Bodies with which a route looks for the resource in its path; `{}` suffices for the others.

@@ -27,6 +27,9 @@ NOT_JSON = {
     "/docs/{name}",
     "/metrics",
     "/v1/files/{file_id}/content",
+    "/billing/invoices/{invoice_id}/html",
+    "/billing/invoices/{invoice_id}/pdf",
+    "/billing/credit_notes/{credit_note_id}/pdf",
 }
 
 

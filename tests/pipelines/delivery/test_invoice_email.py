@@ -1,0 +1,70 @@
+"""Invoices are sent by e-mail."""
+
+from decimal import Decimal
+
+import pytest
+
+from models.accounts import accounts
+from models.billing import billing_details, invoice_states
+from models.billing.invoice_lines import NewLine
+from models.platform.ids import new_id
+from pipelines.billing import invoicing
+
+
+@pytest.fixture
+def owner(database):
+    """The owner of an account that is billed in EUR: (account id, address)."""
+    address = f"{new_id('owner')}@example.com"
+    with database.transaction() as connection:
+        member = accounts.create(connection, email=address, password_hash=None)
+        billing_details.ensure(connection, member.account_id, "EUR")
+    return member.account_id, address
+
+
+def issue(database, account_id, amount="5"):
+    with database.transaction() as connection:
+        line = NewLine("fee", "The plan", Decimal(amount))
+        return invoicing.issue(connection, account_id, reason="subscription", lines=[line])
+
+
+def test_an_owner_gets_the_invoice_as_pdf(database, owner, mailbox):
+    # Given
+    account_id, address = owner
+    invoice = issue(database, account_id)
+
+    # When
+    [email] = mailbox.deliver(address)
+
+    # Then
+    assert email["Subject"] == f"Invoice {invoice.number}"
+    assert "5.00 EUR is due by" in email.get_body().get_content()
+    [attachment] = email.iter_attachments()
+    assert attachment.get_filename() == f"invoice-{invoice.number}.pdf"
+    assert attachment.get_content().startswith(b"%PDF")
+
+
+def test_a_billing_address_replaces_the_owners(database, owner, mailbox):
+    account_id, address = owner
+    billing = f"{new_id('pay')}@example.com"
+    with database.transaction() as connection:
+        billing_details.update(connection, account_id, email=billing)
+    issue(database, account_id)
+
+    assert mailbox.deliver(address) == []
+    assert len(mailbox.deliver(billing)) == 1
+
+
+def test_an_invoice_of_nothing_is_not_sent(database, owner, mailbox):
+    account_id, address = owner
+    issue(database, account_id, "0")
+
+    assert mailbox.deliver(address) == []
+
+
+def test_a_void_invoice_is_not_sent(database, owner, mailbox):
+    account_id, address = owner
+    invoice = issue(database, account_id)
+    with database.transaction() as connection:
+        invoice_states.void(connection, invoice.id, account_id)
+
+    assert mailbox.deliver(address) == []
