@@ -105,10 +105,16 @@ def lock(connection: Connection, account_id: str) -> BillingDetails:
 
     Locks are taken in the order payments, details, invoices, grants, sellers.
     """
-    row = fetch_one(connection, LOCK, {"account_id": account_id})
-    if row is None:
+    details = lock_if_any(connection, account_id)
+    if details is None:
         raise NotFound("The account has no billing details.")
-    return BillingDetails(**row)
+    return details
+
+
+def lock_if_any(connection: Connection, account_id: str) -> BillingDetails | None:
+    """Like `lock`, for what happens after the erasure of an account, too: None then."""
+    row = fetch_one(connection, LOCK, {"account_id": account_id})
+    return BillingDetails(**row) if row else None
 
 
 UPDATE = f"""

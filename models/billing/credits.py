@@ -4,12 +4,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Protocol
 
-from models.billing.billing_details import BillingDetails
 from models.billing.currencies import ZERO
 from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.ids import new_id
 from models.platform.records import columns
+
+
+class Payer(Protocol):
+    """What names an account and its currency: its billing details, or an invoice, which outlives them."""
+
+    @property
+    def account_id(self) -> str:
+        """The account."""
+
+    @property
+    def currency(self) -> str:
+        """The currency in which it pays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +62,7 @@ BOUGHT_PRIORITY = 100
 
 def insert(
     connection: Connection,
-    details: BillingDetails,
+    payer: Payer,
     amount: Decimal,
     *,
     reason: str,
@@ -59,12 +71,12 @@ def insert(
     expires_at: datetime | None = None,
     grant_id: str | None = None,
 ) -> Grant:
-    """Insert a grant. The caller posts it, and has locked the account's details."""
+    """Insert a grant. The caller posts it, and has locked the account's details, unless they are erased."""
     parameters = {
         "id": grant_id or new_id("grant"),
-        "account_id": details.account_id,
+        "account_id": payer.account_id,
         "invoice_id": invoice_id,
-        "currency": details.currency,
+        "currency": payer.currency,
         "amount": amount,
         "priority": priority,
         "reason": reason,
@@ -97,11 +109,11 @@ SELECT coalesce(sum(amount), 0) AS drawn FROM draws
 """
 
 
-def draw(connection: Connection, details: BillingDetails, invoice_id: str, amount: Decimal) -> Decimal:
+def draw(connection: Connection, payer: Payer, invoice_id: str, amount: Decimal) -> Decimal:
     """Draw at most `amount` from the account's credits for an invoice. Returns what was drawn. The caller posts it."""
     parameters = {
-        "account_id": details.account_id,
-        "currency": details.currency,
+        "account_id": payer.account_id,
+        "currency": payer.currency,
         "invoice_id": invoice_id,
         "amount": amount,
     }
@@ -164,23 +176,23 @@ SELECT (SELECT coalesce(sum(billed_amount), 0) FROM usage_records
 """
 
 
-def balance(connection: Connection, details: BillingDetails) -> Decimal:
+def balance(connection: Connection, payer: Payer) -> Decimal:
     """Return what can be drawn now."""
-    return _sum(connection, BALANCE, details, "balance")
+    return _sum(connection, BALANCE, payer, "balance")
 
 
-def unbilled_usage(connection: Connection, details: BillingDetails) -> Decimal:
+def unbilled_usage(connection: Connection, payer: Payer) -> Decimal:
     """Return the exact cost of the usage that is on no finalised invoice."""
-    return _sum(connection, UNBILLED, details, "unbilled")
+    return _sum(connection, UNBILLED, payer, "unbilled")
 
 
-def available(connection: Connection, details: BillingDetails) -> Decimal:
+def available(connection: Connection, payer: Payer) -> Decimal:
     """Return what is left of the credits once the usage so far is invoiced. Negative if it costs more."""
-    return balance(connection, details) - unbilled_usage(connection, details)
+    return balance(connection, payer) - unbilled_usage(connection, payer)
 
 
-def _sum(connection: Connection, statement: str, details: BillingDetails, name: str) -> Decimal:
-    row = fetch_one(connection, statement, {"account_id": details.account_id, "currency": details.currency})
+def _sum(connection: Connection, statement: str, payer: Payer, name: str) -> Decimal:
+    row = fetch_one(connection, statement, {"account_id": payer.account_id, "currency": payer.currency})
     assert row is not None
     return Decimal(row[name])
 

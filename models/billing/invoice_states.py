@@ -5,7 +5,6 @@ from typing import Any
 from psycopg.rows import DictRow
 
 from models.billing import billing_details, invoices, postings
-from models.billing.billing_details import BillingDetails
 from models.billing.currencies import ZERO
 from models.billing.invoices import COLUMNS, Invoice
 from models.billing.postings import leg, reversed_legs
@@ -42,7 +41,7 @@ def void(connection: Connection, invoice_id: str, account_id: str) -> Invoice:
     Raises Conflict if it is not open, paid from credits or written off, if a payment was received or is in progress,
     or if there is a credit note of it.
     """
-    details = billing_details.lock(connection, account_id)
+    billing_details.lock_if_any(connection, account_id)
     invoice = invoices.lock(connection, invoice_id, account_id)
     if invoice.state == "void":
         return invoice
@@ -51,7 +50,7 @@ def void(connection: Connection, invoice_id: str, account_id: str) -> Invoice:
     _reverse(connection, invoice)
     connection.execute(RELEASE_USAGE, parameters)
     for row in fetch_all(connection, GIVE_BACK, parameters):
-        _expire_again(connection, details, invoice, row)
+        _expire_again(connection, invoice, row)
     voided = fetch_one(connection, VOID, parameters)
     assert voided is not None
     return Invoice(**voided)
@@ -76,13 +75,13 @@ def _reverse(connection: Connection, invoice: Invoice) -> None:
     postings.post(connection, invoice.account_id, "void", invoice.id, reversed_legs(legs), currency=invoice.currency)
 
 
-def _expire_again(connection: Connection, details: BillingDetails, invoice: Invoice, row: DictRow) -> None:
+def _expire_again(connection: Connection, invoice: Invoice, row: DictRow) -> None:
     """Let what goes back to a grant that has expired meanwhile expire, too."""
     if row["expired_at"] is None:
         return
     reference = f"{row['id']}:{invoice.id}"
     legs = leg("credits", "revenue" if row["invoice_id"] else "promotions", row["amount"])
-    postings.post(connection, details.account_id, "expiry", reference, legs, currency=details.currency)
+    postings.post(connection, invoice.account_id, "expiry", reference, legs, currency=invoice.currency)
 
 
 WRITE_OFF = f"""
@@ -96,7 +95,7 @@ def write_off(connection: Connection, invoice_id: str, account_id: str) -> Invoi
 
     Raises Conflict if it is not open.
     """
-    billing_details.lock(connection, account_id)
+    billing_details.lock_if_any(connection, account_id)
     invoice = invoices.lock(connection, invoice_id, account_id)
     if invoice.state == "uncollectible":
         return invoice

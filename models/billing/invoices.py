@@ -233,13 +233,13 @@ UPDATE invoices SET paid = paid + %(amount)s, returned = returned + %(amount)s W
 def apply_payment(connection: Connection, invoice_id: str, amount: Decimal) -> Invoice:
     """Count a payment that has been posted. The invoice is paid once nothing is due; a top-up becomes a grant then.
 
-    What is more than due, such as a payment of a void invoice, becomes a credit.
+    What is more than due, such as a payment of a void invoice, becomes a credit. The account may be erased.
     """
     owner = fetch_one(connection, OWNER, {"id": invoice_id})
     if owner is None:
         raise NotFound("There is no such invoice.")
-    details = billing_details.lock(connection, owner["account_id"])
-    invoice = lock(connection, invoice_id, details.account_id)
+    billing_details.lock_if_any(connection, owner["account_id"])
+    invoice = lock(connection, invoice_id, owner["account_id"])
     if invoice.state == "uncollectible":
         _take_back_write_off(connection, invoice)
     due = max(invoice.balance, ZERO) if invoice.state != "void" else ZERO
@@ -248,10 +248,10 @@ def apply_payment(connection: Connection, invoice_id: str, amount: Decimal) -> I
     row = fetch_one(connection, SURPLUS_OF_VOID if invoice.state == "void" else APPLY, parameters)
     assert row is not None
     if surplus:
-        _grant_surplus(connection, details, invoice, surplus)
+        _grant_surplus(connection, invoice, surplus)
     applied = Invoice(**row)
     if applied.state == "paid" and invoice.state != "paid" and invoice.reason == "top_up":
-        grant_top_up(connection, details, applied)
+        _grant_top_up(connection, applied)
     return applied
 
 
@@ -261,21 +261,18 @@ def _take_back_write_off(connection: Connection, invoice: Invoice) -> None:
     postings.post(connection, invoice.account_id, "write_off", reference, legs, currency=invoice.currency)
 
 
-def _grant_surplus(
-    connection: Connection, details: billing_details.BillingDetails, invoice: Invoice, surplus: Decimal
-) -> None:
-    grant = credits.insert(
-        connection, details, surplus, reason=f"Overpayment of {invoice.number}", priority=credits.BOUGHT_PRIORITY
-    )
+def _grant_surplus(connection: Connection, invoice: Invoice, surplus: Decimal) -> None:
+    reason = f"Overpayment of {invoice.number}"
+    grant = credits.insert(connection, invoice, surplus, reason=reason, priority=credits.BOUGHT_PRIORITY)
     legs = leg("receivable", "credits", surplus)
     postings.post(connection, invoice.account_id, "grant", grant.id, legs, currency=invoice.currency)
 
 
-def grant_top_up(connection: Connection, details: billing_details.BillingDetails, invoice: Invoice) -> None:
+def _grant_top_up(connection: Connection, invoice: Invoice) -> None:
     """Insert the grant of a paid top-up. Its invoice has posted it."""
     credits.insert(
         connection,
-        details,
+        invoice,
         invoice.subtotal,
         reason=f"Top-up {invoice.number}",
         priority=credits.BOUGHT_PRIORITY,

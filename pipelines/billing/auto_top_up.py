@@ -57,8 +57,8 @@ def _check(database: Database, gateway: GatewayName, account_id: str) -> bool:
 
 def check(connection: Connection, gateway: GatewayName, account_id: str) -> bool:
     """Top up an account if it needs it. Returns whether it does. Concurrent checks wait for the account's lock."""
-    details = billing_details.lock(connection, account_id)
-    if details.auto_top_up is None or not _needs_top_up(connection, details):
+    details = billing_details.lock_if_any(connection, account_id)
+    if details is None or details.auto_top_up is None or not _needs_top_up(connection, details):
         return False
     invoice = top_up.start(connection, account_id, Decimal(details.auto_top_up["amount"]), automatic=True)
     for job in collect(gateway, connection, invoice):

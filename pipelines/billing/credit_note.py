@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 
 from models.billing import billing_details, credit_notes, credits, invoices, numbering, postings
-from models.billing.billing_details import BillingDetails
 from models.billing.credit_notes import CreditNote
 from models.billing.currencies import ZERO, check_amount, format_amount, minor_unit
 from models.billing.invoices import Invoice
@@ -39,7 +38,7 @@ def issue(connection: Connection, invoice_id: str, account_id: str, new: NewCred
     NotFound.
     """
     refundable = credit_notes.lock_refundable(connection, invoice_id, account_id)
-    details = billing_details.lock(connection, account_id)
+    billing_details.lock_if_any(connection, account_id)
     invoice = invoices.lock(connection, invoice_id, account_id)
     if earlier := credit_notes.read_if_any(connection, new.id, account_id):
         return earlier
@@ -55,7 +54,7 @@ def issue(connection: Connection, invoice_id: str, account_id: str, new: NewCred
         connection, invoice, note_id=note_id, number=number, amount=amount, tax=tax, reason=new.reason,
         job_id=new.job_id,
     )  # fmt: skip
-    _return(connection, details, note, excess, refundable, refund)
+    _return(connection, note, excess, refundable, refund)
     return note
 
 
@@ -103,7 +102,6 @@ def _legs(connection: Connection, invoice: Invoice, amount: Decimal, tax: Decima
 
 def _return(
     connection: Connection,
-    details: BillingDetails,
     note: CreditNote,
     excess: Decimal,
     refundable: Sequence[tuple[str, Decimal]],
@@ -116,7 +114,7 @@ def _return(
         rest -= amount
     if rest:
         reason, priority = f"Credit note {note.number}", credits.BOUGHT_PRIORITY
-        grant = credits.insert(connection, details, rest, reason=reason, priority=priority)
+        grant = credits.insert(connection, note, rest, reason=reason, priority=priority)
         legs = leg("receivable", "credits", rest)
         postings.post(connection, note.account_id, "grant", grant.id, legs, currency=note.currency)
 

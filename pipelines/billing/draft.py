@@ -42,10 +42,10 @@ def _assign(attempt: Attempt) -> int:
 
 
 def finish(connection: Connection, invoice_id: str, account_id: str, terms: Mapping[str, Any] | None) -> Invoice | None:
-    """Finalise a draft. Returns None if an earlier attempt has done it, or there is nothing to invoice."""
-    billing_details.lock(connection, account_id)
+    """Finalise a draft. Returns None if an earlier attempt has done it, or there is nothing or nobody to invoice."""
+    details = billing_details.lock_if_any(connection, account_id)
     invoice = invoices.lock_if_any(connection, invoice_id, account_id)
-    if invoice is None or invoice.state != "draft":
+    if details is None or invoice is None or invoice.state != "draft":
         return None
     lines = _lines(connection, invoice, terms)
     if invoice.reason == "usage" and not any(rounded(line.amount, invoice.currency) for line in lines):

@@ -64,7 +64,7 @@ def _due(database: Database) -> list[tuple[str, str]]:
 
 def expire(connection: Connection, grant_id: str, account_id: str) -> bool:
     """Expire a grant, and post what was left: revenue if the customer had paid it. Returns False if it is not due."""
-    billing_details.lock(connection, account_id)
+    billing_details.lock_if_any(connection, account_id)
     grant = credits.expire(connection, grant_id, account_id)
     if grant is None:
         return False

@@ -10,7 +10,7 @@ from models.billing.billing_details import ensure
 from models.billing.invoice_lines import NewLine
 from models.platform.errors import Conflict, NotFound
 from pipelines.billing import invoicing
-from tests.pipelines.billing.books import balance, check_books, give, new_customer, pay
+from tests.pipelines.billing.books import balance, check_books, credit, give, new_customer, pay
 
 
 def fee(amount, kind="fee"):
@@ -281,3 +281,21 @@ def test_the_parties_stay_as_they_were(database):
     assert stored.parties["customer"]["name"] == ""
     with database.connection() as connection:
         assert [line.amount for line in invoice_lines.read_lines(connection, invoice.id, account_id)] == [5]
+
+
+def test_a_payment_that_arrives_after_the_erasure_of_its_account_is_applied(database):
+    # Given an account whose details were erased while a payment was under way
+    account_id = new_customer(database)
+    invoice = issue(database, account_id, "5")
+    with database.connection() as connection:
+        connection.execute("DELETE FROM billing_details WHERE account_id = %s", (account_id,))
+
+    # When it is paid with too much, and credited
+    assert pay(database, account_id, invoice, "6").state == "paid"
+    credit(database, account_id, invoice)
+
+    # Then
+    with database.connection() as connection:
+        assert balance(connection, account_id, "receivable") == 0
+        assert balance(connection, account_id, "gateway") == 1
+        assert balance(connection, account_id, "credits") == -1
