@@ -20,6 +20,7 @@ from web.api.accounts import (
     signup,
 )
 from web.api.billing.invoice_routes import INVOICE_ROUTES
+from web.api.billing.payment_routes import PAYMENT_ROUTES
 from web.api.job_events import StreamCursor
 from web.api.job_object import JobObject
 from web.api.memory import imports, meditations, memories, search, spaces
@@ -233,6 +234,7 @@ ROUTES = (
     Route("POST", "/admin/meditations", meditations.start_meditations, Rights.OPERATOR,
           body=meditations.StartMeditations, response=JobObject, status=202, creates=True),
     *INVOICE_ROUTES,
+    *PAYMENT_ROUTES,
     Route("GET", "/openapi.json", openapi.read, Rights.PUBLIC, response=dict[str, Any], other_responses={304: None},
           purpose="documents"),
     Route("GET", "/docs", docs.docs, Rights.PUBLIC),

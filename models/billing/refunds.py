@@ -92,8 +92,8 @@ def new_refund(
     left.
     """
     current = payments.lock(connection, payment.id, payment.account_id)
-    left = current.amount - current.refunded
-    wanted = check_amount(amount, current.currency) if amount is not None else left
+    wanted = check_amount(amount, current.currency) if amount is not None else current.amount - current.refunded
+    check_refundable(current, wanted)
     refund_id = new_id("ref")
     job = NewJob(
         "payment.refund", current.account_id, {"refund_id": refund_id}, unique_key=f"payment.refund {refund_id}"
@@ -108,18 +108,20 @@ def new_refund(
         "amount": wanted,
         "reason": reason,
     }
-    if wanted <= 0 or fetch_one(connection, RESERVE, parameters) is None:
-        raise _not_refundable(current, left)
+    reserved = fetch_one(connection, RESERVE, parameters)
+    assert reserved is not None, "it is locked and was checked"
     row = fetch_one(connection, INSERT, parameters)
     assert row is not None
     return Refund(**row), job
 
 
-def _not_refundable(payment: Payment, left: Decimal) -> Conflict:
+def check_refundable(payment: Payment, amount: Decimal) -> None:
+    """Raise Conflict unless a locked payment has the amount left."""
     if payment.state != "succeeded":
-        return Conflict(f"The payment is {payment.state}, so it cannot be refunded.", code="payment_not_refundable")
-    amount = format_amount(left, payment.currency)
-    return Conflict(f"Only {amount} {payment.currency} of the payment can be refunded.", code="refund_too_large")
+        raise Conflict(f"The payment is {payment.state}, so it cannot be refunded.", code="payment_not_refundable")
+    if not 0 < amount <= (left := payment.amount - payment.refunded):
+        text = format_amount(left, payment.currency)
+        raise Conflict(f"Only {text} {payment.currency} of the payment can be refunded.", code="refund_too_large")
 
 
 FOREIGN = f"""

@@ -17,6 +17,7 @@ from models.access import api_keys, sessions
 from models.accounts import accounts, invitations
 from models.accounts.accounts import Caller, Role, Scope
 from models.billing.invoice_lines import NewLine
+from models.billing import billing_details, payments
 from models.memory.memories import NewMemory
 from models.memory.spaces import SpaceKey
 from models.platform.database import Connection, Database
@@ -282,6 +283,20 @@ def _meditation(principals: Principals, database: Database, person: str) -> dict
     return {"meditation_id": str(_json(principals.request(person, "POST", "/v1/meditations"))["id"])}
 
 
+def _payment(principals: Principals, database: Database, person: str) -> dict[str, str]:
+    with database.transaction() as connection:
+        billing_details.ensure(connection, principals.account_id, "EUR")
+        payment = payments.request_payment(
+            connection, principals.account_id, invoice_id=None, amount=Decimal("5.00"), currency="EUR", gateway="manual"
+        )
+    return {"payment_id": payment.id}
+
+
+def _payment_method(principals: Principals, database: Database, person: str) -> dict[str, str]:
+    body = {"method": "pm_test_visa"}
+    return {"payment_method_id": _json(principals.request(person, "POST", "/billing/payment_methods", json=body))["id"]}
+
+
 #: By path parameter. A new parameter needs a line here: unless the resource exists, a 404 for another account proves
 #: nothing.
 RESOURCE_FACTORIES = {
@@ -300,4 +315,6 @@ RESOURCE_FACTORIES = {
     "meditation_id": _meditation,
     "invoice_id": _invoice,
     "credit_note_id": _invoice,
+    "payment_id": _payment,
+    "payment_method_id": _payment_method,
 }

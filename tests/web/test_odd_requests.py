@@ -91,7 +91,15 @@ WAITING = {
 }
 UNKNOWN, STRICT = {"zz_unknown": 1}, {"x-sangha-strict": "1"}
 
-FIXED = {"plan_id": "odd", "name": "index.css", "model": "default", "provider": "nobody"}
+FIXED = {
+    "plan_id": "odd",
+    "name": "index.css",
+    "model": "default",
+    "provider": "nobody",
+    "gateway": "test",
+    "charge_id": "x",
+    "customer_id": "x",
+}
 
 
 def name(route: Route) -> str:

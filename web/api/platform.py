@@ -15,6 +15,7 @@ from models.platform.secrets import Cipher, load_secret_key
 from models.platform.settings import Settings
 from pipelines.accounts.access_tokens import AccessTokens
 from pipelines.accounts.login_limits import LoginLimiter
+from pipelines.billing.gateways.registry import Gateways
 from tasks.queue import Queue
 from web.access.gate import DatabaseGate, Gate
 from web.access.hashing_pool import HashingPool
@@ -69,6 +70,7 @@ class Platform:
     compatibility: Compatibility = field(init=False)
     login_limiter: LoginLimiter = field(init=False)
     lease: ProcessLease = field(init=False)
+    gateways: Gateways = field(init=False)
     hashing: HashingPool = field(default_factory=HashingPool)
     streams: OpenStreams = field(default_factory=OpenStreams)
     uploads: OpenUploads = field(default_factory=OpenUploads)
@@ -85,6 +87,7 @@ class Platform:
         self.compatibility = Compatibility(self.database)
         self.login_limiter = LoginLimiter(self.redis)
         self.lease = ProcessLease(self.database)
+        self.gateways = Gateways(self.settings, self.database)
 
     @classmethod
     def open(cls, settings: Settings, tokens: AccessTokens, metrics: Metrics, openapi: CachedDocument) -> "Platform":

@@ -56,6 +56,7 @@ class Route:
     has_side_effects  a GET that changes something, so it is rate-limited like the other methods
     cost              requests that it counts as; 0 is never rejected by a limit of the account, such as a cancel
     same_origin       it trusts a cookie or the network, so it stays closed to pages of other origins in any case
+    max_body          bytes of a body; 0: the usual limit
     purpose           of a public route: counts apart from other purposes, so that one does not use another's limit up
     """
 
@@ -77,6 +78,7 @@ class Route:
     has_side_effects: bool = False
     cost: int = 1
     same_origin: bool = False
+    max_body: int = 0
     purpose: str = ""
 
     @property
@@ -89,6 +91,8 @@ class Route:
         """The most bytes of a body."""
         if self.upload_type:
             return uploads.MAX_BYTES
+        if self.max_body:
+            return self.max_body
         return bodies.MAX_PUBLIC_BYTES if self.rights.public else bodies.MAX_BYTES
 
     async def run(self, request: Request) -> EndpointResponse:

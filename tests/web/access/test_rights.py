@@ -52,7 +52,15 @@ MATRIX: dict[Rights, dict[str, str | None]] = {
 }
 
 #: Path parameters that do not name anything of an account.
-FIXED_PARAMETERS = {"name": "index.css", "model": "default", "plan_id": "default", "provider": "nobody"}
+FIXED_PARAMETERS = {
+    "name": "index.css",
+    "model": "default",
+    "plan_id": "default",
+    "provider": "nobody",
+    "gateway": "test",
+    "charge_id": "ch_none",
+    "customer_id": "nobody",
+}
 
 #: Path parameters of resources that only one user of the account may see, whatever the role of others.
 PERSONAL = {"completion_id", "session_id", "memory_id", "meditation_id", "response_id", "conversation_id", "item_id"}
@@ -61,7 +69,17 @@ PERSONAL = {"completion_id", "session_id", "memory_id", "meditation_id", "respon
 MANAGED = {"job_id", "schedule_id"}
 
 #: Path parameters of what the roles of an account decide about, whose ever it is; tests of their routes say how.
-BY_ROLE = {"account_id", "user_id", "invitation_id", "file_id", "key_id", "invoice_id", "credit_note_id"}
+BY_ROLE = {
+    "invoice_id",
+    "credit_note_id",
+    "account_id",
+    "user_id",
+    "invitation_id",
+    "file_id",
+    "key_id",
+    "payment_id",
+    "payment_method_id",
+}
 
 #: Routes of managed resources that are personal: they show texts, or act as the user.
 PERSONAL_ROUTES = {
@@ -104,6 +122,8 @@ NOT_JSON = {
     ("GET", "/billing/invoices/{invoice_id}/html"),
     ("GET", "/billing/invoices/{invoice_id}/pdf"),
     ("GET", "/billing/credit_notes/{credit_note_id}/pdf"),
+    ("GET", "/billing/simulator/charges/{charge_id}"),
+    ("GET", "/billing/simulator/methods/{customer_id}"),
 }
 
 #: Bodies with which a route looks for the resource in its path; `{}` suffices for the others.
