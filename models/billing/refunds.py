@@ -119,7 +119,8 @@ def check_refundable(payment: Payment, amount: Decimal) -> None:
     """Raise Conflict unless a locked payment has the amount left."""
     if payment.state != "succeeded":
         raise Conflict(f"The payment is {payment.state}, so it cannot be refunded.", code="payment_not_refundable")
-    if not 0 < amount <= (left := payment.amount - payment.refunded):
+    left = payment.amount - payment.refunded
+    if not 0 < amount <= left:
         text = format_amount(left, payment.currency)
         raise Conflict(f"Only {text} {payment.currency} of the payment can be refunded.", code="refund_too_large")
 
