@@ -16,8 +16,8 @@ from psycopg.types.json import Jsonb
 from models.access import api_keys, sessions
 from models.accounts import accounts, invitations
 from models.accounts.accounts import Caller, Role, Scope
-from models.billing.invoice_lines import NewLine
 from models.billing import billing_details, payments
+from models.billing.invoice_lines import NewLine
 from models.memory.memories import NewMemory
 from models.memory.spaces import SpaceKey
 from models.platform.database import Connection, Database

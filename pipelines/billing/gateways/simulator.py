@@ -188,7 +188,11 @@ class Simulator:
 
     def check_ticket(self, customer: str, ticket: str) -> None:
         """Check that `set_up_method` has made a link. Raises InvalidRequest."""
-        signatures.verify(customer.encode(), ticket, self._secret)
+        try:
+            signatures.verify(customer.encode(), ticket, self._secret)
+        except InvalidRequest:
+            message = "The link is not valid, or is more than five minutes old."
+            raise InvalidRequest(message, param="ticket", code="invalid_signature") from None
 
     def detach_method(self, gateway_method_id: str) -> None:
         """See Gateway."""

@@ -66,9 +66,12 @@ def test_old_signature_is_rejected(send, database, event, age):
 
 @pytest.mark.parametrize(
     "signature",
-    ["", "t=1", "v1=00", "t=x,v1=00", "t=1,t=2,v1=00", f"t={int(time.time())},v1={'0' * 64}", b"t=\xb2,v1=0", "=,=,="],
+    ["", "t=1", "v1=00", "t=x,v1=00", "t=1,t=2,v1=00", f"t=NOW,v1={'0' * 64}", b"t=\xb2,v1=0", "=,=,="],
 )
 def test_forged_signature_is_rejected(send, database, event, signature):
+    if isinstance(signature, str):
+        signature = signature.replace("NOW", str(int(time.time())))
+
     assert_error(send(event, signature=signature), 400, code="invalid_signature")
     assert stored(database, event) is None
 

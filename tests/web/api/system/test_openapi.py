@@ -30,6 +30,8 @@ NOT_JSON = {
     "/billing/invoices/{invoice_id}/html",
     "/billing/invoices/{invoice_id}/pdf",
     "/billing/credit_notes/{credit_note_id}/pdf",
+    "/billing/simulator/charges/{charge_id}",
+    "/billing/simulator/methods/{customer_id}",
 }
 
 
