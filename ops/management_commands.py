@@ -122,6 +122,35 @@ def effects_resolve(
     resolve(settings, job_id, step, "done" if state == "done" else "failed", result=result, reason=reason)
 
 
+@click.group("gateway-events")
+def gateway_events() -> None:
+    """List and replay the events that payment gateways have sent."""
+
+
+@gateway_events.command("list")
+@click.option("--state", type=click.Choice(["received", "applied", "ignored", "failed"]), help="Only these.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="At most so many.")
+@data_dir
+def gateway_events_list(state: str | None, limit: int, data_dir: Path | None) -> None:
+    """List the events, the latest first. Ignored ones are about nothing of ours."""
+    settings = prepare(quiet=True, data_dir=data_dir)
+    from ops.gateway_events import list_events
+
+    list_events(settings, state=state, limit=limit)  # type: ignore[arg-type]
+
+
+@gateway_events.command("replay")
+@click.argument("gateway", type=click.Choice(["test", "stripe"]))
+@click.argument("event_id")
+@data_dir
+def gateway_events_replay(gateway: str, event_id: str, data_dir: Path | None) -> None:
+    """Fetch what an event is about once more, and apply it. Safe to repeat."""
+    settings = prepare(quiet=True, data_dir=data_dir)
+    from ops.gateway_events import replay
+
+    replay(settings, gateway, event_id)
+
+
 @click.group()
 def admin() -> None:
     """Create, list and revoke operators: staff with access to all accounts, at /admin."""
@@ -199,4 +228,4 @@ def selection(job_ids: tuple[str, ...], all_jobs: bool) -> tuple[str, ...]:
     return job_ids
 
 
-COMMANDS: Sequence[click.Command] = (pools, schedules, dead, effects, admin, keys)
+COMMANDS: Sequence[click.Command] = (pools, schedules, dead, effects, gateway_events, admin, keys)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from psycopg.types.json import Jsonb
 
-from models.billing import payments, postings
+from models.billing import billing_details, credits, payments, postings
 from models.billing.currencies import check_amount, format_amount
 from models.billing.payments import Payment
 from models.billing.postings import leg
@@ -225,8 +225,19 @@ def settle(connection: Connection, refund: Refund, outcome: RefundOutcome) -> No
         connection.execute(MARK_REFUNDED, parameters)
         return
     connection.execute(RELEASE, parameters)
+    if refund.credit_note_id is not None:
+        _grant(connection, refund)
     if before.state == "succeeded":  # the customer's bank has returned it
         _post(connection, refund, f"{refund.id}:failed", -refund.amount)
+
+
+def _grant(connection: Connection, refund: Refund) -> None:
+    """Make a credit of what a credit note has returned and the gateway could not."""
+    billing_details.lock_if_any(connection, refund.account_id)
+    reason = f"Refund {refund.id} failed"
+    grant = credits.insert(connection, refund, refund.amount, reason=reason, priority=credits.BOUGHT_PRIORITY)
+    legs = leg("receivable", "credits", refund.amount)
+    postings.post(connection, refund.account_id, "grant", grant.id, legs, currency=refund.currency)
 
 
 def _post(connection: Connection, refund: Refund, reference: str, amount: Decimal) -> None:

@@ -1,11 +1,13 @@
 """Delete old records: ended jobs, expired files, sessions, keys and tokens, unverified users without data.
 
-Turns and their journals are kept until their owner deletes them. The codes of vectors are completed too. Ended jobs in
+Turns and their journals are kept until their owner deletes them. Of events of payment gateways only the payload is
+deleted. The codes of vectors are completed too. Ended jobs in
 `ended_jobs` are deleted by the week; those in `jobs`, which were never moved, one by one.
 """
 
 from models.access import api_keys, idempotency, sessions
 from models.accounts import email_tokens, emails, files, invitations, sent_emails, unverified_users
+from models.billing import gateway_events
 from models.jobs import effects, ended_partitions
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
@@ -34,6 +36,7 @@ PRUNE_FUNCTIONS = (
     firings.prune,
     effects.prune,
     meditation_changes.prune,
+    gateway_events.prune,
 )
 
 # A batch of the platform's jobs. Dead jobs stay until an operator has replayed or discarded them, and so do their

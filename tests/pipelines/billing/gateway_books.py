@@ -48,6 +48,11 @@ class Books:
         with self.database.connection() as connection:
             return postings.balances(connection, self.customer).get((name, currency), 0)
 
+    def posted(self, kind, reference):
+        """Return the sum of a reference's postings."""
+        with self.database.connection() as connection:
+            return sum(leg.amount for leg in postings.posted_legs(connection, kind, reference))
+
     def _rows(self, statement):
         with self.database.connection() as connection:
             return fetch_all(connection, statement, {"customer": self.customer})
