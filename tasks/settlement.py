@@ -26,7 +26,7 @@ from models.journal.events import Event
 from models.journal.journal import Claim
 from models.journal.writer import JournalWriter
 from models.platform.database import Connection
-from models.platform.errors import Cancelled, Fenced, InsufficientQuota, Released
+from models.platform.errors import Cancelled, Fenced, InsufficientQuota, Released, SpendingLimitReached
 from tasks.relay import Relay
 from tasks.retrying_database import RetryingDatabase
 
@@ -112,18 +112,8 @@ class Settlement:
     def _wait(self, attempt: Attempt, outcome: WaitForChildren) -> None:
         job, events = attempt.job, attempt.journal.archivable()
         try:
-            self._database.run(
-                lambda connection: wait_for_children(
-                    connection,
-                    job,
-                    outcome.children,
-                    events,
-                    join_rule=outcome.join_rule,
-                    timeout=outcome.timeout,
-                    within_month=outcome.within_month,
-                )
-            )
-        except InsufficientQuota as error:
+            self._database.run(lambda connection: _begin_wait(connection, job, outcome, events))
+        except (InsufficientQuota, SpendingLimitReached) as error:
             raise Released(f"Its children do not fit what the month has left: {error.message}") from None
         except Fenced:
             # Rejected: either a later attempt has claimed the job, or a cancellation came first, which this attempt
@@ -134,6 +124,20 @@ class Settlement:
                 raise Cancelled("cancelled on request") from None
             raise
         self._relay.nudge(*_lanes(job, outcome.children))
+
+
+def _begin_wait(connection: Connection, job: Job, outcome: WaitForChildren, events: Sequence[Event]) -> None:
+    if outcome.reserve:
+        outcome.reserve(connection)  # it locks the account, which comes before any job
+    wait_for_children(
+        connection,
+        job,
+        outcome.children,
+        events,
+        join_rule=outcome.join_rule,
+        timeout=outcome.timeout,
+        within_month=outcome.within_month,
+    )
 
 
 def _check_abandoned(attempt: Attempt, ending: Ending) -> None:

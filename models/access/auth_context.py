@@ -16,15 +16,17 @@ from models.platform.secrets import hash_secret
 
 @dataclass(frozen=True, slots=True)
 class AuthContext:
-    """The caller of a request, and the limits of its account."""
+    """The caller of a request, the limits of its account, and whether the account's usage is billed."""
 
     caller: Caller
     limits: Limits
+    billed: bool = False
 
 
 # An active session of a member of the account.
 SESSION = """
-SELECT memberships.role, users.operator, plans.limits || accounts.limits AS limits
+SELECT memberships.role, users.operator, plans.limits || accounts.limits AS limits,
+       accounts.billed_since IS NOT NULL AS billed
 FROM sessions
 JOIN users ON users.id = sessions.user_id
 JOIN memberships ON memberships.user_id = users.id AND memberships.account_id = %(account_id)s
@@ -42,7 +44,7 @@ def for_session(connection: Connection, *, session_id: str, user_id: str, accoun
     if row is None:
         return None
     caller = Caller(user_id, account_id, Role(row["role"]), session_id=session_id, operator=row["operator"])
-    return AuthContext(caller, plans.parse_limits(row["limits"]))
+    return AuthContext(caller, plans.parse_limits(row["limits"]), row["billed"])
 
 
 # A valid key of a member. Its use is recorded once a minute.
@@ -56,7 +58,7 @@ WITH valid_key AS (
       AND (valid_key.last_used_at IS NULL OR valid_key.last_used_at < now() - interval '1 minute')
 )
 SELECT valid_key.id, valid_key.user_id, valid_key.account_id, valid_key.scopes, valid_key.memory, memberships.role,
-       plans.limits || accounts.limits AS limits
+       plans.limits || accounts.limits AS limits, accounts.billed_since IS NOT NULL AS billed
 FROM valid_key
 JOIN memberships USING (account_id, user_id)
 JOIN accounts ON accounts.id = valid_key.account_id
@@ -115,4 +117,4 @@ def for_api_key(connection: Connection, secret: str) -> AuthContext | None:
     caller = Caller(
         row["user_id"], row["account_id"], Role(row["role"]), key_id=row["id"], scopes=scopes, memory=row["memory"]
     )
-    return AuthContext(caller, plans.parse_limits(row["limits"]))
+    return AuthContext(caller, plans.parse_limits(row["limits"]), row["billed"])

@@ -16,7 +16,7 @@ from models.journal.archive import ArchivedEvents, read_chunks
 from models.journal.events import REWOUND, Event
 from models.journal.journal import AppendResult, Claim, Fence
 from models.journal.writer import Journal, JournalWriter
-from models.platform.database import Database
+from models.platform.database import Connection, Database
 from models.platform.errors import Cancelled, Fenced, JobError, PermanentFailure, Released, TimeLimitExceeded
 
 StopReason = Literal["cancelled", "released", "yielded", "overtaken"]
@@ -34,12 +34,15 @@ class WaitForChildren:
 
     within_month  what the children reserve must fit the account's month. Another job may reserve tokens between the
                   pipeline's estimate and this: then the job runs again at once, with what is left.
+    reserve       reserves what the children can cost, in the transaction that inserts them; the same holds if it raises
+                  SpendingLimitReached
     """
 
     children: Sequence[NewJob]
     join_rule: JoinRule = "all"
     timeout: float | None = None
     within_month: bool = False
+    reserve: Callable[[Connection], None] | None = None
 
 
 #: What a pipeline returns.

@@ -178,14 +178,6 @@ def check_no_unfinished(connection: Connection, account_id: str, kind: str) -> N
 ITEM_TOKENS = 16
 
 
-def max_billable_tokens(size: int, items: int, *, output: int | None, context: int, history: bool) -> int:
-    """Return the most tokens that a turn can be billed for.
-
-    size     bytes of all `items` of its input: a token has at least one byte
-    output   limit of generated tokens; None: as many as fit
-    context  tokens that prompt and answer have in the engine together
-    history  whether earlier turns are added: then the prompt may fill the context
-    """
-    if history or output is None:
-        return context
-    return min(context, size + items * ITEM_TOKENS + output)
+def max_prompt_tokens(size: int, items: int, context: int) -> int:
+    """Return the most tokens that a prompt of `items` with so many bytes can have: a token has at least one byte."""
+    return min(context, size + items * ITEM_TOKENS)

@@ -302,7 +302,7 @@ CREATE TABLE spending_limits (
 
 -- The most that an unfinished job may cost, of accounts with a limit. A reservation ends with its job.
 CREATE TABLE spending_reservations (
-    job_id      text     PRIMARY KEY REFERENCES jobs ON DELETE CASCADE,
+    job_id      text     PRIMARY KEY REFERENCES jobs ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED,
     account_id  text     NOT NULL REFERENCES accounts ON DELETE CASCADE,
     scopes      text[]   NOT NULL,
     amount      numeric  NOT NULL CHECK (amount >= 0)
@@ -351,7 +351,7 @@ ALTER TABLE accounts
     ADD COLUMN plan_limits jsonb,
     ADD COLUMN billed_since timestamptz;   -- from when on its usage is posted; null: it pays nothing
 
--- What the usage cost at the price in force when the job was created, and who used it. Null: it was not posted.
+-- What the usage cost at the price in force when the job was created, and who used it. Without an amount it was not posted.
 ALTER TABLE usage_records
     ADD COLUMN billed_amount    numeric,
     ADD COLUMN billed_currency  text,
@@ -359,4 +359,5 @@ ALTER TABLE usage_records
     ADD COLUMN billed_user_id   text,
     ADD COLUMN billed_key_id    text,
     ADD COLUMN billed_agent     text,
-    ADD COLUMN billed_on        text;      -- the invoice
+    ADD COLUMN billed_on        text,      -- the invoice
+    ADD COLUMN waived_amount    numeric;   -- of a replay after the invoice, which nobody pays

@@ -4,6 +4,7 @@
     ├── RequestError                 caused by the request; becomes an HTTP response
     │   ├── InvalidRequest           400
     │   ├── NotAuthenticated         401
+    │   ├── SpendingLimitReached     402, a limit of the account's spending per month: retrying does not help
     │   ├── NotAllowed               403
     │   ├── NotFound                 404
     │   ├── Conflict                 409
@@ -54,6 +55,12 @@ class NotAuthenticated(RequestError):
     """The credentials are missing or no longer valid."""
 
     code = "invalid_api_key"
+
+
+class SpendingLimitReached(RequestError):
+    """The request could cost more than a spending limit has left this month."""
+
+    code = "spending_limit_reached"
 
 
 class NotAllowed(RequestError):

@@ -200,7 +200,7 @@ def list_due(
 # Locks the account first, in the order in which removing a member and checking the quota do, so that there is no
 # deadlock.
 LOCK_ACCOUNT = """
-SELECT memberships.role, plans.limits || accounts.limits AS limits
+SELECT memberships.role, plans.limits || accounts.limits AS limits, accounts.billed_since IS NOT NULL AS billed
 FROM accounts
 JOIN plans ON plans.id = accounts.plan_id
 JOIN memberships ON memberships.account_id = accounts.id AND memberships.user_id = %(user_id)s
@@ -212,9 +212,10 @@ FOR NO KEY UPDATE OF accounts
 def lock_auth_context(connection: Connection, account_id: str, user_id: str) -> AuthContext | None:
     """Return the user's caller and the account's limits, and lock the account; None if the user has left it."""
     row = fetch_one(connection, LOCK_ACCOUNT, {"account_id": account_id, "user_id": user_id})
-    return (
-        AuthContext(Caller(user_id, account_id, Role(row["role"])), plans.parse_limits(row["limits"])) if row else None
-    )
+    if row is None:
+        return None
+    caller = Caller(user_id, account_id, Role(row["role"]))
+    return AuthContext(caller, plans.parse_limits(row["limits"]), row["billed"])
 
 
 LOCK_IF_DUE = f"""

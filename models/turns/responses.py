@@ -12,7 +12,7 @@ from models.jobs import ended_jobs, jobs
 from models.jobs import usage as usage_records
 from models.jobs.jobs import ENDED, NewJob
 from models.jobs.serial_keys import lock_serial_key
-from models.jobs.usage import TokenUsage
+from models.jobs.usage import TokenUsage, UsageSource
 from models.journal import archive
 from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.records import columns
@@ -266,10 +266,11 @@ def delete(connection: Connection, response_id: str, account_id: str) -> bool:
     return row is not None and ended_jobs.delete(connection, row["job_id"], account_id)
 
 
-def bill(connection: Connection, response: Response, usage: TokenUsage) -> None:
-    """Store a turn's usage."""
+def bill(connection: Connection, response: Response, usage: TokenUsage, source: UsageSource) -> None:
+    """Store a turn's usage and post its cost."""
+    model = response.request["model"]
     usage_records.bill(
-        connection, usage, job_id=response.job_id, account_id=response.account_id, model=response.request["model"]
+        connection, usage, job_id=response.job_id, account_id=response.account_id, model=model, source=source
     )
 
 

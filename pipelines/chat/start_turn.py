@@ -14,15 +14,17 @@ from models.access.rate_limits import token_draw_arguments
 from models.accounts.accounts import Caller
 from models.accounts.ownership import Access
 from models.accounts.plans import UNLIMITED, Allowance
+from models.billing.spending import MostTokens, applicable_limits, reserve
 from models.jobs.cancellation import Cancellation
 from models.jobs.jobs import NewJob
-from models.jobs.quota import check_quota, check_unfinished_jobs, lock_account, max_billable_tokens
+from models.jobs.quota import check_quota, check_unfinished_jobs, lock_account, max_prompt_tokens
 from models.jobs.serial_keys import lock_serial_key
+from models.jobs.usage import KEY_ARGUMENT
 from models.journal.events import Event, event
 from models.journal.shared_fields import SINCE, Places, first_event, without_fields
 from models.platform.compatibility import oldest_code
 from models.platform.database import Connection, Database
-from models.platform.errors import Conflict, LimitExceeded, NotFound
+from models.platform.errors import Conflict, LimitExceeded, NotFound, SpendingLimitReached
 from models.platform.ids import new_id
 from models.turns import responses, web_processes
 from models.turns.responses import UNREAD_SECONDS, Response
@@ -112,8 +114,8 @@ def start_turns(
     began, without opening events.
 
     Raises NotFound for a conversation, and InvalidRequest for a previous response or an item, that the caller doesn't
-    have, Conflict for a busy thread with the policy `reject`, and LimitExceeded and InsufficientQuota for what exceeds
-    the allowance.
+    have, Conflict for a busy thread with the policy `reject`, and LimitExceeded, InsufficientQuota and
+    SpendingLimitReached for what exceeds the allowance.
     """
     existing = {} if repeat == "first" else _find_existing(database, caller, ids, repeat)
     missing = [(turn, each) for turn, each in zip(turns, ids, strict=True) if each not in existing]
@@ -124,9 +126,12 @@ def start_turns(
             _prepare(connection, caller, turn, *each, allowance, shares_fields=shares_fields, web_process=web_process)
             for turn, each in missing
         ]
+        limited = allowance.billed and bool(applicable_limits(connection, caller.account_id, caller.key_id))
     try:
-        accepted = _insert_all(database, caller, [turn for turn, _ in missing], prepared, allowance)
-    except (UniqueViolation, Conflict, LimitExceeded):
+        accepted = _insert_all(
+            database, caller, [turn for turn, _ in missing], prepared, replace(allowance, billed=limited)
+        )
+    except (UniqueViolation, Conflict, LimitExceeded, SpendingLimitReached):
         # The conflict may be with these same turns, inserted by an earlier request.
         if len(existing := _find_existing(database, caller, ids, "unanswered")) < len(ids):
             raise
@@ -144,6 +149,7 @@ def start_turn_in_transaction(
     """
     shares_fields = oldest_code(connection) >= SINCE
     prepared = _prepare(connection, caller, turn, *new_turn_ids(), allowance, shares_fields=shares_fields)
+    _reserve_money(connection, caller, [prepared], allowance)
     return AcceptedTurn(prepared.response, prepared.opening_events, _insert(connection, turn, prepared, allowance))
 
 
@@ -154,6 +160,7 @@ class PreparedTurn:
     response: Response
     job: NewJob
     thread: str | None
+    most_tokens: MostTokens
 
     @property
     def opening_events(self) -> list[Event]:
@@ -192,6 +199,7 @@ def _prepare(
         unremembered=bool(turn.request.get("store", True) and remember_enabled(turn.request)),
         space=turn.space,
     )
+    most_tokens = _most_tokens(turn, items, allowance, history=thread is not None)
     opening, shared = _opening_events(response_object(response), shares_fields=shares_fields)
     job = NewJob(
         kind="turn.run",
@@ -201,15 +209,16 @@ def _prepare(
             "response_id": response_id,
             **({SHARED_ARGUMENT: shared} if shared else {}),
             **({web_processes.ARGUMENT: web_process} if web_process else {}),
+            **({KEY_ARGUMENT: caller.key_id} if caller.key_id else {}),
             **token_draw_arguments(caller.key_id, allowance.limits.tokens_per_minute, allowance.estimated_tokens),
         },
         id=job_id,
         serial_key=thread or response_id,
         opening=opening,
-        reserved_tokens=_reservation(turn, items, allowance, history=thread is not None),
+        reserved_tokens=_reservation(most_tokens, allowance),
         input_bytes=len(orjson.dumps([items, response.request])),
     )
-    return PreparedTurn(response, job, thread)
+    return PreparedTurn(response, job, thread, most_tokens)
 
 
 def _insert_all(
@@ -219,6 +228,7 @@ def _insert_all(
     accepted = []
     with _connect(database, prepared, allowance) as connection:
         lock_account(connection, caller.account_id, allowance.limits)  # before the jobs that they interrupt
+        _reserve_money(connection, caller, prepared, allowance)
         for turn, each in zip(turns, prepared, strict=True):
             find_thread(connection, Access.own(caller), turn.conversation_id, turn.previous_id)
             interrupted = _insert(connection, turn, each, allowance)
@@ -230,7 +240,8 @@ def _connect(
     database: Database, prepared: Sequence[PreparedTurn], allowance: Allowance
 ) -> AbstractContextManager[Connection]:
     """Check out a connection, with a transaction if anything is locked or changed beside one insertion."""
-    alone = len(prepared) == 1 and prepared[0].thread is None and allowance.limits.tokens_per_month is None
+    limited = allowance.limits.tokens_per_month is not None or allowance.billed
+    alone = len(prepared) == 1 and prepared[0].thread is None and not limited
     return database.connection() if alone else database.batch()
 
 
@@ -268,16 +279,39 @@ def find_accepted(database: Database, caller: Caller, response_id: str, repeat: 
     return AcceptedTurn(replace(initial, incomplete_details=None, completed_at=None), [])
 
 
-def _reservation(turn: NewTurn, items: Sequence[Mapping[str, Any]], allowance: Allowance, *, history: bool) -> int:
+def _reserve_money(
+    connection: Connection, caller: Caller, prepared: Sequence[PreparedTurn], allowance: Allowance
+) -> None:
+    """Reserve the most that the turns can cost, where spending may be limited. Raises SpendingLimitReached."""
+    if allowance.billed:
+        most = {each.job.id: each.most_tokens for each in prepared}
+        reserve(connection, caller.account_id, most, key_id=caller.key_id)
+
+
+def _reservation(most: MostTokens, allowance: Allowance) -> int:
     """Return the turn's maximum of billable tokens, where the tokens of a month are limited."""
     if allowance.limits.tokens_per_month is None:
         return 0
-    own_input = orjson.dumps([*items, *(turn.request.get(name) for name in ("instructions", "tools", "text"))])
-    output, context = turn.request["max_output_tokens"], allowance.context
-    memory_tokens = memory_token_limit(turn.request, context) if recall_enabled(turn.request) else 0
-    return max_billable_tokens(
-        len(own_input) + memory_tokens, len(items) + 1, output=output, context=context, history=history
-    )
+    return min(allowance.context, most.input_tokens + most.output_tokens)
+
+
+def _most_tokens(
+    turn: NewTurn, items: Sequence[Mapping[str, Any]], allowance: Allowance, *, history: bool
+) -> MostTokens:
+    """Return the most tokens that a turn can be billed for, where they or their cost are limited."""
+    model, context = turn.request["model"], allowance.context
+    if allowance.limits.tokens_per_month is None and not allowance.billed:
+        return MostTokens(model, 0, 0, context)
+    input_tokens = context if history else max_input_tokens(turn.request, items, context)
+    output = turn.request["max_output_tokens"]
+    return MostTokens(model, input_tokens, context if output is None else min(output, context), context)
+
+
+def max_input_tokens(request: Mapping[str, Any], items: Sequence[Mapping[str, Any]], context: int) -> int:
+    """Return the most tokens that a prompt without earlier turns can have, with the memories that it recalls."""
+    own_input = orjson.dumps([*items, *(request.get(name) for name in ("instructions", "tools", "text"))])
+    memory_tokens = memory_token_limit(request, context) if recall_enabled(request) else 0
+    return max_prompt_tokens(len(own_input) + memory_tokens, len(items) + 1, context)
 
 
 def _opening_events(response: ResponseObject, *, shares_fields: bool) -> tuple[list[Event], Places]:

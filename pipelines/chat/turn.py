@@ -14,6 +14,7 @@ from models.accounts.ownership import Access
 from models.jobs.attempt_context import Attempt
 from models.jobs.attempts import Ending
 from models.jobs.jobs import Job, NewJob
+from models.jobs.usage import UsageSource
 from models.platform.database import Connection
 from models.platform.errors import PermanentFailure
 from models.turns import conversations, responses
@@ -191,7 +192,7 @@ def complete_turn(attempt: Attempt, answer: AnswerWriter, reason: AnswerEnd) -> 
             [*events, (end_event_type, response_objects.response_payload(response, attempt.job.arguments))]
         ),
         result={"response_id": response.id, "status": response.status},
-        record=_record_results(response, answer.usage),
+        record=_record_results(response, answer.usage, attempt.job),
         follow_ups=_follow_ups(response),
         tokens=answer.usage.input_tokens + answer.usage.output_tokens,
     )
@@ -220,18 +221,18 @@ def end(attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: 
         attempt.journal.compose_endings([*answer.end_events("incomplete"), end_event]),
         result={"response_id": response.id, "status": response.status},
         error=error,
-        record=_record_results(response, usage),
+        record=_record_results(response, usage, attempt.job),
         follow_ups=_follow_ups(response),
         tokens=usage.input_tokens + usage.output_tokens,
     )
 
 
-def _record_results(response: Response, usage: TokenUsage) -> Any:
+def _record_results(response: Response, usage: TokenUsage, job: Job) -> Any:
     """Return a function that writes output, usage and the conversation's items in the transaction that ends the job."""
 
     def record(connection: Connection) -> None:
         responses.finish(connection, response)
-        responses.bill(connection, response, usage)
+        responses.bill(connection, response, usage, UsageSource.of_job(job))
         if response.conversation_id:
             items = [*response.input, *response.output]
             conversations.add_items(connection, response.conversation_id, items, response_id=response.id)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.jobs.jobs import Job
-from models.jobs.usage import TokenUsage, bill
+from models.jobs.usage import TokenUsage, UsageSource, bill
 from models.platform.database import Connection
 from models.platform.errors import PermanentFailure
 from pipelines.inference.llamacpp.embedder import Embedder, Embeddings, TextTooLong
@@ -60,4 +60,5 @@ def _embed(embedder: Embedder, texts: Sequence[str], offset: int) -> Embeddings:
 
 
 def _bill(connection: Connection, job: Job, model: str, tokens: int) -> None:
-    bill(connection, TokenUsage(tokens, 0, 0), job_id=job.id, account_id=job.account_id, model=model)
+    usage, source = TokenUsage(tokens, 0, 0), UsageSource.of_job(job)
+    bill(connection, usage, job_id=job.id, account_id=job.account_id, model=model, source=source)

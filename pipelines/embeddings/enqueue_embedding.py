@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from models.access.rate_limits import token_draw_arguments
 from models.accounts.accounts import Caller
 from models.accounts.plans import UNLIMITED, Allowance
+from models.billing.spending import MostTokens, reserve
 from models.jobs.jobs import NewJob, enqueue, ignore_duplicate_id
 from models.jobs.quota import check_quota, check_unfinished_jobs
+from models.jobs.usage import KEY_ARGUMENT
 from models.platform.database import Database
 from models.turns.embeddings import KIND
 
@@ -21,21 +23,28 @@ def enqueue_embedding(
     dimensions: int | None,
     job_id: str,
     allowance: Allowance = UNLIMITED,
+    *,
+    model: str = "",
 ) -> None:
     """Enqueue a job that embeds the texts. Announce it to the queue afterwards. Does nothing if the job id exists.
 
-    `dimensions` is the requested number; None for the model's. Raises LimitExceeded and InsufficientQuota.
+    `dimensions` is the requested number; None for the model's. `model` is the model whose price limits spending. Raises
+    LimitExceeded, InsufficientQuota and SpendingLimitReached.
     """
     draw_arguments = token_draw_arguments(caller.key_id, allowance.limits.tokens_per_minute, allowance.estimated_tokens)
+    key_argument = {KEY_ARGUMENT: caller.key_id} if caller.key_id else {}
     job = NewJob(
         KIND,
         caller.account_id,
-        {"texts": list(texts), "dimensions": dimensions, **draw_arguments},
+        {"texts": list(texts), "dimensions": dimensions, **key_argument, **draw_arguments},
         id=job_id,
         owner_id=caller.user_id,
         reserved_tokens=max_tokens(texts) if allowance.limits.tokens_per_month is not None else 0,
     )
     with ignore_duplicate_id(), database.transaction() as connection:
+        if allowance.billed:
+            most = {job_id: MostTokens(model, max_tokens(texts), 0)}
+            reserve(connection, caller.account_id, most, key_id=caller.key_id)
         check_unfinished_jobs(connection, caller.account_id, allowance.limits, size=job.total_bytes)
         check_quota(connection, caller.account_id, allowance.limits, job.reserved_tokens)
         enqueue(connection, job)

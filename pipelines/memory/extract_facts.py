@@ -11,6 +11,7 @@ ends; a later one continues with the windows that are left.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from models.jobs import attempts, jobs
@@ -25,9 +26,9 @@ from models.memory.spaces import Space, SpaceKey
 from models.platform.database import Connection
 from models.platform.ids import new_id
 from models.platform.settings import Settings
-from pipelines.inference.registry import reflection_enabled
+from pipelines.inference.registry import model_name, reflection_enabled
 from pipelines.memory.meditation.contradictions import Statement, statements
-from pipelines.memory.model_tokens import estimate_tokens, tokens_left
+from pipelines.memory.model_tokens import estimate_tokens, reserve_money, tokens_left
 from pipelines.memory.store import Embed, close_memories, insert_memories, lock_space
 from pipelines.memory.suggest_facts import MAX_ANSWER_TOKENS, MAX_LINE_LENGTH
 
@@ -47,8 +48,11 @@ def run(embed: Embed, settings: Settings, attempt: Attempt) -> Outcome:
         _write_child_facts(embed, attempt, space, children[-1])
     attempt.check()
     may_ask = reflection_enabled(settings) and len(children) < settings.reflection_calls
-    child = _next_child(attempt, space.id) if may_ask else None
-    return _ending(attempt, children) if child is None else WaitForChildren([child], within_month=True)
+    model = model_name(settings)
+    child = _next_child(attempt, space.id, model) if may_ask else None
+    if child is None:
+        return _ending(attempt, children)
+    return WaitForChildren([child], within_month=True, reserve=partial(reserve_money, jobs=[child], model=model))
 
 
 def _ending(attempt: Attempt, children: Sequence[Job]) -> Ending:
@@ -56,14 +60,14 @@ def _ending(attempt: Attempt, children: Sequence[Job]) -> Ending:
     return plain_ending(attempt, "completed", result={"asked": len(children), "found": found})
 
 
-def _next_child(attempt: Attempt, space_id: int) -> NewJob | None:
+def _next_child(attempt: Attempt, space_id: int, model: str) -> NewJob | None:
     """Build the child job that reads the next window; None if all is read, or the month's tokens are used up."""
     key = SpaceKey.of_job(attempt.job)
     with attempt.database.connection() as connection:
         space = spaces.read(connection, space_id)
         ids, behind = facts.next_window(connection, space_id, space.extracted) if space else ([], 0)
         texts = [memory.text for memory in scan.read_texts(connection, ids, key)]
-        left = tokens_left(connection, key.account_id)
+        left = tokens_left(connection, key.account_id, model)
     tokens = estimate_tokens(texts, max_length=MAX_LINE_LENGTH, answer_tokens=MAX_ANSWER_TOKENS)
     if not ids or (left is not None and tokens > left):
         return None

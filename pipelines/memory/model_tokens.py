@@ -1,8 +1,11 @@
 """Tokens of the language model's calls about memories: what a call needs, and what the account's month has left."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from models.accounts import admin
+from models.billing import spending
+from models.billing.spending import MostTokens
+from models.jobs.jobs import NewJob
 from models.jobs.quota import monthly_usage
 from models.platform.database import Connection
 
@@ -20,10 +23,29 @@ def estimate_tokens(texts: Iterable[str], *, max_length: int, answer_tokens: int
     return INSTRUCTION_TOKENS + sum(size // BYTES_PER_TOKEN + FRAME_TOKENS for size in sizes) + answer_tokens
 
 
-def tokens_left(connection: Connection, account_id: str) -> int | None:
-    """Return the tokens that the account may still use this month; None if its month has no limit."""
+def tokens_left(connection: Connection, account_id: str, model: str) -> int | None:
+    """Return the tokens that the account may still use this month; None if nothing limits them.
+
+    By the tokens of its plan, and by the tokens of `model` that its spending limits pay for.
+    """
+    left = [_left_of_month(connection, account_id), spending.tokens_left(connection, account_id, model)]
+    return min((tokens for tokens in left if tokens is not None), default=None)
+
+
+def _left_of_month(connection: Connection, account_id: str) -> int | None:
     account = admin.read_account(connection, account_id)
     if account is None or (limit := account.limits.tokens_per_month) is None:
         return None
     month = monthly_usage(connection, account_id)
     return max(0, limit - month.used - month.reserved)
+
+
+def reserve_money(connection: Connection, jobs: Sequence[NewJob], model: str) -> None:
+    """Reserve the most that calls of the model can cost, before their jobs are inserted. Raises SpendingLimitReached.
+
+    Any of a call's tokens may be of its answer.
+    """
+    for account_id in {job.account_id for job in jobs}:
+        most = {job.id: MostTokens(model, job.reserved_tokens, job.reserved_tokens, job.reserved_tokens)
+                for job in jobs if job.account_id == account_id}  # fmt: skip
+        spending.reserve(connection, account_id, most)

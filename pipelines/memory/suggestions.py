@@ -10,7 +10,7 @@ import orjson
 
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
-from models.jobs.usage import TokenUsage, bill
+from models.jobs.usage import TokenUsage, UsageSource, bill
 from models.memory import scan
 from models.memory.scan import MemoryText
 from models.memory.spaces import SpaceKey
@@ -74,10 +74,13 @@ def suggestion_ending(
     private  goes to the result only, because it contains texts
     """
     job, usage = attempt.job, TokenUsage(finish.prompt_tokens, 0, finish.generated_tokens)
+    source = UsageSource.of_job(job)
     return Ending(
         "completed",
         plain_ending(attempt, "completed", result=dict(public)).events,
         result={**public, **private},
-        record=lambda connection: bill(connection, usage, job_id=job.id, account_id=job.account_id, model=engine.name),
+        record=lambda connection: bill(
+            connection, usage, job_id=job.id, account_id=job.account_id, model=engine.name, source=source
+        ),
         tokens=finish.prompt_tokens + finish.generated_tokens,
     )

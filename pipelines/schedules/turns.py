@@ -43,6 +43,5 @@ def start(
     if turn.request["model"] != served:
         message = f"The model '{turn.request['model']}' is no longer served; '{served}' is."
         raise InvalidRequest(message, param="model", code="model_not_found")
-    return start_turn_in_transaction(
-        connection, auth_context.caller, turn, Allowance(auth_context.limits, context=context_size(settings))
-    )
+    allowance = Allowance(auth_context.limits, context=context_size(settings), billed=auth_context.billed)
+    return start_turn_in_transaction(connection, auth_context.caller, turn, allowance)

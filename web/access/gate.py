@@ -57,12 +57,14 @@ class Admission:
     identity          the caller; None on a public route
     headers           rate limit headers for the response
     estimated_tokens  tokens drawn from the limit per minute, corrected when the turn ends
+    billed            whether the account's usage is billed
     """
 
     identity: Caller | None = None
     limits: Limits = field(default_factory=Limits)
     headers: Mapping[str, str] = field(default_factory=dict)
     estimated_tokens: int = 0
+    billed: bool = False
 
 
 class Gate(Protocol):
@@ -149,13 +151,13 @@ class DatabaseGate:
 
     def _draw(self, context: AuthContext, request: AuthRequest) -> Admission:
         if not request.cost:
-            return Admission(context.caller, context.limits)
+            return Admission(context.caller, context.limits, billed=context.billed)
         inference = request.rights.scope is Scope.INFERENCE
         tokens = estimate_tokens(request.headers.get("content-length")) if inference else 0
         headers = self._limiter.draw_for_caller(
             context.caller, context.limits, cost=request.cost, tokens=tokens, reads=request.reads
         )
-        return Admission(context.caller, context.limits, headers, tokens)
+        return Admission(context.caller, context.limits, headers, tokens, context.billed)
 
     def _authenticate(self, request: AuthRequest) -> AuthContext:
         credential = bearer_credential(request.headers)

@@ -72,7 +72,9 @@ class Request:
     @property
     def allowance(self) -> Allowance:
         """What the jobs that the request creates may use."""
-        return Allowance(self.admission.limits, self.admission.estimated_tokens, context_size(self.platform.settings))
+        admission = self.admission
+        context = context_size(self.platform.settings)
+        return Allowance(admission.limits, admission.estimated_tokens, context, admission.billed)
 
     @property
     def origin(self) -> RequestOrigin:

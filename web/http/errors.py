@@ -28,6 +28,7 @@ from models.platform.errors import (
     NotFound,
     RequestError,
     RequestInFlight,
+    SpendingLimitReached,
     TooLarge,
     Unavailable,
     UnprocessableRequest,
@@ -78,6 +79,7 @@ class ErrorKind:
 KINDS: dict[type[RequestError], ErrorKind] = {
     InvalidRequest: ErrorKind(400, "invalid_request_error"),
     NotAuthenticated: ErrorKind(401, "authentication_error", {"www-authenticate": "Bearer"}),
+    SpendingLimitReached: ErrorKind(402, "insufficient_quota", PERMANENT),
     NotAllowed: ErrorKind(403, "permission_error"),
     NotFound: ErrorKind(404, "invalid_request_error"),
     RequestInFlight: ErrorKind(409, "invalid_request_error", {"retry-after": "1", **RETRY}),

@@ -7,6 +7,7 @@ that dies costs one analysis; the recorded outcome guarantees that changes are a
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal
 
 from models.jobs import jobs
@@ -18,10 +19,12 @@ from models.memory.spaces import SpaceKey
 from models.platform.database import Connection
 from models.platform.errors import PermanentFailure
 from models.platform.settings import Settings
+from pipelines.inference.registry import model_name
 from pipelines.memory.meditation.analysis import Analysis, analyse
 from pipelines.memory.meditation.apply import apply_plan, make_plan
 from pipelines.memory.meditation.insights import collect_insights, insight_jobs, model_budget, model_usage
 from pipelines.memory.meditation.probes import RecallEvaluator, build_probes
+from pipelines.memory.model_tokens import reserve_money
 from pipelines.memory.store import Embed
 
 #: The steps that are reported as progress: read, asked, planned, applied.
@@ -41,7 +44,8 @@ def run(settings: Settings, embed: Embed, attempt: Attempt) -> Outcome:
     analysis = analyse(attempt, space.id)
     if not children and (new_children := _insight_jobs(settings, attempt, meditation, analysis)):
         attempt.report_progress(2, STEPS, note=f"{len(new_children)} groups are asked about")
-        return WaitForChildren(new_children, within_month=True)
+        reserve = partial(reserve_money, jobs=new_children, model=model_name(settings))
+        return WaitForChildren(new_children, within_month=True, reserve=reserve)
     _apply(embed, attempt, meditation, space.id, analysis, children)
     return _complete(attempt, _load(attempt))
 

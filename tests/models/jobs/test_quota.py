@@ -8,7 +8,7 @@ from models.accounts.plans import Limits
 from models.jobs import quota, usage
 from models.jobs.budgets import BudgetLimits, draw, open_budget, settle
 from models.jobs.jobs import NewJob, enqueue
-from models.jobs.quota import check_quota, check_unfinished_jobs, max_billable_tokens
+from models.jobs.quota import check_quota, check_unfinished_jobs, max_prompt_tokens
 from models.jobs.recent_counts import SECONDS_PER_JOB, RecentCounts
 from models.jobs.usage import TokenUsage
 from models.platform.errors import InsufficientQuota, LimitExceeded, TooLarge
@@ -208,8 +208,6 @@ def test_unfinished_turns_of_a_conversation_are_limited(database, account, monke
     assert refusal.value.code == "conversation_full"
 
 
-@pytest.mark.parametrize(
-    ("output", "history", "expected"), [(10, False, 126), (None, False, 4096), (10, True, 4096), (5000, False, 4096)]
-)
-def test_billable_tokens_are_limited_by_the_context(output, history, expected):
-    assert max_billable_tokens(100, 1, output=output, context=4096, history=history) == expected
+def test_a_prompt_has_a_token_per_byte_at_most_and_fits_the_context():
+    assert max_prompt_tokens(100, 1, 4096) == 116
+    assert max_prompt_tokens(5000, 1, 4096) == 4096

@@ -97,15 +97,9 @@ async def create(request: Request) -> DeferredResponse:
     body = await read_body(request, CreateEmbeddings, requires_model=True)
     _check(body, request.platform.settings)
     job_id = request.new_id("job")
-    await run_in_thread(
-        enqueue_embedding,
-        request.platform.database,
-        request.caller,
-        body.input,
-        body.dimensions,
-        job_id,
-        request.allowance,
-    )
+    model = embedder_name(request.platform.settings)
+    enqueue = partial(enqueue_embedding, request.platform.database, request.caller, model=model)
+    await run_in_thread(enqueue, body.input, body.dimensions, job_id, request.allowance)
     request.platform.queue.nudge(request.caller.account_id)
     return DeferredResponse(
         partial(_respond, request, job_id, body.encoding_format or "float"), partial(abandon_job, request, job_id)
