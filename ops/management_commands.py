@@ -1,7 +1,9 @@
 """Subcommands that inspect and manage an installation. `ops/cli.py` has those that run its processes."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -221,6 +223,88 @@ def keys_rotate(data_dir: Path | None) -> None:
     rotate_keys(settings)
 
 
+@click.group("prices")
+def prices_group() -> None:
+    """List and set the prices of tokens."""
+
+
+@prices_group.command("list")
+@click.option("--model", help="Only prices of this model.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Prices to list at most.")
+@data_dir
+def prices_list(model: str | None, limit: int, data_dir: Path | None) -> None:
+    """List the prices of all times, the newest first. Amounts are per million tokens."""
+    settings = prepare(quiet=True, data_dir=data_dir)
+    from ops.prices import list_prices
+
+    list_prices(settings, model=model, limit=limit)
+
+
+@prices_group.command("set")
+@click.argument("model")
+@click.option("--currency", required=True, help="Code of ISO 4217.")
+@click.option("--input", "input_price", required=True, help="Amount per million input tokens.")
+@click.option("--output", "output_price", required=True, help="Amount per million output tokens.")
+@click.option("--cached-input", help="Amount per million cached input tokens. [default: that of input tokens]")
+@click.option("--endpoint", default="", help="The upstream that it is for. [default: any]")
+@click.option(
+    "--class", "service_class", type=click.Choice(["standard", "batch", "priority"]), default="standard",
+    show_default=True, help="The service class that it is for.",
+)  # fmt: skip
+@click.option("--from", "valid_from", help="When it begins (ISO 8601, UTC). [default: now, or in 60 seconds]")
+@data_dir
+def prices_set(
+    model: str,
+    currency: str,
+    input_price: str,
+    output_price: str,
+    cached_input: str | None,
+    endpoint: str,
+    service_class: Literal["standard", "batch", "priority"],
+    valid_from: str | None,
+    data_dir: Path | None,
+) -> None:
+    """Set the price of a model's tokens from a time on.
+
+    What was used before keeps its price. A price that replaces one in force begins after 60 seconds or later.
+    """
+    settings = prepare(quiet=True, data_dir=data_dir)
+    from models.billing.prices import NewPrice
+    from ops.prices import parse_amount, parse_time, set_price
+
+    new = NewPrice(
+        model=model,
+        currency=currency,
+        input=parse_amount(input_price),
+        output=parse_amount(output_price),
+        cached_input=None if cached_input is None else parse_amount(cached_input),
+        endpoint=endpoint,
+        service_class=service_class,
+        valid_from=None if valid_from is None else parse_time(valid_from),
+    )
+    set_price(settings, new)
+
+
+@click.group()
+def audit() -> None:
+    """Check the books."""
+
+
+@audit.command("money")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per difference, and a summary.")
+@data_dir
+def audit_money(as_json: bool, data_dir: Path | None) -> None:
+    """Prove that the ledger, usage, prices, invoices, payments and credits agree.
+
+    Prints each difference with the ids that it concerns. Exits with 1 if there is one. Changes nothing, and sees one
+    snapshot of the database; its memory does not depend on the number of rows.
+    """
+    settings = prepare(quiet=True, data_dir=data_dir)
+    from ops.money_audit import print_audit
+
+    sys.exit(0 if print_audit(settings, as_json=as_json) else 1)
+
+
 def selection(job_ids: tuple[str, ...], all_jobs: bool) -> tuple[str, ...]:
     """Return the named jobs, or none for all. Raises UsageError unless exactly one of the two is given."""
     if bool(job_ids) == all_jobs:
@@ -228,4 +312,6 @@ def selection(job_ids: tuple[str, ...], all_jobs: bool) -> tuple[str, ...]:
     return job_ids
 
 
-COMMANDS: Sequence[click.Command] = (pools, schedules, dead, effects, gateway_events, admin, keys)
+COMMANDS: Sequence[click.Command] = (
+    pools, schedules, dead, effects, gateway_events, prices_group, audit, admin, keys,
+)  # fmt: skip

@@ -3,7 +3,17 @@
 from functools import partial
 
 from models.jobs.attempt_context import Handler, plain_ending
-from pipelines.billing import auto_top_up, charge, collection, draft, grants, refund, usage_invoices, webhook_events
+from pipelines.billing import (
+    auto_top_up,
+    charge,
+    collection,
+    draft,
+    grants,
+    refund,
+    spending_notices,
+    usage_invoices,
+    webhook_events,
+)
 from pipelines.billing.gateways.registry import Gateways
 from tasks.job_runner import JobRunner
 
@@ -23,4 +33,5 @@ def declare_actors(runner: JobRunner) -> dict[str, int]:
     runner.declare("usage.invoice", Handler(run=usage_invoices.run, end=plain_ending))
     runner.declare("credits.expire", Handler(run=grants.run_expiry, end=plain_ending))
     runner.declare("credits.top_up", Handler(run=partial(auto_top_up.run, gateways.default), end=plain_ending))
+    runner.declare("spending.notify", Handler(run=spending_notices.run, end=plain_ending))
     return {"billing": THREADS}

@@ -18,9 +18,11 @@ from web.api.accounts import (
     oidc,
     sessions,
     signup,
+    usage,
 )
 from web.api.billing.invoice_routes import INVOICE_ROUTES
 from web.api.billing.payment_routes import PAYMENT_ROUTES
+from web.api.billing.metering_routes import METERING_ROUTES
 from web.api.job_events import StreamCursor
 from web.api.job_object import JobObject
 from web.api.memory import imports, meditations, memories, search, spaces
@@ -188,7 +190,8 @@ ROUTES = (
     Route("GET", "/v1/account", account.read, Rights.READ, response=account.AccountObject),
     Route("PATCH", "/v1/account", account.update, Rights.ADMIN, body=account.UpdateAccount,
           response=account.AccountObject),
-    Route("GET", "/v1/account/usage", account.read_usage, Rights.READ, response=account.AccountUsage),
+    Route("GET", "/v1/account/usage", usage.read_usage, Rights.READ, query=usage.ReadUsage,
+          response=usage.AccountUsage),
     Route("GET", "/v1/account/members", members.list_members, Rights.READ, query=Listing,
           response=Page[members.MemberObject]),
     Route("PATCH", "/v1/account/members/{user_id}", members.update, Rights.ADMIN, body=members.UpdateMember,
@@ -235,6 +238,7 @@ ROUTES = (
           body=meditations.StartMeditations, response=JobObject, status=202, creates=True),
     *INVOICE_ROUTES,
     *PAYMENT_ROUTES,
+    *METERING_ROUTES,
     Route("GET", "/openapi.json", openapi.read, Rights.PUBLIC, response=dict[str, Any], other_responses={304: None},
           purpose="documents"),
     Route("GET", "/docs", docs.docs, Rights.PUBLIC),

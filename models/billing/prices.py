@@ -114,6 +114,19 @@ def highest_cost(prices: Iterable[Price], input_tokens: int, output_tokens: int,
     return max((price.highest_cost(input_tokens, output_tokens, context) for price in prices), default=ZERO)
 
 
+NEXT_CHANGE = """
+SELECT min(valid_from) AS valid_from FROM prices
+WHERE model = %(model)s AND currency = %(currency)s AND valid_from > now()
+"""
+
+
+def next_change(connection: Connection, model: str, currency: str) -> datetime | None:
+    """Return when the next announced price of a model begins; None if none is announced."""
+    row = fetch_one(connection, NEXT_CHANGE, {"model": model, "currency": currency})
+    changes_at: datetime | None = row["valid_from"] if row else None
+    return changes_at
+
+
 # The last page is the newest: ids sort by time of creation.
 LIST = f"""
 SELECT {COLUMNS} FROM prices

@@ -7,7 +7,6 @@ so it cannot leak. `models.jobs.usage` adds up what was spent.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
 from decimal import Decimal
 
 from models.billing import prices
@@ -16,7 +15,6 @@ from models.jobs.quota import LOCK
 from models.jobs.usage import spending_scopes
 from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.errors import SpendingLimitReached
-from models.platform.records import columns
 
 #: The scope of the limit that a plan has. Its spending is the account's.
 PLAN = "plan"
@@ -24,13 +22,12 @@ PLAN = "plan"
 
 @dataclass(frozen=True, slots=True)
 class SpendingLimit:
-    """A row of `spending_limits`, and the currency of the account."""
+    """A limit with the currency of its account, and the percentage that was notified of this month; 0 if none was."""
 
     scope: str
     amount: Decimal
-    notified_month: date | None
-    notified_percent: int
     currency: str
+    notified_percent: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +38,11 @@ class Spending:
     reserved: Decimal
 
 
-COLUMNS = columns(SpendingLimit, omit=("currency",))
-
-LIMITS = f"""
-SELECT {COLUMNS}, (SELECT currency FROM billing_details WHERE account_id = %(account_id)s) AS currency
-FROM spending_limits WHERE account_id = %(account_id)s ORDER BY scope
+LIMITS = """
+SELECT scope, amount, currency,
+       CASE WHEN notified_month = date_trunc('month', now() AT TIME ZONE 'UTC')::date THEN notified_percent ELSE 0 END
+           AS notified_percent
+FROM spending_limits JOIN billing_details USING (account_id) WHERE account_id = %(account_id)s ORDER BY scope
 """
 
 

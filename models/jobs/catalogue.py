@@ -55,6 +55,7 @@ CATALOGUE: Mapping[str, JobKind] = {
     "invoice.draft": JobKind(queue="billing", time_limit=1500, attempts=40, backoff=2, cancellable=False),
     "usage.invoice": JobKind(queue="billing", priority=1, time_limit=900, attempts=5, backoff=60),
     "credits.expire": JobKind(queue="billing", priority=1, time_limit=900, attempts=5, backoff=60),
+    "spending.notify": JobKind(queue="billing", priority=1, time_limit=300, attempts=3, backoff=10),
     "credits.top_up": JobKind(queue="billing", priority=1, time_limit=300, attempts=3, backoff=10),
     "account.export": JobKind(queue="reporting", time_limit=3600, attempts=3, backoff=10),
     "data.erase": JobKind(queue="maintenance", time_limit=3600, attempts=20, backoff=10),

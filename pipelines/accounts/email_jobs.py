@@ -28,6 +28,7 @@ class EmailTemplate(StrEnum):
     PASSWORD_CHANGED  user_id        informs a user that their password was changed
     INVITATION        invitation_id  a link that accepts an invitation to an account
     INVOICE           invoice_id     an invoice as PDF, to the account's billing address or to the owner `user_id`
+    SPENDING_LIMIT    user_id        informs an admin that most or all of a spending limit is spent
     """
 
     VERIFY_ADDRESS = "verify_address"
@@ -36,6 +37,7 @@ class EmailTemplate(StrEnum):
     PASSWORD_CHANGED = "password_changed"  # noqa: S105
     INVITATION = "invitation"
     INVOICE = "invoice"
+    SPENDING_LIMIT = "spending_limit"
 
 
 def enqueue_email(

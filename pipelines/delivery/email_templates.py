@@ -123,6 +123,23 @@ All invoices are at GET /billing/invoices, and each with the usage that it sums 
     )
 
 
+def spending_limit(account: str, key: str | None, amount: str, percent: int) -> EmailContent:
+    """Render the e-mail to an admin about a spending limit, that of an API key or else the account's."""
+    account = one_line(account)
+    subject = f'the API key "{one_line(key)}"' if key is not None else "the account"
+    consequence = "Requests that may cost more are rejected until the month ends.\n" if percent >= 100 else ""
+    return EmailContent(
+        f'{percent} % of a spending limit of "{account}" are spent',
+        f"""Hello,
+
+In the Sangha account "{account}", {percent} % of the spending limit of
+{subject} are spent: {amount} in this calendar month (UTC).
+{consequence}
+GET /billing/spending_limits shows the limits and what is spent. PUT changes them.
+""",
+    )
+
+
 def _remaining_keys(api_keys: Sequence[str]) -> str:
     if not api_keys:
         return ""

@@ -21,6 +21,8 @@ from models.access import api_keys
 from models.accounts import email_tokens, emails, invitations, sent_emails
 from models.accounts.email_tokens import TokenPurpose
 from models.accounts.emails import UserProfile
+from models.billing import spending_notices
+from models.billing.currencies import format_amount
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.jobs.jobs import Job
@@ -45,6 +47,7 @@ MAX_PER_HOUR: dict[EmailTemplate, int] = {
     EmailTemplate.PASSWORD_CHANGED: 10,
     EmailTemplate.INVITATION: 10,
     EmailTemplate.INVOICE: 20,
+    EmailTemplate.SPENDING_LIMIT: 10,
 }
 
 
@@ -168,6 +171,17 @@ def _invoice(connection: Connection, sender: EmailSender, job: Job) -> Rendered:
     return render_invoice(connection, job, sender.settings.home / "fonts")
 
 
+def _spending_limit(connection: Connection, sender: EmailSender, job: Job) -> Rendered:
+    user, arguments = _read_user(connection, job), job.arguments
+    scope = arguments.get("scope", "")  # empty arguments are not stored
+    notice = user and spending_notices.notice(connection, arguments["limited_account"], scope, user.id)
+    if user is None or notice is None:
+        return None
+    amount = f"{format_amount(notice.amount, notice.currency)} {notice.currency}"
+    percent = int(arguments["percent"])
+    return user.email, email_templates.spending_limit(notice.account_name, notice.key_name, amount, percent)
+
+
 RENDERERS: dict[EmailTemplate, Renderer] = {
     EmailTemplate.VERIFY_ADDRESS: _verify_address,
     EmailTemplate.SIGNUP_ATTEMPTED: _signup_attempted,
@@ -175,6 +189,7 @@ RENDERERS: dict[EmailTemplate, Renderer] = {
     EmailTemplate.PASSWORD_CHANGED: _password_changed,
     EmailTemplate.INVITATION: _invitation,
     EmailTemplate.INVOICE: _invoice,
+    EmailTemplate.SPENDING_LIMIT: _spending_limit,
 }
 
 

@@ -76,6 +76,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "PUT /admin/billing/accounts/{account_id}/tax": {"rate": "19"},
     "POST /admin/billing/accounts/{account_id}/credits": {"amount": "5.00", "reason": "odd"},
     "POST /admin/billing/invoices/{invoice_id}/credit_notes": {"amount": "0.01", "reason": "odd"},
+    "PUT /billing/spending_limits/{scope}": {"amount": "1.00"},
 }
 
 #: Routes that wait for a worker, which is not there: a field that does not exist has strict ones answer at once.
@@ -88,6 +89,7 @@ WAITING = {
     "/v1/memories/{memory_id}",
     "/v1/responses/compact",
     "/v1/responses/input_tokens",
+    "/v1/quotes",
 }
 UNKNOWN, STRICT = {"zz_unknown": 1}, {"x-sangha-strict": "1"}
 
@@ -99,6 +101,7 @@ FIXED = {
     "gateway": "test",
     "charge_id": "x",
     "customer_id": "x",
+    "scope": "account",
 }
 
 

@@ -60,6 +60,7 @@ FIXED_PARAMETERS = {
     "gateway": "test",
     "charge_id": "ch_none",
     "customer_id": "nobody",
+    "scope": "account",
 }
 
 #: Path parameters of resources that only one user of the account may see, whatever the role of others.

@@ -1,14 +1,13 @@
-"""`/v1/account`: read and update the caller's account, and read its usage."""
+"""`/v1/account`: read and update the caller's account."""
 
 from typing import Literal
 
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from models.accounts import files, members
+from models.accounts import members
 from models.accounts.members import Account
 from models.accounts.plans import Limits
-from models.jobs import quota
 from web.api.accounts.names import PublicName
 from web.api.request import Request
 from web.http import bodies
@@ -53,21 +52,6 @@ class AccountObject(TypedDict):
     created_at: int
 
 
-class AccountUsage(TypedDict):
-    """Tokens of the calendar month (UTC): billed, reserved by unfinished jobs, and the limit, null if unlimited.
-
-    `stored_bytes` are those of the account's files.
-    """
-
-    object: Literal["account.usage"]
-    month: str
-    tokens_used: int
-    tokens_reserved: int
-    tokens_limit: int | None
-    stored_bytes: int
-    stored_bytes_limit: int | None
-
-
 def read(request: Request) -> Response:
     """`GET /v1/account`: read the account."""
     with request.platform.database.connection() as connection:
@@ -83,23 +67,6 @@ def update(request: Request) -> Response:
         with request.platform.database.connection() as connection:
             members.rename_account(connection, request.caller.account_id, body.name)
     return read(request)
-
-
-def read_usage(request: Request) -> Response:
-    """`GET /v1/account/usage`: read the account's token usage of this month."""
-    with request.platform.database.connection() as connection:
-        usage = quota.monthly_usage(connection, request.caller.account_id)
-        stored_bytes = files.stored_bytes(connection, request.caller.account_id)
-    body: AccountUsage = {
-        "object": "account.usage",
-        "month": f"{usage.month:%Y-%m}",
-        "tokens_used": usage.used,
-        "tokens_reserved": usage.reserved,
-        "tokens_limit": request.admission.limits.tokens_per_month,
-        "stored_bytes": stored_bytes,
-        "stored_bytes_limit": request.admission.limits.stored_bytes,
-    }
-    return json_response(body)
 
 
 def _account_object(account: Account) -> AccountObject:

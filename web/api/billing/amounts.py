@@ -4,7 +4,7 @@ import re
 from decimal import Decimal
 from typing import Annotated
 
-from pydantic import BeforeValidator, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 #: Digits before and after the point: enough for any currency, and for a price of a token.
 DECIMAL = re.compile(r"-?\d{1,12}(?:\.\d{1,12})?")
@@ -25,3 +25,6 @@ Amount = Annotated[
     BeforeValidator(_to_decimal),
     WithJsonSchema({"anyOf": [{"type": "string", "pattern": f"^{DECIMAL.pattern}$"}, {"type": "integer"}]}),
 ]
+
+#: A currency code of ISO 4217, in any case.
+Currency = Annotated[str, Field(pattern=r"^[A-Za-z]{3}$")]

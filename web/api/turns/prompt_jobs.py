@@ -12,14 +12,19 @@ from web.http.threads import run_in_thread
 TIMEOUT = 30.0
 
 
-async def run_prompt_job(request: Request, kind: str, prompt: PromptRequest) -> dict[str, Any]:
-    """Return the result of a job of this kind. Raises InvalidRequest for a prompt that the engine rejects."""
+async def run_prompt_job(
+    request: Request, kind: str, prompt: PromptRequest, *, timeout: float | None = None
+) -> dict[str, Any]:
+    """Return the result of a job of this kind, within `timeout` seconds or TIMEOUT.
+
+    Raises InvalidRequest for a prompt that the engine rejects, and Unavailable.
+    """
     job_id = request.new_id("job")
     limits = request.admission.limits
     await run_in_thread(enqueue_prompt_job, request.platform.database, request.caller, kind, prompt, job_id, limits)
     request.platform.queue.nudge(request.caller.account_id)
     try:
-        last = await last_event(request, job_id, TIMEOUT)
+        last = await last_event(request, job_id, TIMEOUT if timeout is None else timeout)
         if not last:
             await run_in_thread(cancel_job, request, job_id)
     finally:
