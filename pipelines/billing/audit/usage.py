@@ -1,0 +1,138 @@
+"""Checks of usage: journalled tokens, usage records, prices and postings."""
+
+from pipelines.billing.audit.check import Check
+
+POSTED = Check(
+    "usage_posting",
+    "the usage postings of each job add up to what its usage record says that it costs",
+    """
+WITH posted AS (
+    SELECT reference, account_id, currency,
+           sum(CASE WHEN debit = 'usage_unbilled' AND credit = 'revenue' THEN amount
+                    WHEN debit = 'revenue' AND credit = 'usage_unbilled' THEN -amount END) AS amount
+    FROM postings WHERE kind = 'usage' GROUP BY reference, account_id, currency
+), recorded AS (
+    SELECT job_id, account_id, billed_currency AS currency, billed_amount AS amount FROM usage_records
+    WHERE billed_amount IS NOT NULL
+)
+SELECT coalesce(posted.reference, job_id) AS subject, coalesce(posted.account_id, recorded.account_id) AS account_id,
+       coalesce(recorded.amount, 0)::text AS expected, coalesce(posted.amount, 0)::text AS found
+FROM posted FULL JOIN recorded ON job_id = reference AND recorded.account_id = posted.account_id
+    AND recorded.currency = posted.currency
+WHERE coalesce(recorded.amount, 0) <> coalesce(posted.amount, 0)
+""",
+)
+
+# What a replay has cost after the invoice is waived.
+PRICED = Check(
+    "usage_price",
+    "each amount is the price of the record's tokens, by a price of its model and currency",
+    """
+WITH priced AS (
+    SELECT job_id, account_id, billed_amount + coalesce(waived_amount, 0) AS found,
+           CASE WHEN prices.model = usage.model AND prices.currency = billed_currency
+                THEN ((input_tokens - cached_tokens) * prices.input + cached_tokens * prices.cached_input
+                      + output_tokens * prices.output) * 0.000001 END AS expected
+    FROM usage_records AS usage LEFT JOIN prices ON prices.id = price_id WHERE billed_amount IS NOT NULL
+)
+SELECT job_id AS subject, account_id, coalesce(expected::text, 'a price of the model and currency') AS expected,
+       found::text AS found
+FROM priced WHERE expected IS DISTINCT FROM found
+""",
+)
+
+# As long as the job exists, the time of its creation is known.
+IN_FORCE = Check(
+    "usage_price_time",
+    "each price was the one in force when the job was created",
+    """
+SELECT usage.job_id AS subject, usage.account_id, 'the price in force at ' || jobs.created_at AS expected,
+       prices.id AS found
+FROM usage_records AS usage JOIN prices ON prices.id = price_id JOIN all_jobs AS jobs ON jobs.id = job_id
+WHERE prices.valid_from > jobs.created_at OR EXISTS (
+    SELECT FROM prices AS later
+    WHERE later.model = prices.model AND later.currency = prices.currency AND later.endpoint = prices.endpoint
+      AND later.service_class = prices.service_class
+      AND later.valid_from > prices.valid_from AND later.valid_from <= jobs.created_at)
+""",
+)
+
+# A price that began after the job was created does not apply to it, nor does a billing that began later.
+CHARGED = Check(
+    "usage_unposted",
+    "no usage of a billed account is free where a price was in force",
+    """
+SELECT usage.job_id AS subject, usage.account_id, prices.id AS expected, 'no amount' AS found
+FROM usage_records AS usage JOIN all_jobs AS jobs ON jobs.id = usage.job_id
+JOIN accounts ON accounts.id = usage.account_id AND accounts.billed_since <= jobs.created_at
+JOIN billing_details AS details ON details.account_id = usage.account_id
+CROSS JOIN LATERAL (
+    SELECT id FROM prices
+    WHERE model = usage.model AND prices.currency = details.currency AND service_class = 'standard' AND endpoint = ''
+      AND valid_from <= jobs.created_at
+      -- One that was visible when the job was billed: the first of a model begins before its row is committed.
+      AND valid_from <= usage.created_at - interval '1 minute'
+    LIMIT 1) AS prices
+WHERE usage.billed_amount IS NULL
+""",
+)
+
+# A turn's tokens are in its journal. What was generated for a job without one, such as an embedding, is in its result.
+JOURNALLED = Check(
+    "usage_tokens",
+    "the output tokens of each turn are those in its journal, as long as it exists",
+    """
+WITH journalled AS (
+    SELECT jobs.id, jobs.account_id, sum(job_events.tokens)::bigint AS tokens
+    FROM jobs JOIN job_events ON job_events.job_id = jobs.id
+    WHERE jobs.kind = 'turn.run' AND jobs.finished_at IS NOT NULL GROUP BY jobs.id, jobs.account_id
+    UNION ALL
+    SELECT id, account_id, tokens FROM ended_jobs WHERE kind = 'turn.run' AND events IS NOT NULL
+)
+SELECT journalled.id AS subject, journalled.account_id, tokens::text AS expected,
+       coalesce(usage.output_tokens, 0)::text AS found
+FROM journalled LEFT JOIN usage_records AS usage ON usage.job_id = journalled.id
+WHERE coalesce(usage.output_tokens, 0) <> tokens
+""",
+)
+
+SPENT = Check(
+    "spending",
+    "what counts for the spending limits of a month is what was posted for its usage",
+    """
+WITH counted AS (
+    SELECT account_id, sum(amount) AS amount FROM spending WHERE scope = '' GROUP BY account_id
+), posted AS (
+    SELECT account_id, sum(CASE WHEN debit = 'usage_unbilled' THEN amount ELSE -amount END) AS amount
+    FROM postings WHERE kind = 'usage' GROUP BY account_id
+)
+SELECT coalesce(posted.account_id, counted.account_id) AS subject,
+       coalesce(posted.account_id, counted.account_id) AS account_id, coalesce(posted.amount, 0)::text AS expected,
+       coalesce(counted.amount, 0)::text AS found
+FROM posted FULL JOIN counted ON counted.account_id = posted.account_id
+WHERE coalesce(posted.amount, 0) <> coalesce(counted.amount, 0)
+""",
+)
+
+# That on a draft is cleared when the invoice is finalised.
+UNBILLED = Check(
+    "usage_unbilled",
+    "the ledger's usage that is not invoiced is that of the usage records on no finalised invoice",
+    """
+WITH recorded AS (
+    SELECT usage.account_id, billed_currency AS currency, sum(billed_amount) AS amount
+    FROM usage_records AS usage LEFT JOIN invoices ON invoices.id = billed_on
+    WHERE billed_amount IS NOT NULL AND (billed_on IS NULL OR invoices.state = 'draft') GROUP BY 1, 2
+), posted AS (
+    SELECT account_id, currency, sum(CASE WHEN debit = 'usage_unbilled' THEN amount ELSE -amount END) AS amount
+    FROM postings WHERE debit = 'usage_unbilled' OR credit = 'usage_unbilled' GROUP BY 1, 2
+)
+SELECT coalesce(posted.account_id, recorded.account_id) AS subject,
+       coalesce(posted.account_id, recorded.account_id) AS account_id, coalesce(recorded.amount, 0)::text AS expected,
+       coalesce(posted.amount, 0)::text AS found
+FROM posted FULL JOIN recorded ON recorded.account_id = posted.account_id AND recorded.currency = posted.currency
+WHERE coalesce(recorded.amount, 0) <> coalesce(posted.amount, 0)
+""",
+)
+
+CHECKS = (POSTED, PRICED, IN_FORCE, CHARGED, JOURNALLED, SPENT, UNBILLED)
