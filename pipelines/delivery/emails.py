@@ -174,8 +174,10 @@ def _invoice(connection: Connection, sender: EmailSender, job: Job) -> Rendered:
 def _spending_limit(connection: Connection, sender: EmailSender, job: Job) -> Rendered:
     user, arguments = _read_user(connection, job), job.arguments
     scope = arguments.get("scope", "")  # empty arguments are not stored
-    notice = user and spending_notices.notice(connection, arguments["limited_account"], scope, user.id)
-    if user is None or notice is None:
+    if user is None:
+        return None
+    notice = spending_notices.notice(connection, arguments["limited_account"], scope, user.id)
+    if notice is None:
         return None
     amount = f"{format_amount(notice.amount, notice.currency)} {notice.currency}"
     percent = int(arguments["percent"])
