@@ -21,8 +21,8 @@ from web.api.accounts import (
     usage,
 )
 from web.api.billing.invoice_routes import INVOICE_ROUTES
-from web.api.billing.payment_routes import PAYMENT_ROUTES
 from web.api.billing.metering_routes import METERING_ROUTES
+from web.api.billing.payment_routes import PAYMENT_ROUTES
 from web.api.job_events import StreamCursor
 from web.api.job_object import JobObject
 from web.api.memory import imports, meditations, memories, search, spaces
