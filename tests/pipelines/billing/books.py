@@ -128,8 +128,10 @@ def balance(connection: Connection, account_id: str, name: str) -> Decimal:
 
 
 DUE = """
-SELECT coalesce(sum(total - paid - credited + returned), 0) AS due FROM invoices
-WHERE account_id = %s AND state IN ('open', 'paid')
+SELECT coalesce(sum(total - paid - credited + returned), 0) AS due,
+       coalesce(min(total - paid - credited + returned), 0) AS least,
+       coalesce(bool_and((state = 'open') = (total - paid - credited + returned > 0)), true) AS agree
+FROM invoices WHERE account_id = %s AND state IN ('open', 'paid')
 """
 
 REFUNDING = """
@@ -156,7 +158,9 @@ def check_books(database: Database, account_id: str) -> None:
         details = billing_details.read(connection, account_id)
         balances = postings.balances(connection, account_id)
         assert sum(balances.values()) == 0
-        due = fetch_all(connection, DUE, (account_id,))[0]["due"]
+        due, least, agree = fetch_all(connection, DUE, (account_id,))[0].values()
+        assert least >= 0
+        assert agree, "an invoice is open exactly if something is due"
         refunding = fetch_all(connection, REFUNDING, (account_id,))[0]["amount"]
         assert balance(connection, account_id, "receivable") == due - refunding
         assert balance(connection, account_id, "usage_unbilled") == credits.unbilled_usage(connection, details)
