@@ -25,6 +25,7 @@ TIMETABLE: Mapping[str, TimetableEntry] = {
     "maintenance.archive_jobs": TimetableEntry(Cron("10 * * * *"), if_missed="skip", grace=600),
     # Daily, for accounts whose subscription ended, or whose invoice was voided, since the beginning of the month.
     "usage.invoice": TimetableEntry(Cron("20 2 * * *")),
+    "subscriptions.due": TimetableEntry(Cron("* * * * *"), if_missed="run_once", grace=600),
     "credits.expire": TimetableEntry(Cron("5 * * * *"), if_missed="skip", grace=600),
     "credits.top_up": TimetableEntry(Cron("* * * * *"), if_missed="skip", grace=600),
     "spending.notify": TimetableEntry(Cron("* * * * *"), if_missed="skip", grace=600),

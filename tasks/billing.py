@@ -8,8 +8,10 @@ from pipelines.billing import (
     charge,
     collection,
     draft,
+    dunning,
     grants,
     refund,
+    renewal,
     spending_notices,
     usage_invoices,
     webhook_events,
@@ -34,4 +36,8 @@ def declare_actors(runner: JobRunner) -> dict[str, int]:
     runner.declare("credits.expire", Handler(run=grants.run_expiry, end=plain_ending))
     runner.declare("credits.top_up", Handler(run=partial(auto_top_up.run, gateways.default), end=plain_ending))
     runner.declare("spending.notify", Handler(run=spending_notices.run, end=plain_ending))
+    runner.declare("subscriptions.due", Handler(run=renewal.run_due, end=plain_ending))
+    runner.declare("subscription.renew", Handler(run=renewal.run, end=plain_ending))
+    runner.declare("subscription.notify", Handler(run=dunning.run_notify, end=plain_ending))
+    runner.declare("invoice.collect", Handler(run=partial(dunning.run_collect, gateways.default), end=plain_ending))
     return {"billing": THREADS}

@@ -23,6 +23,7 @@ from web.api.accounts import (
 from web.api.billing.invoice_routes import INVOICE_ROUTES
 from web.api.billing.metering_routes import METERING_ROUTES
 from web.api.billing.payment_routes import PAYMENT_ROUTES
+from web.api.billing.subscription_routes import SUBSCRIPTION_ROUTES
 from web.api.job_events import StreamCursor
 from web.api.job_object import JobObject
 from web.api.memory import imports, meditations, memories, search, spaces
@@ -227,9 +228,6 @@ ROUTES = (
     Route("GET", "/admin/accounts/{account_id}", admin.read_account, Rights.OPERATOR, response=admin.AdminAccount),
     Route("PATCH", "/admin/accounts/{account_id}", admin.update_account, Rights.OPERATOR, body=admin.AdminUpdateAccount,
           response=admin.AdminAccount),
-    Route("GET", "/admin/plans", admin.list_plans, Rights.OPERATOR, response=Page[admin.PlanObject]),
-    Route("PUT", "/admin/plans/{plan_id}", admin.put_plan, Rights.OPERATOR, body=admin.PutPlan,
-          response=admin.PlanObject),
     Route("GET", "/admin/jobs", admin.list_jobs, Rights.OPERATOR, query=admin.ListDeadJobs,
           response=Page[admin.AdminJob]),
     Route("POST", "/admin/jobs/{job_id}/replay", admin.replay_job, Rights.OPERATOR, response=admin.AdminJob),
@@ -239,6 +237,7 @@ ROUTES = (
     *INVOICE_ROUTES,
     *PAYMENT_ROUTES,
     *METERING_ROUTES,
+    *SUBSCRIPTION_ROUTES,
     Route("GET", "/openapi.json", openapi.read, Rights.PUBLIC, response=dict[str, Any], other_responses={304: None},
           purpose="documents"),
     Route("GET", "/docs", docs.docs, Rights.PUBLIC),

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from models.accounts import plans
 from models.accounts.accounts import Caller, Role, Scope
-from models.accounts.plans import Limits
+from models.accounts.plans import EFFECTIVE_LIMITS, Limits
 from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.secrets import hash_secret
 
@@ -24,8 +24,8 @@ class AuthContext:
 
 
 # An active session of a member of the account.
-SESSION = """
-SELECT memberships.role, users.operator, plans.limits || accounts.limits AS limits,
+SESSION = f"""
+SELECT memberships.role, users.operator, {EFFECTIVE_LIMITS} AS limits,
        accounts.billed_since IS NOT NULL AS billed
 FROM sessions
 JOIN users ON users.id = sessions.user_id
@@ -48,7 +48,7 @@ def for_session(connection: Connection, *, session_id: str, user_id: str, accoun
 
 
 # A valid key of a member. Its use is recorded once a minute.
-KEY = """
+KEY = f"""
 WITH valid_key AS (
     SELECT id, user_id, account_id, scopes, memory, last_used_at FROM api_keys
     WHERE hash = %(hash)s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
@@ -58,7 +58,7 @@ WITH valid_key AS (
       AND (valid_key.last_used_at IS NULL OR valid_key.last_used_at < now() - interval '1 minute')
 )
 SELECT valid_key.id, valid_key.user_id, valid_key.account_id, valid_key.scopes, valid_key.memory, memberships.role,
-       plans.limits || accounts.limits AS limits, accounts.billed_since IS NOT NULL AS billed
+       {EFFECTIVE_LIMITS} AS limits, accounts.billed_since IS NOT NULL AS billed
 FROM valid_key
 JOIN memberships USING (account_id, user_id)
 JOIN accounts ON accounts.id = valid_key.account_id

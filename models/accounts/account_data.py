@@ -296,7 +296,11 @@ class AccountData:
 # Without a membership all requests are rejected.
 CLOSE = """
 WITH account AS (
-    UPDATE accounts SET erased_at = now(), name = 'erased', limits = '{}' WHERE id = %(account_id)s RETURNING id
+    UPDATE accounts SET erased_at = now(), name = 'erased', limits = '{}', plan_limits = NULL
+    WHERE id = %(account_id)s RETURNING id
+), ended AS (
+    UPDATE subscriptions SET state = 'ended', ended_at = now(), end_reason = 'account_erased'
+    WHERE account_id = %(account_id)s AND state <> 'ended'
 )
 DELETE FROM memberships USING account WHERE memberships.account_id = account.id RETURNING user_id
 """

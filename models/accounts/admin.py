@@ -1,4 +1,4 @@
-"""All accounts and plans of the installation. For operators only: not scoped by account."""
+"""All accounts of the installation. For operators only: not scoped by account."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,9 +8,8 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from models.accounts import plans
-from models.accounts.plans import Limits
+from models.accounts.plans import EFFECTIVE_LIMITS, Limits
 from models.platform.database import Connection, fetch_all, fetch_one
-from models.platform.records import columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,19 +26,9 @@ class AccountState:
     erased_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A plan and its limits."""
-
-    id: str
-    name: str
-    limits: Limits
-    created_at: datetime
-
-
 # Accounts with this id, or with this text in their name or a member's e-mail address.
-LIST = """
-SELECT accounts.id, accounts.name, plan_id, accounts.limits AS overrides, plans.limits || accounts.limits AS limits,
+LIST = f"""
+SELECT accounts.id, accounts.name, plan_id, accounts.limits AS overrides, {EFFECTIVE_LIMITS} AS limits,
        accounts.created_at, erased_at,
        (SELECT count(*)::int FROM memberships WHERE account_id = accounts.id) AS members
 FROM accounts JOIN plans ON plans.id = plan_id
@@ -61,8 +50,8 @@ def list_accounts(
     return [_account(row) for row in rows]
 
 
-READ = """
-SELECT accounts.id, accounts.name, plan_id, accounts.limits AS overrides, plans.limits || accounts.limits AS limits,
+READ = f"""
+SELECT accounts.id, accounts.name, plan_id, accounts.limits AS overrides, {EFFECTIVE_LIMITS} AS limits,
        accounts.created_at, erased_at,
        (SELECT count(*)::int FROM memberships WHERE account_id = accounts.id) AS members
 FROM accounts JOIN plans ON plans.id = plan_id
@@ -96,36 +85,10 @@ def change_account(
     connection.execute(CHANGE, {"id": account_id, **values})
 
 
-PLANS = f"SELECT {columns(Plan)} FROM plans ORDER BY id"
-
-
-def list_plans(connection: Connection) -> list[Plan]:
-    """Return all plans, ordered by id."""
-    return [_plan(row) for row in fetch_all(connection, PLANS)]
-
-
 def has_plan(connection: Connection, plan_id: str) -> bool:
     """Return whether the plan exists. Plans are never deleted."""
     return fetch_one(connection, "SELECT 1 FROM plans WHERE id = %(id)s", {"id": plan_id}) is not None
 
 
-PUT_PLAN = f"""
-INSERT INTO plans (id, name, limits) VALUES (%(id)s, %(name)s, %(limits)s)
-ON CONFLICT (id) DO UPDATE SET name = excluded.name, limits = excluded.limits
-RETURNING {columns(Plan)}
-"""
-
-
-def put_plan(connection: Connection, plan_id: str, name: str, limits: Mapping[str, int | None]) -> Plan:
-    """Create a plan, or replace it for all accounts that have it."""
-    row = fetch_one(connection, PUT_PLAN, {"id": plan_id, "name": name, "limits": Jsonb(dict(limits))})
-    assert row is not None
-    return _plan(row)
-
-
 def _account(row: Mapping[str, Any]) -> AccountState:
     return AccountState(**{**row, "limits": plans.parse_limits(row["limits"])})
-
-
-def _plan(row: Mapping[str, Any]) -> Plan:
-    return Plan(**{**row, "limits": plans.parse_limits(row["limits"])})

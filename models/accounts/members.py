@@ -6,7 +6,7 @@ from typing import Any
 
 from models.accounts import plans
 from models.accounts.accounts import Role
-from models.accounts.plans import Limits
+from models.accounts.plans import EFFECTIVE_LIMITS, Limits
 from models.platform.database import Connection, fetch_all, fetch_one
 
 
@@ -65,6 +65,16 @@ LOCK = "SELECT id FROM accounts WHERE id = %(id)s AND erased_at IS NULL FOR NO K
 def lock_account(connection: Connection, account_id: str) -> bool:
     """Lock the account until the transaction ends. Returns False if it does not exist or is being erased."""
     return fetch_one(connection, LOCK, {"id": account_id}) is not None
+
+
+ADMINS = """
+SELECT user_id FROM memberships WHERE account_id = %(account_id)s AND role IN ('owner', 'admin') ORDER BY user_id
+"""
+
+
+def list_admins(connection: Connection, account_id: str) -> list[str]:
+    """Return the ids of the account's owners and admins."""
+    return [row["user_id"] for row in fetch_all(connection, ADMINS, {"account_id": account_id})]
 
 
 OTHER_OWNERS = """
@@ -145,9 +155,9 @@ class Account:
     created_at: datetime
 
 
-ACCOUNT = """
+ACCOUNT = f"""
 SELECT accounts.id, accounts.name, plans.id AS plan_id, plans.name AS plan_name,
-       plans.limits || accounts.limits AS limits, accounts.created_at
+       {EFFECTIVE_LIMITS} AS limits, accounts.created_at
 FROM accounts JOIN plans ON plans.id = plan_id
 WHERE accounts.id = %(id)s
 """

@@ -1,8 +1,14 @@
-"""The limits of accounts."""
+"""The limits of accounts, and the models that they may use."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
+
+from models.platform.errors import NotAllowed
+
+#: The limits of an account, in statements that join `accounts` and `plans`: those of its subscription or else of its
+#: plan, replaced by operators' overrides.
+EFFECTIVE_LIMITS = "coalesce(accounts.plan_limits, plans.limits) || accounts.limits"
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +22,7 @@ class Limits:
     tokens_per_month                        tokens billed and reserved in a calendar month (UTC)
     stored_bytes                            bytes of files, such as exports and files that are being imported
     memory_spaces                           end users with memories
+    models                                  names of the models that it may use
     """
 
     requests_per_minute: int | None = None
@@ -26,6 +33,21 @@ class Limits:
     stored_bytes: int | None = None
     unfinished_bytes: int | None = None
     memory_spaces: int | None = None
+    models: Sequence[str] | None = None
+
+    def allow(self, model: str) -> bool:
+        """Return whether the account may use a model."""
+        return self.models is None or model in self.models
+
+    def check_model(self, model: str) -> None:
+        """Raise NotAllowed unless the account may use a model."""
+        if not self.allow(model):
+            names = ", ".join(f"'{name}'" for name in self.models or ()) or "none"
+            raise NotAllowed(
+                f"The plan of the account does not include the model '{model}'. It includes: {names}.",
+                param="model",
+                code="model_not_allowed",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,5 +69,5 @@ UNLIMITED = Allowance()
 
 
 def parse_limits(stored: Mapping[str, Any]) -> Limits:
-    """Parse `plans.limits || accounts.limits`. Unknown keys are ignored."""
+    """Parse EFFECTIVE_LIMITS. Unknown keys are ignored."""
     return Limits(**{limit.name: stored.get(limit.name) for limit in fields(Limits)})

@@ -125,6 +125,29 @@ def list_invoices(
     return [Invoice(**row) for row in fetch_all(connection, LIST, parameters)]
 
 
+OF_SUBSCRIPTION = f"""
+SELECT {COLUMNS} FROM invoices WHERE account_id = %(account_id)s AND subscription_id = %(id)s ORDER BY id DESC
+"""
+
+
+def of_subscription(connection: Connection, subscription_id: str, account_id: str) -> list[Invoice]:
+    """Return the invoices of a subscription, newest first."""
+    parameters = {"account_id": account_id, "id": subscription_id}
+    return [Invoice(**row) for row in fetch_all(connection, OF_SUBSCRIPTION, parameters)]
+
+
+COUNT_TRY = """
+UPDATE invoices SET tries = %(number)s
+WHERE id = %(id)s AND account_id = %(account_id)s AND state = 'open' AND tries < %(number)s
+"""
+
+
+def count_try(connection: Connection, invoice: Invoice, number: int) -> bool:
+    """Count that the payment is tried again. Returns False if this try was counted before."""
+    parameters = {"id": invoice.id, "account_id": invoice.account_id, "number": number}
+    return connection.execute(COUNT_TRY, parameters).rowcount > 0
+
+
 INSERT_DRAFT = f"""
 INSERT INTO invoices (id, account_id, seller_id, subscription_id, state, reason, currency, period_start, period_end)
 VALUES (%(id)s, %(account_id)s, %(seller_id)s, %(subscription_id)s, 'draft', %(reason)s, %(currency)s, %(start)s,

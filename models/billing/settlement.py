@@ -3,7 +3,7 @@
 All in the caller's transaction. A statement that comes twice, late or out of order changes nothing.
 """
 
-from models.billing import invoices, payments, postings
+from models.billing import dunning, invoices, payments, postings
 from models.billing.payments import UNPAID, Payment, PaymentOutcome
 from models.billing.postings import leg, posted_legs, reversed_legs
 from models.jobs.jobs import NewJob
@@ -35,12 +35,13 @@ def _on_success(connection: Connection, payment: Payment) -> list[NewJob]:
     postings.post(connection, payment.account_id, "fee", payment.id, fee, currency=payment.currency)
     if payment.invoice_id is None:
         return []
-    invoices.apply_payment(connection, payment.invoice_id, payment.amount)
-    return []
+    return dunning.invoice_paid(connection, invoices.apply_payment(connection, payment.invoice_id, payment.amount))
 
 
 def _on_failure(connection: Connection, payment: Payment) -> list[NewJob]:
-    return []
+    if payment.invoice_id is None:
+        return []
+    return dunning.payment_failed(connection, invoices.read(connection, payment.invoice_id, payment.account_id))
 
 
 def _apply_dispute(connection: Connection, payment: Payment, outcome: PaymentOutcome) -> None:

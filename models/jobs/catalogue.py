@@ -53,6 +53,10 @@ CATALOGUE: Mapping[str, JobKind] = {
     "gateway.event": JobKind(queue="billing", time_limit=120, attempts=40, backoff=2, cancellable=False),
     # A draft of a million records takes 200 transactions.
     "invoice.draft": JobKind(queue="billing", time_limit=1500, attempts=40, backoff=2, cancellable=False),
+    "subscriptions.due": JobKind(queue="billing", time_limit=900, attempts=5, backoff=10),
+    "subscription.renew": JobKind(queue="billing", time_limit=300, attempts=40, backoff=2, cancellable=False),
+    "subscription.notify": JobKind(queue="billing", priority=1, time_limit=60, attempts=10, backoff=10),
+    "invoice.collect": JobKind(queue="billing", time_limit=120, attempts=40, backoff=2, cancellable=False),
     "usage.invoice": JobKind(queue="billing", priority=1, time_limit=900, attempts=5, backoff=60),
     "credits.expire": JobKind(queue="billing", priority=1, time_limit=900, attempts=5, backoff=60),
     "spending.notify": JobKind(queue="billing", priority=1, time_limit=300, attempts=3, backoff=10),

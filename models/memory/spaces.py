@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, NamedTuple
 
+from models.accounts.plans import EFFECTIVE_LIMITS
 from models.jobs.jobs import Job
 from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.records import columns
@@ -139,12 +140,12 @@ FROM schema_compatibility
 
 # An untrusted person may choose the name. The count reads an index, once for each new name; concurrent requests may
 # exceed the limit by a few.
-WITHIN_LIMIT = """
+WITHIN_LIMIT = f"""
 WHERE %(space)s = '' OR NOT EXISTS (
     SELECT FROM accounts JOIN plans ON plans.id = accounts.plan_id
     WHERE accounts.id = %(account_id)s
       AND (SELECT count(*) FROM memory_spaces WHERE account_id = %(account_id)s AND end_user <> '')
-          >= ((plans.limits || accounts.limits) ->> 'memory_spaces')::bigint)
+          >= (({EFFECTIVE_LIMITS}) ->> 'memory_spaces')::bigint)
 ON CONFLICT DO NOTHING
 """
 

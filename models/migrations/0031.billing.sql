@@ -15,7 +15,8 @@ CREATE TABLE sellers (
     last_invoice        integer      NOT NULL DEFAULT 0,
     credit_note_prefix  text         NOT NULL,
     last_credit_note    integer      NOT NULL DEFAULT 0,
-    payment_days        integer      NOT NULL DEFAULT 14    -- until an invoice is due
+    payment_days        integer      NOT NULL DEFAULT 14,   -- until an invoice is due
+    retry_days          integer[]    NOT NULL DEFAULT '{1,3,5,7}'   -- after a failed payment, when it is tried again
 );
 
 INSERT INTO sellers (id, name, default_currency, invoice_prefix, credit_note_prefix)
@@ -50,6 +51,7 @@ CREATE TABLE plan_versions (
     overage          jsonb        NOT NULL DEFAULT '{"mode": "graduated", "tiers": [{"up_to": null, "factor": "1"}]}',
     spending_limit   numeric      CHECK (spending_limit >= 0),                      -- per month; null: none
     models           jsonb,                                                         -- names; null: all
+    public           boolean      NOT NULL DEFAULT false,                           -- customers may subscribe to it
     created_at       timestamptz  NOT NULL DEFAULT now(),
     PRIMARY KEY (plan_id, version)
 );
@@ -105,6 +107,8 @@ CREATE TABLE subscriptions (
     cancel_at_period_end  boolean      NOT NULL DEFAULT false,
     next_plan_id          text,                                -- from the next period on
     next_plan_version     integer,
+    version_since         timestamptz  NOT NULL,               -- in this period
+    included_before       numeric      NOT NULL DEFAULT 0,     -- usage included by earlier versions in this period
     created_at            timestamptz  NOT NULL DEFAULT now(),
     ended_at              timestamptz,
     end_reason            text,
@@ -115,6 +119,7 @@ CREATE TABLE subscriptions (
 CREATE INDEX subscriptions_account ON subscriptions (account_id, id);
 CREATE UNIQUE INDEX subscriptions_current ON subscriptions (account_id) WHERE state <> 'ended';
 CREATE INDEX subscriptions_due ON subscriptions (period_end) WHERE state <> 'ended';
+CREATE INDEX subscriptions_incomplete ON subscriptions (created_at) WHERE state = 'incomplete';
 
 -- `draft`: usage is being collected. From `open` on nothing of it changes but its state and what was paid.
 CREATE TABLE invoices (

@@ -13,6 +13,7 @@ from psycopg.types.json import Jsonb
 from models.access.auth_context import AuthContext
 from models.accounts import plans
 from models.accounts.accounts import Caller, Role
+from models.accounts.plans import EFFECTIVE_LIMITS
 from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.records import columns
 from models.schedules import firings
@@ -199,8 +200,8 @@ def list_due(
 
 # Locks the account first, in the order in which removing a member and checking the quota do, so that there is no
 # deadlock.
-LOCK_ACCOUNT = """
-SELECT memberships.role, plans.limits || accounts.limits AS limits, accounts.billed_since IS NOT NULL AS billed
+LOCK_ACCOUNT = f"""
+SELECT memberships.role, {EFFECTIVE_LIMITS} AS limits, accounts.billed_since IS NOT NULL AS billed
 FROM accounts
 JOIN plans ON plans.id = accounts.plan_id
 JOIN memberships ON memberships.account_id = accounts.id AND memberships.user_id = %(user_id)s

@@ -5,8 +5,10 @@ from typing import Any
 
 from models.accounts import admin, audit
 from models.accounts.accounts import Caller
-from models.accounts.admin import AccountState, Plan
+from models.accounts.admin import AccountState
 from models.accounts.audit import RequestOrigin
+from models.billing import plan_versions
+from models.billing.plan_versions import PlanTerms, PlanVersion
 from models.jobs import dead_jobs
 from models.jobs.jobs import Job
 from models.platform.database import Connection, Database
@@ -40,15 +42,14 @@ def put_plan(
     caller: Caller,
     plan_id: str,
     origin: RequestOrigin,
-    *,
-    name: str,
-    limits: Mapping[str, int | None],
-) -> Plan:
-    """Create or replace a plan; its accounts have the new limits from their next request on."""
+    terms: PlanTerms,
+) -> PlanVersion:
+    """Create a plan, or a new version of it. Its accounts without a subscription have the new limits at once."""
     with database.transaction() as connection:
-        plan = admin.put_plan(connection, plan_id, name, limits)
-        _record(connection, "plan.changed", caller, origin, caller.account_id, plan_id, {"limits": dict(limits)})
-    return plan
+        version = plan_versions.put(connection, plan_id, terms)
+        details = {"version": version.version, "limits": dict(terms.limits)}
+        _record(connection, "plan.changed", caller, origin, caller.account_id, plan_id, details)
+    return version
 
 
 def replay(database: Database, caller: Caller, job_id: str, origin: RequestOrigin) -> Job:

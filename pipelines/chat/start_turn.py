@@ -179,6 +179,7 @@ def _prepare(
     shares_fields: bool,
     web_process: str | None = None,
 ) -> PreparedTurn:
+    allowance.limits.check_model(turn.request["model"])
     access = Access.own(caller)
     thread = find_thread(connection, access, turn.conversation_id, turn.previous_id)
     items = resolve_items(connection, access, response_id, turn.input)

@@ -140,6 +140,34 @@ GET /billing/spending_limits shows the limits and what is spent. PUT changes the
     )
 
 
+def payment_failed(number: str, amount: str) -> EmailContent:
+    """Render the e-mail to an admin after a payment that is tried again."""
+    return EmailContent(
+        f"The payment of invoice {number} failed",
+        f"""Hello,
+
+The payment of {amount} for your invoice {number} failed. It is tried again in the
+next days. Until then everything works as before.
+
+Please check your payment method. If it no longer works, add another one.
+""",
+    )
+
+
+def subscription_unpaid(number: str, amount: str) -> EmailContent:
+    """Render the e-mail to an admin after the last payment that failed."""
+    return EmailContent(
+        "Your subscription is unpaid",
+        f"""Hello,
+
+All payments of {amount} for your invoice {number} have failed. Your account now has
+the limits of the free plan. Your data is kept.
+
+Once the invoice is paid your subscription is active again.
+""",
+    )
+
+
 def _remaining_keys(api_keys: Sequence[str]) -> str:
     if not api_keys:
         return ""

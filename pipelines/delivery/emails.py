@@ -14,6 +14,7 @@ from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime, parseaddr
+from functools import partial
 
 import email_validator
 
@@ -21,7 +22,7 @@ from models.access import api_keys
 from models.accounts import email_tokens, emails, invitations, sent_emails
 from models.accounts.email_tokens import TokenPurpose
 from models.accounts.emails import UserProfile
-from models.billing import spending_notices
+from models.billing import invoices, spending_notices
 from models.billing.currencies import format_amount
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
@@ -46,6 +47,8 @@ MAX_PER_HOUR: dict[EmailTemplate, int] = {
     EmailTemplate.RESET_PASSWORD: 5,
     EmailTemplate.PASSWORD_CHANGED: 10,
     EmailTemplate.INVITATION: 10,
+    EmailTemplate.PAYMENT_FAILED: 5,
+    EmailTemplate.SUBSCRIPTION_UNPAID: 5,
     EmailTemplate.INVOICE: 20,
     EmailTemplate.SPENDING_LIMIT: 10,
 }
@@ -184,12 +187,25 @@ def _spending_limit(connection: Connection, sender: EmailSender, job: Job) -> Re
     return user.email, email_templates.spending_limit(notice.account_name, notice.key_name, amount, percent)
 
 
+def _unpaid_invoice(
+    render: Callable[[str, str], EmailContent], connection: Connection, sender: EmailSender, job: Job
+) -> Rendered:
+    user = _read_user(connection, job)
+    invoice = invoices.read(connection, job.arguments["invoice_id"], job.account_id)
+    if user is None or invoice.amount_due == 0:
+        return None
+    amount = f"{format_amount(invoice.amount_due, invoice.currency)} {invoice.currency}"
+    return user.email, render(invoice.number or "", amount)
+
+
 RENDERERS: dict[EmailTemplate, Renderer] = {
     EmailTemplate.VERIFY_ADDRESS: _verify_address,
     EmailTemplate.SIGNUP_ATTEMPTED: _signup_attempted,
     EmailTemplate.RESET_PASSWORD: _reset_password,
     EmailTemplate.PASSWORD_CHANGED: _password_changed,
     EmailTemplate.INVITATION: _invitation,
+    EmailTemplate.PAYMENT_FAILED: partial(_unpaid_invoice, email_templates.payment_failed),
+    EmailTemplate.SUBSCRIPTION_UNPAID: partial(_unpaid_invoice, email_templates.subscription_unpaid),
     EmailTemplate.INVOICE: _invoice,
     EmailTemplate.SPENDING_LIMIT: _spending_limit,
 }

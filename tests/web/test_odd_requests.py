@@ -137,6 +137,7 @@ def send(api, database, settings):
 
     yield send
     with database.connection() as connection:
+        connection.execute("DELETE FROM plan_versions WHERE plan_id = 'odd'")
         connection.execute("DELETE FROM plans WHERE id = 'odd'")
     principals.delete(database)
 

@@ -1,48 +1,26 @@
-"""`/admin/*`: accounts, plans and dead jobs of the installation, for operators only."""
+"""`/admin/*`: accounts and dead jobs of the installation, for operators only."""
 
-import re
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from models.accounts import admin
-from models.accounts.admin import AccountState, Plan
+from models.accounts.admin import AccountState
 from models.jobs import dead_jobs
 from models.jobs.jobs import Job
 from models.journal import journal
-from models.platform.errors import InvalidRequest
 from pipelines.accounts import operator_actions
 from web.api.accounts.account import AccountLimits, limits_object
-from web.api.accounts.names import Name
+from web.api.accounts.limits import LimitOverrides
 from web.api.job_object import JobObject, job_object
 from web.api.request import Request
 from web.http import bodies
 from web.http.paging import Listing, page_response
-from web.http.responses import json_response, page_object
+from web.http.responses import json_response
 from web.http.timestamps import to_unix
-from web.http.validation import RequestBody, parse_query, truncate
-
-#: A limit per minute. At least one, as zero would reject every request.
-PerMinuteLimit = Annotated[int, Field(ge=1, le=1_000_000_000_000)]
-CountLimit = Annotated[int, Field(ge=0, le=1_000_000_000_000)]
-
-#: The pattern of a plan's id.
-PLAN_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-
-
-class LimitOverrides(RequestBody):
-    """Limits of a plan, where null means unlimited, or overrides of an account, where null removes the override."""
-
-    requests_per_minute: PerMinuteLimit | None = None
-    tokens_per_minute: PerMinuteLimit | None = None
-    streams: CountLimit | None = None
-    unfinished_jobs: CountLimit | None = None
-    tokens_per_month: CountLimit | None = None
-    stored_bytes: CountLimit | None = None
-    unfinished_bytes: CountLimit | None = None
-    memory_spaces: CountLimit | None = None
+from web.http.validation import RequestBody, parse_query
 
 
 class AdminUpdateAccount(RequestBody):
@@ -50,13 +28,6 @@ class AdminUpdateAccount(RequestBody):
 
     plan_id: str | None = Field(None, max_length=64)
     limits: LimitOverrides | None = None
-
-
-class PutPlan(RequestBody):
-    """The body of `PUT /admin/plans/{id}`. An omitted limit is unlimited."""
-
-    name: Name
-    limits: LimitOverrides
 
 
 class ListAccounts(Listing):
@@ -83,16 +54,6 @@ class AdminAccount(TypedDict):
     members: int
     created_at: int
     erased_at: int | None
-
-
-class PlanObject(TypedDict):
-    """A plan with its limits."""
-
-    id: str
-    object: Literal["plan"]
-    name: str
-    limits: AccountLimits
-    created_at: int
 
 
 class AdminJob(JobObject):
@@ -130,27 +91,6 @@ def update_account(request: Request) -> Response:
         limits=body.limits.model_dump(exclude_unset=True) if body.limits else {},
     )
     return json_response(account_object(account))
-
-
-def list_plans(request: Request) -> Response:
-    """`GET /admin/plans`: list all plans."""
-    with request.platform.database.connection() as connection:
-        return json_response(page_object([plan_object(plan) for plan in admin.list_plans(connection)]))
-
-
-def put_plan(request: Request) -> Response:
-    """`PUT /admin/plans/{id}`: create a plan, or replace it for all accounts on it."""
-    plan_id = request.path_params["plan_id"]
-    if not PLAN_ID.fullmatch(plan_id):
-        expected = "expected 1 to 64 of the characters a-z, 0-9, '_' and '-', not beginning with '_' or '-'"
-        message = f"Invalid value for 'plan_id': '{truncate(plan_id)}'; {expected}."
-        raise InvalidRequest(message, param="plan_id")
-    body = bodies.parse(request.body, PutPlan)
-    limits = body.limits.model_dump()
-    plan = operator_actions.put_plan(
-        request.platform.database, request.caller, plan_id, request.origin, name=body.name, limits=limits
-    )
-    return json_response(plan_object(plan))
 
 
 def list_jobs(request: Request) -> Response:
@@ -191,17 +131,6 @@ def account_object(account: AccountState) -> AdminAccount:
         "members": account.members,
         "created_at": int(account.created_at.timestamp()),
         "erased_at": to_unix(account.erased_at),
-    }
-
-
-def plan_object(plan: Plan) -> PlanObject:
-    """Convert a plan to its API object."""
-    return {
-        "id": plan.id,
-        "object": "plan",
-        "name": plan.name,
-        "limits": limits_object(plan.limits),
-        "created_at": int(plan.created_at.timestamp()),
     }
 
 

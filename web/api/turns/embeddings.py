@@ -96,6 +96,7 @@ async def create(request: Request) -> DeferredResponse:
     """`POST /v1/embeddings`: embed one or more texts."""
     body = await read_body(request, CreateEmbeddings, requires_model=True)
     _check(body, request.platform.settings)
+    request.allowance.limits.check_model(embedder_name(request.platform.settings))
     job_id = request.new_id("job")
     model = embedder_name(request.platform.settings)
     enqueue = partial(enqueue_embedding, request.platform.database, request.caller, model=model)

@@ -6,7 +6,6 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from models.platform.errors import NotFound
-from models.platform.settings import Settings
 from pipelines.inference.registry import embedder_name, model_name
 from web.api.request import Request
 from web.http.responses import json_response, page_object
@@ -26,8 +25,8 @@ class ModelObject(TypedDict):
 
 
 async def list_models(request: Request) -> Response:
-    """`GET /v1/models`: list the available models."""
-    names = _model_names(request.platform.settings)
+    """`GET /v1/models`: list the available models that the account's plan includes."""
+    names = _model_names(request)
     return json_response(page_object([_model_object(name, request.platform.started) for name in names]))
 
 
@@ -36,13 +35,16 @@ async def retrieve_model(request: Request) -> Response:
     name = request.path_params["model"]
     if not name:
         raise NotFound("There is no endpoint '/v1/models/'. The list of models is at '/v1/models'.")
-    if name not in _model_names(request.platform.settings):
+    if name not in _model_names(request):
         raise NotFound(f"The model '{truncate(name)}' does not exist.", param="model", code="model_not_found")
     return json_response(_model_object(name, request.platform.started))
 
 
-def _model_names(settings: Settings) -> list[str]:
-    return list(dict.fromkeys([model_name(settings), DEFAULT_MODEL, embedder_name(settings)]))
+def _model_names(request: Request) -> list[str]:
+    settings, limits = request.platform.settings, request.admission.limits
+    chat, embedder = model_name(settings), embedder_name(settings)
+    names = [*([chat, DEFAULT_MODEL] if limits.allow(chat) else []), *([embedder] if limits.allow(embedder) else [])]
+    return list(dict.fromkeys(names))
 
 
 def _model_object(name: str, created: int) -> ModelObject:
