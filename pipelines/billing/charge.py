@@ -14,7 +14,7 @@ from models.billing import payment_methods, payments, settlement
 from models.billing.payments import Payment, PaymentOutcome
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
-from models.platform.errors import Released
+from models.platform.errors import EffectUnknown, PermanentFailure, Released
 from pipelines.billing.gateways.gateway import ChargeRequest, Gateway
 from pipelines.billing.gateways.registry import Gateways
 from pipelines.effects import LookUpAnswer, perform
@@ -87,9 +87,17 @@ def _charge(gateway: Gateway, attempt: Attempt, request: ChargeRequest) -> Payme
         found = gateway.look_up(request)
         return found.to_json() if found else LookUpAnswer.NOT_FOUND
 
-    answer = perform(
-        attempt, "charge", declared, lambda key: gateway.charge(request).to_json(), look_up, key=request.payment_id
-    )
+    try:
+        answer = perform(
+            attempt, "charge", declared, lambda key: gateway.charge(request).to_json(), look_up, key=request.payment_id
+        )
+    except EffectUnknown:
+        raise
+    except PermanentFailure as failure:  # an operator has found that it was not made
+        error = {"code": failure.code, "message": failure.message}
+        return PaymentOutcome("failed", None, datetime.now(UTC), error=error)
+    if "state" not in answer:  # an operator has found that it was made
+        return PaymentOutcome("succeeded", answer.get("id"), datetime.now(UTC))
     return PaymentOutcome.from_json(answer)
 
 

@@ -20,6 +20,10 @@ class Gateways:
         self._open: dict[GatewayName, Gateway] = {"manual": ManualGateway()}
         if settings.gateway == "test":
             self._open["test"] = open_simulator(settings, database)
+        if settings.stripe_secret_key is not None:
+            from pipelines.billing.gateways.stripe import StripeGateway  # 15 MB, for those who use it
+
+            self._open["stripe"] = StripeGateway(settings)
 
     def get(self, name: str) -> Gateway:
         """Return a gateway. Raises Conflict if the settings lack it."""

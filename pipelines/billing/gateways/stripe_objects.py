@@ -1,0 +1,92 @@
+"""Convert Stripe's objects to ours."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from models.billing.currencies import ZERO
+from models.billing.payments import PaymentOutcome
+from models.billing.refunds import RefundOutcome
+from pipelines.billing.gateways.gateway import RefundNews, StoredMethod
+from pipelines.billing.gateways.stripe_amounts import from_stripe
+
+#: States of a dispute in which the money is with the customer's bank. Inquiries (`warning_…`) take none.
+OPEN_DISPUTES = frozenset({"needs_response", "under_review", "lost"})
+
+#: States of an intent that wait for Stripe or for the bank.
+PROCESSING = frozenset({"processing", "requires_confirmation", "requires_capture"})
+
+
+def payment_outcome(intent: Mapping[str, Any], at: datetime, disputes: Iterable[Mapping[str, Any]]) -> PaymentOutcome:
+    """Return the outcome of a payment by its intent, with the latest charge and its balance transaction."""
+    status, intent_id = intent["status"], intent["id"]
+    if status == "succeeded":
+        return PaymentOutcome("succeeded", intent_id, at, fee=_fee(intent), disputed=_disputed(disputes))
+    if status in PROCESSING:
+        return PaymentOutcome("pending", intent_id, at)
+    if status == "requires_action":
+        action = intent.get("next_action") or {}
+        return PaymentOutcome(
+            "requires_action", intent_id, at, action_url=(action.get("redirect_to_url") or {}).get("url")
+        )
+    return PaymentOutcome("failed", intent_id, at, error=_error(intent))
+
+
+def error_of(error: Mapping[str, Any]) -> dict[str, str]:
+    """Return our error of one of Stripe's: the bank's reason, where there is one."""
+    code = error.get("decline_code") if error.get("decline_code") not in (None, "generic_decline") else None
+    return {
+        "code": str(code or error.get("code") or "payment_failed"),
+        "message": str(error.get("message") or "The payment failed."),
+    }
+
+
+def refund_outcome(refund: Mapping[str, Any]) -> RefundOutcome:
+    """Return the outcome of a refund."""
+    status = refund["status"]
+    if status in ("failed", "canceled"):
+        reason = refund.get("failure_reason") or status
+        return RefundOutcome("failed", refund["id"], {"code": "refund_failed", "message": f"The refund: {reason}."})
+    return RefundOutcome("succeeded" if status == "succeeded" else "pending", refund["id"])
+
+
+def refund_news(refund: Mapping[str, Any]) -> RefundNews | None:
+    """Return the present state of a refund; None for one of a charge without an intent, which we have not made."""
+    if not refund.get("payment_intent"):
+        return None
+    return RefundNews(
+        (refund.get("metadata") or {}).get("refund"),
+        refund["payment_intent"],
+        from_stripe(refund["amount"], refund["currency"]),
+        refund_outcome(refund),
+    )
+
+
+def stored_method(account_id: str, method: Mapping[str, Any]) -> StoredMethod:
+    """Return a payment method of an account, labelled such as 'Visa 4242'."""
+    kind = method["type"]
+    details = method.get(kind) or {}
+    name = str(details.get("brand") or kind).replace("_", " ").capitalize()
+    return StoredMethod(account_id, method["id"], f"{name} {details.get('last4') or ''}".strip())
+
+
+def _fee(intent: Mapping[str, Any]) -> Decimal:
+    """Return what Stripe keeps; zero if it settles in another currency, in which it counts its fees."""
+    charge = intent.get("latest_charge") or {}
+    transaction = charge.get("balance_transaction") if isinstance(charge, Mapping) else None
+    if not isinstance(transaction, Mapping) or transaction["currency"] != intent["currency"]:
+        return ZERO
+    return from_stripe(transaction["fee"], transaction["currency"])
+
+
+def _disputed(disputes: Iterable[Mapping[str, Any]]) -> Decimal:
+    return sum(
+        (from_stripe(each["amount"], each["currency"]) for each in disputes if each["status"] in OPEN_DISPUTES), ZERO
+    )
+
+
+def _error(intent: Mapping[str, Any]) -> dict[str, str]:
+    if intent["status"] == "canceled":
+        return {"code": "action_failed", "message": "The payment was not confirmed in time."}
+    return error_of(intent.get("last_payment_error") or {})
