@@ -116,16 +116,28 @@ def credited_tax(connection: Connection, invoice: Invoice) -> Decimal:
 
 ADD = """
 UPDATE invoices SET credited = credited + %(amount)s, returned = returned + %(excess)s,
-    state = CASE WHEN state = 'open' AND total - paid - credited + returned <= %(amount)s THEN 'paid' ELSE state END,
-    paid_at = coalesce(paid_at, CASE WHEN total - paid - credited + returned <= %(amount)s THEN now() END)
+    state = CASE WHEN total - paid - credited + returned + %(excess)s <= %(amount)s THEN 'paid' ELSE 'open' END,
+    paid_at = coalesce(paid_at,
+                       CASE WHEN total - paid - credited + returned + %(excess)s <= %(amount)s THEN now() END)
 WHERE id = %(id)s AND account_id = %(account_id)s
 """
 
 
 def add_to_invoice(connection: Connection, invoice: Invoice, amount: Decimal, excess: Decimal) -> None:
-    """Count a credit note, of which `excess` was paid already and is returned to the customer."""
+    """Count a credit note, of which `excess` was paid already and is returned to the customer.
+
+    The invoice is open, or paid; afterwards it is paid if nothing is due.
+    """
     parameters = {"id": invoice.id, "account_id": invoice.account_id, "amount": amount, "excess": excess}
     connection.execute(ADD, parameters)
+
+
+LINK = "UPDATE refunds SET credit_note_id = %(note_id)s WHERE id = %(id)s AND account_id = %(account_id)s"
+
+
+def link_refund(connection: Connection, note: CreditNote, refund_id: str) -> None:
+    """Store which credit note a refund belongs to."""
+    connection.execute(LINK, {"note_id": note.id, "id": refund_id, "account_id": note.account_id})
 
 
 BILLED = """

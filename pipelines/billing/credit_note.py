@@ -1,18 +1,23 @@
 """Issue credit notes, and return what was paid for what they take back."""
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Decimal
 
 from models.billing import billing_details, credit_notes, credits, invoices, numbering, postings
 from models.billing.credit_notes import CreditNote
 from models.billing.currencies import ZERO, check_amount, format_amount, minor_unit
 from models.billing.invoices import Invoice
+from models.billing.payments import Payment
 from models.billing.postings import Leg, leg
+from models.billing.refunds import Refund as GatewayRefund
 from models.platform.database import Connection
-from models.platform.errors import Conflict, InvalidRequest
+from models.platform.errors import Conflict, InvalidRequest, RequestError
 from models.platform.ids import new_id
 from pipelines.billing.tax import tax_on, tax_share
+
+log = logging.getLogger(__name__)
 
 #: Requests the refund of a part of a payment: `refund(payment_id, amount, credit_note_id)`.
 Refund = Callable[[str, Decimal, str], None]
@@ -22,13 +27,15 @@ Refund = Callable[[str, Decimal, str], None]
 class NewCreditNote:
     """What to credit: an amount with tax, what one job was billed, or without either all that is left.
 
-    id  of the new credit note; None: generated
+    id        of the new credit note; None: generated
+    refunded  the amount has been refunded already, so nothing is returned for it
     """
 
     reason: str
     amount: Decimal | None = None
     job_id: str | None = None
     id: str | None = None
+    refunded: bool = False
 
 
 def issue(connection: Connection, invoice_id: str, account_id: str, new: NewCreditNote, refund: Refund) -> CreditNote:
@@ -44,7 +51,7 @@ def issue(connection: Connection, invoice_id: str, account_id: str, new: NewCred
         return earlier
     amount = _amount(connection, invoice, new)
     tax = _tax(connection, invoice, amount)
-    excess = max(ZERO, amount - max(invoice.balance, ZERO))
+    excess = amount if new.refunded else max(ZERO, amount - max(invoice.balance, ZERO))
     note_id = new.id or new_id("cn")
     legs = _legs(connection, invoice, amount, tax)
     postings.post(connection, account_id, "credit_note", note_id, legs, currency=invoice.currency)
@@ -54,7 +61,8 @@ def issue(connection: Connection, invoice_id: str, account_id: str, new: NewCred
         connection, invoice, note_id=note_id, number=number, amount=amount, tax=tax, reason=new.reason,
         job_id=new.job_id,
     )  # fmt: skip
-    _return(connection, note, excess, refundable, refund)
+    if not new.refunded:
+        _return(connection, note, excess, refundable, refund)
     return note
 
 
@@ -125,3 +133,25 @@ def _parts(refundable: Iterable[tuple[str, Decimal]], excess: Decimal) -> Iterab
         if (part := min(left, excess)) > 0:
             yield payment_id, part
             excess -= part
+
+
+def of_foreign_refund(connection: Connection, payment: Payment, refund: GatewayRefund) -> GatewayRefund:
+    """Issue the credit note of a refund that was made at the gateway itself, unless it has one. Returns the refund.
+
+    Without one, as where the credits of a top-up were drawn, the audit of the books names the refund.
+    """
+    if payment.invoice_id is None or refund.credit_note_id is not None or refund.state == "failed":
+        return refund
+    new = NewCreditNote("Refunded at the payment gateway", refund.amount, refunded=True)
+    try:
+        with connection.transaction():
+            note = issue(connection, payment.invoice_id, payment.account_id, new, _refund_nothing)
+    except RequestError as error:
+        log.warning("Refund %s, made at the gateway, has no credit note: %s", refund.id, error.message)
+        return refund
+    credit_notes.link_refund(connection, note, refund.id)
+    return replace(refund, credit_note_id=note.id)
+
+
+def _refund_nothing(payment_id: str, amount: Decimal, note_id: str) -> None:
+    """Refund nothing: the gateway has done it."""

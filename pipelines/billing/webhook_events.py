@@ -16,6 +16,7 @@ from models.jobs.attempts import Ending
 from models.jobs.jobs import NewJob
 from models.platform.database import Connection
 from models.platform.errors import PermanentFailure
+from pipelines.billing import credit_note
 from pipelines.billing.gateways.gateway import MethodDetached, News, PaymentNews, RefundNews, StoredMethod
 from pipelines.billing.gateways.registry import Gateways
 
@@ -90,6 +91,8 @@ def _apply_refund(connection: Connection, event: GatewayEvent, news: RefundNews)
     refund = refunds.read(connection, news.refund_id, payment.account_id) if news.refund_id else None
     if refund is None:
         refund = refunds.add_foreign(connection, payment, news.amount, news.outcome)
+        if refund is not None:
+            refund = credit_note.of_foreign_refund(connection, payment, refund)
     if refund is not None:
         refunds.settle(connection, refund, news.outcome)
     return []

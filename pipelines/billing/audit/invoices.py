@@ -146,7 +146,7 @@ WITH due AS (
     SELECT account_id, sum(total - paid - credited + returned) AS amount FROM invoices
     WHERE state IN ('open', 'paid') GROUP BY account_id
 ), refunding AS (
-    SELECT account_id, sum(amount) AS amount FROM refunds WHERE state <> 'succeeded' AND credit_note_id IS NOT NULL
+    SELECT account_id, sum(amount) AS amount FROM refunds WHERE state = 'pending' AND credit_note_id IS NOT NULL
     GROUP BY account_id
 ), posted AS (
     SELECT account_id, sum(CASE WHEN debit = 'receivable' THEN amount ELSE -amount END) AS amount

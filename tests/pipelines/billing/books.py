@@ -135,7 +135,7 @@ FROM invoices WHERE account_id = %s AND state IN ('open', 'paid')
 """
 
 REFUNDING = """
-SELECT coalesce(sum(amount), 0) AS amount FROM refunds WHERE account_id = %s AND state <> 'succeeded'
+SELECT coalesce(sum(amount), 0) AS amount FROM refunds WHERE account_id = %s AND state = 'pending'
 """
 
 # What is left of the grants, and top-ups that are not paid yet.

@@ -4,11 +4,13 @@ from decimal import Decimal
 
 import pytest
 
-from models.billing import credits, invoice_states
+from models.billing import credit_notes, credits, invoice_states, payments, refunds
 from models.billing.billing_details import ensure
 from models.billing.invoice_lines import NewLine
+from models.billing.refunds import RefundOutcome
 from models.platform.errors import Conflict, InvalidRequest, NotFound
-from pipelines.billing import draft, invoicing
+from pipelines.billing import credit_note, draft, invoicing
+from pipelines.billing.audit import money
 from tests.pipelines.billing.books import (
     PERIOD_END,
     PERIOD_START,
@@ -161,3 +163,106 @@ def test_only_what_is_left_of_a_top_up_is_refunded(database):
         assert credits.balance(connection, ensure(connection, account_id)) == 0
         assert balance(connection, account_id, "gateway") == 5
     check_books(database, account_id)
+
+
+def refund_at_the_gateway(database, payment, amount, state="succeeded"):
+    """Hear of a refund that was made at the gateway itself."""
+    outcome = RefundOutcome(state, f"re_{payment.id}")
+    with database.transaction() as connection:
+        refund = refunds.add_foreign(connection, payment, Decimal(amount), outcome)
+        refund = credit_note.of_foreign_refund(connection, payment, refund)
+        refunds.settle(connection, refund, outcome)
+
+
+def payment_of(database, invoice):
+    with database.connection() as connection:
+        return payments.list_payments(connection, invoice.account_id, invoice_id=invoice.id)[0]
+
+
+def test_a_refund_that_was_made_at_the_gateway_gets_a_credit_note(database):
+    # Given an invoice of which 6 were paid
+    account_id = new_customer(database, tax_rate="20")
+    invoice = issue(database, account_id, "10")
+    pay(database, account_id, invoice, "6")
+
+    # When 2 of them are refunded there, and it is told twice
+    for state in ("pending", "succeeded", "succeeded"):
+        refund_at_the_gateway(database, payment_of(database, invoice), "2", state)
+        check_books(database, account_id)
+
+    # Then these are not due, and the rest still is
+    with database.connection() as connection:
+        [note] = credit_notes.list_of_invoice(connection, invoice.id, account_id)
+    assert note.amount == 2
+    assert read_invoice(database, invoice).amount_due == 6
+
+
+def test_the_refund_of_credits_that_were_drawn_has_no_credit_note(database):
+    # Given a top-up whose credits were drawn
+    account_id = new_customer(database)
+    top_up = issue(database, account_id, "20", "top_up")
+    pay(database, account_id, top_up)
+    issue(database, account_id, "15")
+
+    # When it is refunded at the gateway
+    refund_at_the_gateway(database, payment_of(database, top_up), "20")
+
+    # Then the customer owes it by the ledger, which the audit names
+    with database.connection() as connection:
+        assert credit_notes.list_of_invoice(connection, top_up.id, account_id) == []
+        assert balance(connection, account_id, "receivable") == 20
+
+
+def test_a_refund_that_fails_later_becomes_a_credit(database):
+    account_id = new_customer(database)
+    invoice = issue(database, account_id, "10")
+    pay(database, account_id, invoice)
+    credit(database, account_id, invoice, "4")
+    with database.transaction() as connection:
+        [refund] = refunds.list_of_payment(connection, payment_of(database, invoice).id, account_id)
+        refunds.settle(connection, refund, RefundOutcome("failed", "re_1"))
+
+    check_books(database, account_id)
+    with database.connection() as connection:
+        assert credits.balance(connection, ensure(connection, account_id)) == 4
+
+
+BOOKS = (
+    *money.ledger.CHECKS,
+    *money.invoices.CHECKS,
+    *money.credits.CHECKS,
+    money.payments.POSTED,
+    money.payments.REFUNDED,
+    money.payments.LEFT,
+    money.usage.UNBILLED,
+)
+
+
+def test_the_audit_of_all_books_finds_nothing(empty_database):
+    # Given invoices in every state, with credits, payments, refunds and credit notes
+    database = empty_database
+    account_id = new_customer(database, tax_rate="19")
+    give(database, account_id, "4.99")
+    job, _ = use(database, account_id, ["1.0049", "2.22"])
+    usage = invoice_usage(database, account_id)
+    pay(database, account_id, issue(database, account_id, "20", "top_up"))
+    void, paid, negative = (issue(database, account_id, amount) for amount in ("7.77", "50", "-12"))
+    pay(database, account_id, paid)
+    credit(database, account_id, usage, job_id=job)
+    credit(database, account_id, paid, "10")
+    refund_at_the_gateway(database, payment_of(database, paid), "5")
+    still_open, lost = issue(database, account_id, "80"), issue(database, account_id, "30")
+    use(database, account_id, ["0.0001"])
+    with database.transaction() as connection:
+        invoice_states.write_off(connection, lost.id, account_id)
+        invoice_states.void(connection, void.id, account_id)
+
+    # When
+    check_books(database, account_id)
+    with database.transaction() as connection:
+        found = list(money.differences(connection, BOOKS))
+
+    # Then
+    assert found == []
+    states = [read_invoice(database, invoice).state for invoice in (void, paid, negative, still_open, lost)]
+    assert states == ["void", "paid", "paid", "open", "uncollectible"]
