@@ -17,6 +17,7 @@ from models.platform.errors import InvalidRequest, NotFound
 from pipelines.billing import top_up
 from web.api.billing.amounts import Amount
 from web.api.billing.invoice_schemas import GrantObject, InvoiceObject, grant_object, invoice_object
+from web.api.billing.payments import PaymentObject, payment_object
 from web.api.request import Request
 from web.http import bodies
 from web.http.paging import Listing
@@ -62,21 +63,12 @@ class CreditsObject(TypedDict):
     grants: Page[GrantObject]
 
 
-class TopUpPayment(TypedDict):
-    """The payment of a top-up. The job's events tell when it has succeeded."""
-
-    id: str
-    state: str
-    job_id: str | None
-    events_url: str | None
-
-
 class TopUpObject(TypedDict):
-    """A top-up. The credits are available once its payment has succeeded."""
+    """A top-up. The credits are available once its payment has succeeded; its job has the events."""
 
     object: Literal["billing.top_up"]
     invoice: InvoiceObject
-    payment: TopUpPayment
+    payment: PaymentObject
 
 
 def read(request: Request) -> Response:
@@ -149,12 +141,7 @@ def _start(connection: Connection, request: Request, body: TopUp, invoice_id: st
 
 
 def _top_up_object(invoice: Invoice, payment: Payment) -> TopUpObject:
-    events_url = f"/v1/jobs/{payment.job_id}/events" if payment.job_id else None
-    return {
-        "object": "billing.top_up",
-        "invoice": invoice_object(invoice),
-        "payment": {"id": payment.id, "state": payment.state, "job_id": payment.job_id, "events_url": events_url},
-    }
+    return {"object": "billing.top_up", "invoice": invoice_object(invoice), "payment": payment_object(payment)}
 
 
 def put_auto_top_up(request: Request) -> Response:
