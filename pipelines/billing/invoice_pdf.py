@@ -26,7 +26,7 @@ NORMAL, SMALL, TITLE = 9.5, 8.0, 17.0
 
 def render_pdf(document: Document, fonts: Path | None = None) -> bytes:
     """Render a document. `fonts` is a folder of fonts for characters that the bundled one lacks."""
-    pdf = _Pdf(extra_fonts(fonts), shaped=_needs_shaping(document))
+    pdf = _Pdf(extra_fonts(fonts))
     pdf.set_title(document.title)
     pdf.set_creation_date(document.issued_at)
     pdf.add_page()
@@ -48,19 +48,10 @@ def extra_fonts(folder: Path | None) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in (".ttf", ".otf"))
 
 
-def _needs_shaping(document: Document) -> bool:
-    """Return whether a text has letters that are joined, combined, or written from right to left.
-
-    Shaping takes several times as long as the rest, and changes nothing in Latin, Greek and Cyrillic.
-    """
-    texts = [*document.seller, *document.customer, *document.notes, *(row[0] for row in document.rows)]
-    return any("\u0590" <= character <= "\u1fff" for text in texts for character in text)
-
-
 class _Pdf(FPDF):
     """A document of A4 pages with the bundled font and those of an installation."""
 
-    def __init__(self, fallbacks: Sequence[Path], *, shaped: bool) -> None:
+    def __init__(self, fallbacks: Sequence[Path]) -> None:
         super().__init__()
         self.set_margin(MARGIN)
         self.set_auto_page_break(True, margin=MARGIN)
@@ -71,7 +62,6 @@ class _Pdf(FPDF):
             self.add_font(name, fname=path)
         if names:
             self.set_fallback_fonts(names)
-        self.set_text_shaping(shaped)
         fonts = [self.fonts[name] for name in ("text", *names)]
         self._known = {code for font in fonts if isinstance(font, TTFFont) for code in font.cmap}
 
