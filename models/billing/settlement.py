@@ -3,11 +3,16 @@
 All in the caller's transaction. A statement that comes twice, late or out of order changes nothing.
 """
 
+from datetime import UTC, datetime, timedelta
+
 from models.billing import dunning, invoices, payments, postings
 from models.billing.payments import UNPAID, Payment, PaymentOutcome
 from models.billing.postings import leg, posted_legs, reversed_legs
 from models.jobs.jobs import NewJob
 from models.platform.database import Connection
+
+#: How long a payment waits for its gateway's event before the gateway is asked.
+CHECK_AFTER = timedelta(hours=1)
 
 
 def settle(connection: Connection, payment: Payment, outcome: PaymentOutcome) -> list[NewJob]:
@@ -16,7 +21,19 @@ def settle(connection: Connection, payment: Payment, outcome: PaymentOutcome) ->
     following = _advance(connection, current, outcome) if current.state in UNPAID else []
     if outcome.state == "succeeded":
         _apply_dispute(connection, payments.read(connection, payment.id, payment.account_id), outcome)
+    elif outcome.state != "failed" and current.state in ("pending", "requires_action"):
+        following += _check_later(current)
     return following
+
+
+def _check_later(payment: Payment) -> list[NewJob]:
+    """Return the job that asks the gateway again, in case that its event does not arrive. Bank transfers have none."""
+    if payment.gateway == "manual":
+        return []
+    arguments = {"payment_id": payment.id}
+    run_at = datetime.now(UTC) + CHECK_AFTER
+    unique_key = f"payment.check {payment.id}"
+    return [NewJob("payment.check", payment.account_id, arguments, run_at=run_at, unique_key=unique_key)]
 
 
 def _advance(connection: Connection, current: Payment, outcome: PaymentOutcome) -> list[NewJob]:

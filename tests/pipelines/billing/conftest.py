@@ -63,10 +63,10 @@ def add_method(database, simulator, customer):
 def pay(database, customer):
     """`pay("12.50", method_id)` → a pending payment and its job, which is enqueued."""
 
-    def pay(amount="12.50", method_id=None, currency="EUR", gateway="test"):
+    def pay(amount="12.50", method_id=None, currency="EUR", gateway="test", invoice_id=None):
         with database.transaction() as connection:
             return payments.new_payment(
-                connection, customer, invoice_id=None, amount=Decimal(amount), currency=currency, gateway=gateway,
+                connection, customer, invoice_id=invoice_id, amount=Decimal(amount), currency=currency, gateway=gateway,
                 payment_method_id=method_id,
             )  # fmt: skip
 

@@ -4,6 +4,9 @@ from decimal import Decimal
 
 import pytest
 
+from models.accounts.ownership import Access
+from models.jobs import effects, jobs
+from models.jobs.jobs import NewJob
 from pipelines.billing.gateways.gateway import GatewayFailed
 
 
@@ -109,3 +112,44 @@ def test_amounts_of_currencies_without_and_with_three_digits_are_charged_as_they
         _, job = pay(amount, currency=currency)
         work(job)
         assert books.balance("receivable", currency) == -Decimal(amount)
+
+
+def test_payment_whose_event_was_lost_is_checked(add_method, pay, work, books, simulator, database):
+    # Given a payment that its customer has confirmed, and no event
+    payment, job = pay(method_id=add_method("pm_test_action_required"))
+    work(job)
+    simulator.answer(books.payment(payment.id).gateway_payment_id, confirmed=True)
+
+    # When the job runs that was planned for that
+    with database.connection() as connection:
+        [check] = jobs.list_jobs(connection, Access.account(payment.account_id), kind="payment.check")
+    work(NewJob(check.kind, check.account_id, check.arguments, id=check.id))
+
+    # Then the payment has succeeded
+    assert check.state == "scheduled"
+    assert books.payment(payment.id).state == "succeeded"
+
+
+def test_operator_decides_about_a_charge_that_nobody_can_look_up(pay, begin, work, books, database):
+    # Given a charge whose outcome is unknown, and operators who found out
+    for state, outcome, expected in [
+        ("done", '{"id": "ch_found"}', ("succeeded", "ch_found")),
+        ("failed", '{"code": "effect_failed", "message": "No effect."}', ("failed", None)),
+    ]:
+        payment, job = pay()
+        attempt = begin(job)
+        with database.transaction() as connection:
+            request = {"payment": payment.id, "amount": "12.50", "currency": "EUR", "method": None}
+            effects.declare(connection, attempt.job, "charge", request, key=payment.id)
+            column = "result" if state == "done" else "error"
+            connection.execute(
+                f"UPDATE effects SET state = %s, {column} = %s WHERE job_id = %s", (state, outcome, job.id)
+            )
+
+        # When the job runs again
+        work(job)
+
+        # Then the payment is what they said
+        settled = books.payment(payment.id)
+        assert (settled.state, settled.gateway_payment_id) == expected
+        assert [each for each in books.charges() if each["idempotency_key"] == payment.id] == []

@@ -6,10 +6,10 @@ from decimal import Decimal
 import orjson
 import pytest
 
-from models.billing import billing_details, gateway_events, payment_methods, refunds
+from models.billing import billing_details, gateway_events, invoices, payment_methods, refunds
 from models.jobs.jobs import NewJob
 from models.platform.errors import InvalidRequest
-from pipelines.billing import gateway_notices, webhook_events
+from pipelines.billing import gateway_notices, invoicing, webhook_events
 from pipelines.billing.gateways import signatures
 from pipelines.billing.gateways.gateway import GatewayFailed
 from pipelines.billing.gateways.registry import Gateways
@@ -48,13 +48,13 @@ def gateway(gateways):
 def charged(gateway, database, customer, pay):
     """`charged("pm_visa")` → a pending payment with this method at Stripe, and its job."""
 
-    def charged(method="pm_visa", amount="12.50", currency="EUR"):
+    def charged(method="pm_visa", invoice_id=None):
         at_stripe = gateway.create_customer(customer, "")
         with database.transaction() as connection:
             payment_methods.store_customer(connection, customer, "stripe", at_stripe)
             connection.execute("DELETE FROM payment_methods WHERE gateway_method_id = %s", (method,))
             payment_methods.add(connection, customer, gateway="stripe", gateway_method_id=method, label="Visa 4242")
-        return pay(amount, currency=currency, gateway="stripe")
+        return pay(gateway="stripe", invoice_id=invoice_id)
 
     return charged
 
@@ -195,6 +195,26 @@ def test_refund_on_the_dashboard_is_recorded_once(charged, work, books, server, 
     refunded = books.payment(payment.id)
     assert (refunded.state, refunded.refunded) == ("refunded", Decimal("12.50"))
     assert books.balance("gateway") == Decimal("-0.59")
+
+
+def test_refund_on_the_dashboard_has_a_credit_note(charged, work, books, server, receive, database, customer):
+    # Given a paid invoice
+    with database.transaction() as connection:
+        line = invoicing.NewLine("fee", "A month", Decimal("12.50"))
+        invoice = invoicing.issue(connection, customer, reason="subscription", lines=[line])
+    payment, job = charged(invoice_id=invoice.id)
+    work(job)
+
+    # When a part of it is refunded at Stripe
+    [intent] = server.of_type("payment_intent")
+    fields = {"payment_intent": intent["id"], "amount": 500, "currency": "eur", "status": "succeeded"}
+    receive(*server.event("refund.created", server.create("re", "refund", fields)))
+
+    # Then a credit note says so, and nothing is owed
+    with database.connection() as connection:
+        [made] = refunds.list_of_payment(connection, payment.id, customer)
+        assert invoices.read(connection, invoice.id, customer).credited == Decimal("5.00")
+    assert (made.state, made.credit_note_id is not None, books.balance("receivable")) == ("succeeded", True, 0)
 
 
 def test_dispute_is_posted_until_it_is_won(charged, work, books, server, receive):
