@@ -4,10 +4,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 
-from bench.chaos import memory_rules, stream_rules, table_rules
+from bench.chaos import memory_rules, money_rules, stream_rules, table_rules
 from bench.chaos.crash_rules import CrashRules, forgotten_stops, silent_periods
 from bench.chaos.excuses import Excuses
-from bench.chaos.faults import EVICTIONS, InjectedFault
+from bench.chaos.faults import EVICTIONS, TWO_VERSIONS, InjectedFault
 from bench.chaos.quiescence import RabbitmqCtl, wait_for_quiescence
 from bench.chaos.stack import WorkerDeath
 from bench.chaos.table_rules import NONE
@@ -51,7 +51,14 @@ def check(
             move_ended_jobs(database)
         return [
             *unfinished,
-            *_check(database, transcripts, crash_rules, excuses, journal_lost=journal_lost(injected, deaths)),
+            *_check(
+                database,
+                transcripts,
+                crash_rules,
+                excuses,
+                journal_lost=journal_lost(injected, deaths),
+                two_versions=any(fault.name == TWO_VERSIONS for fault in injected),
+            ),
         ]
 
 
@@ -80,6 +87,7 @@ def _check(
     excuses: Excuses,
     *,
     journal_lost: bool,
+    two_versions: bool,
 ) -> Iterator[Violation]:
     for transcript in transcripts:
         yield from stream_rules.check(
@@ -93,3 +101,4 @@ def _check(
         yield from table_rules.check(connection, transcripts, accounts, excuses)
         yield from memory_rules.check(connection, transcripts, accounts, excuses.lost)
         yield from crash_rules.check(connection)
+    yield from money_rules.check(database, two_versions=two_versions)

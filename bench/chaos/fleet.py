@@ -73,6 +73,11 @@ class Fleet:
         for thread in self._threads:
             thread.start()
 
+    @property
+    def accounts(self) -> Sequence[str]:
+        """The ids of the clients' accounts."""
+        return sorted({client.account for client in self._clients})
+
     def progress(self) -> str:
         """Describe the progress in one line."""
         counts = self.counts()

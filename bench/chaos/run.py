@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from bench.chaos import checker
+from bench.chaos import checker, money_rules
 from bench.chaos.adversary import Adversary, adversary
 from bench.chaos.attacks import ATTACKS
 from bench.chaos.excuses import Excuses, keys_during
@@ -24,8 +24,10 @@ from bench.chaos.slots import check_slots
 from bench.chaos.stack import SLOTS, ChaosStack, chaos_stack
 from bench.chaos.transcripts import ClientTranscript, Period
 from bench.chaos.violations import Violation
+from bench.harness.billing import bill_accounts
 from bench.harness.stack import BrokerName
 from bench.progress import Progress
+from pipelines.inference.registry import model_name
 from scheduler.periodic_thread import PeriodicThread
 
 #: Seconds that the clients work without a fault before descriptors and threads are counted.
@@ -168,6 +170,8 @@ class ChaosRun:
             self._progress.report("replacing the previous version")
             self._stack.upgrade()
             self._upgrades.append(Period(0.0, time.monotonic()))
+        model, accounts = model_name(self._stack.settings), self._fleet.accounts
+        bill_accounts(self._stack.database, model, accounts, price=money_rules.PRICE, limit=money_rules.LIMIT)
         time.sleep(WARM_UP)
         baseline = Baseline.take(self._stack.pids, self._stack.settings)
         extractions = PeriodicThread("extractions", EXTRACTION_INTERVAL, self._stack.start_extractions).start()

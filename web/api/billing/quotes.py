@@ -18,8 +18,8 @@ from web.api.billing.prices import PriceObject, currency_of, price_object
 from web.api.request import Request
 from web.api.turns.conversion import convert
 from web.api.turns.prompt_jobs import run_prompt_job
-from web.api.turns.request_body import read_body
 from web.api.turns.turn_request import CreateResponse, new_turn
+from web.http import bodies
 from web.http.responses import json_response
 from web.http.threads import run_in_thread
 
@@ -55,7 +55,7 @@ class QuoteObject(TypedDict):
 
 async def create(request: Request) -> Response:
     """`POST /v1/quotes`: quote the cost of a response, whose body it takes. Nothing is created or charged."""
-    body = await read_body(request, CreateResponse, requires_model=True)
+    body = await bodies.parse_off_loop(request.body, CreateResponse)
     turn = await convert(request, new_turn, body)
     counted = await _count(request, turn)
     return json_response(_quote_object(await run_in_thread(_quote, request, turn, counted)))
