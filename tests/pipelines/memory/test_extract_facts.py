@@ -1,11 +1,13 @@
 """Facts are extracted window by window; grounded ones are written and close the older ones they contradict."""
 
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import orjson
 import pytest
 from psycopg.types.json import Jsonb
 
+from models.billing import billing_details, spending
 from models.jobs.attempt_context import WaitForChildren, plain_ending
 from models.jobs.children import wait_for_children
 from models.jobs.jobs import NewJob, enqueue
@@ -14,8 +16,10 @@ from models.memory import facts, memories, spaces
 from models.memory import sources as memory_sources
 from models.memory.memories import NewMemory
 from models.memory.spaces import SpaceKey
+from models.platform.ids import new_id
 from models.platform.settings import Settings
 from pipelines.chat import turn
+from pipelines.inference.registry import model_name
 from pipelines.memory import change_memory, extract_facts, forget_memories, remember_turns
 from pipelines.memory.follow_ups import extract_facts_job
 from pipelines.memory.recall import Query, recall
@@ -71,6 +75,7 @@ def run_extraction(harness, *answers, before_answer=lambda: None, meanwhile=lamb
             harness.settle(attempt, outcome)
             return windows
         with harness.database.transaction() as connection:
+            outcome.reserve(connection)
             wait_for_children(connection, attempt.job, outcome.children)
         child = claim_next(harness, facts.FACT_KIND)
         answer = answers[windows]
@@ -128,6 +133,56 @@ def test_window_is_not_read_while_the_tokens_left_in_the_month_do_not_suffice(ha
     # And the window is read once tokens are left
     limit_month(harness, 100_000)
     assert run_extraction(harness, [fact("user lives in Lisbon", "user", "home", "Lisbon", 1)]) == 1
+
+
+INSERT_PRICE = """
+INSERT INTO prices (id, model, currency, input, cached_input, output, valid_from)
+VALUES (%s, %s, 'SEK', 1000, 1000, 1000, '2026-01-01')
+"""
+
+
+@pytest.fixture
+def limit_spending(harness):
+    """`limit_spending("1.00")` limits the spending of an account that pays 1 per thousand tokens."""
+    account_id, price_id = harness.caller.account_id, new_id("price")
+    with harness.database.transaction() as connection:
+        connection.execute(INSERT_PRICE, (price_id, model_name(SETTINGS)))
+        billing_details.ensure(connection, account_id, "SEK")
+
+    def limit_spending(amount):
+        with harness.database.transaction() as connection:
+            spending.set_limit(connection, account_id, "", Decimal(amount))
+
+    yield limit_spending
+    with harness.database.transaction() as connection:
+        connection.execute("DELETE FROM postings WHERE account_id = %s", (account_id,))
+        connection.execute("DELETE FROM prices WHERE id = %s", (price_id,))
+
+
+def test_window_is_not_read_while_the_spending_limit_does_not_suffice(harness, limit_spending):
+    # Given an account whose limit pays for few tokens
+    limit_spending("0.20")
+    write_episodes(harness, "I live in Lisbon.")
+    # When facts are extracted, then the model is not asked
+    assert run_extraction(harness) == 0
+    # And the window is read once the limit suffices
+    limit_spending("100")
+    assert run_extraction(harness, [fact("user lives in Lisbon", "user", "home", "Lisbon", 1)]) == 1
+
+
+def test_question_about_facts_reserves_its_cost_until_it_is_billed(harness, limit_spending):
+    limit_spending("100")
+    write_episodes(harness, "I live in Lisbon.")
+    reserved = []
+
+    def note_reservation():
+        with harness.database.connection() as connection:
+            reserved.append(spending.monthly_spending(connection, harness.caller.account_id).reserved)
+
+    answer = [fact("user lives in Lisbon", "user", "home", "Lisbon", 1)]
+    run_extraction(harness, answer, before_answer=note_reservation, meanwhile=note_reservation)
+
+    assert reserved == [Decimal(200 + 16 + len("I live in Lisbon.") // 3 + 600) / 1000, 0]
 
 
 def test_question_about_facts_reserves_its_tokens_until_it_is_billed(harness):
