@@ -6,10 +6,13 @@ character that none of them has is written as its code point, `[U+6F22]`, so tha
 HTML page has all texts as they are.
 """
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import arabic_reshaper
 from fpdf import FPDF
+from fpdf.bidi import BidiParagraph
 from fpdf.enums import XPos, YPos
 from fpdf.fonts import FontFace, TTFFont
 
@@ -48,6 +51,17 @@ def extra_fonts(folder: Path | None) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in (".ttf", ".otf"))
 
 
+def visual_order(line: str) -> str:
+    """Return a line with its characters from left to right, and with Arabic letters joined.
+
+    The library does that only with HarfBuzz, whose module cannot be loaded into a process with llama.cpp: both have the
+    types of Cython. A text from right to left that needs several lines has its beginning in the last one.
+    """
+    if not any(unicodedata.bidirectional(character) in ("R", "AL") for character in line):
+        return line
+    return BidiParagraph(text=arabic_reshaper.reshape(line)).get_reordered_string()
+
+
 class _Pdf(FPDF):
     """A document of A4 pages with the bundled font and those of an installation."""
 
@@ -72,7 +86,8 @@ class _Pdf(FPDF):
         self.cell(0, LINE, f"Page {self.page_no()} of {{nb}}", align="R")
 
     def known(self, text: str) -> str:
-        """Return a text with the code points of characters that no font has."""
+        """Return a text as it is to be written, with the code points of characters that no font has."""
+        text = "\n".join(visual_order(line) for line in text.split("\n"))
         return "".join(each if ord(each) in self._known or each in "\n" else f"[U+{ord(each):04X}]" for each in text)
 
     def text_line(self, text: str, size: float = NORMAL) -> None:

@@ -1,5 +1,7 @@
 """Invoices as documents: what they say, as a page and as a PDF."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -8,7 +10,7 @@ import pytest
 
 from pipelines.billing.invoice_document import Document, day, money
 from pipelines.billing.invoice_page import render_page
-from pipelines.billing.invoice_pdf import FONT, render_pdf
+from pipelines.billing.invoice_pdf import FONT, render_pdf, visual_order
 
 DOCUMENT = Document(
     title="Invoice INV-000001",
@@ -76,3 +78,18 @@ def test_amounts_for_people(amount, currency, text):
 
 def test_dates_are_in_utc():
     assert day(datetime.fromisoformat("2026-03-01T00:30:00+01:00")) == "28 February 2026"
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [("Ada", "Ada"), ("Ada (שלום) 12", "Ada (םולש) 12"), ("مرحبا", "\ufe8e\ufe92\ufea3\ufeae\ufee3")],
+)
+def test_a_text_is_written_from_left_to_right(text, written):
+    assert visual_order(text) == written
+
+
+def test_the_pdf_is_written_in_a_process_with_the_embedder():
+    # Given the module of llama.cpp, which not every module can be loaded with
+    code = "import xllamacpp, pipelines.billing.invoice_pdf"
+
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
