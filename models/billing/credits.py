@@ -126,13 +126,14 @@ TAKE_BACK = """
 UPDATE credit_grants SET refunded = refunded + %(amount)s
 WHERE invoice_id = %(invoice_id)s AND account_id = %(account_id)s AND expired_at IS NULL
   AND drawn + refunded + %(amount)s <= amount
+RETURNING id
 """
 
 
 def take_back(connection: Connection, invoice_id: str, account_id: str, amount: Decimal) -> bool:
     """Take a part of a top-up's grant back, to refund it. Returns False if less of it is left."""
     parameters = {"invoice_id": invoice_id, "account_id": account_id, "amount": amount}
-    return connection.execute(TAKE_BACK, parameters).rowcount == 1
+    return fetch_one(connection, TAKE_BACK, parameters) is not None
 
 
 # Grants to expire, of all accounts: each needs a transaction that locks its account's details first.

@@ -139,13 +139,14 @@ def of_subscription(connection: Connection, subscription_id: str, account_id: st
 COUNT_TRY = """
 UPDATE invoices SET tries = %(number)s
 WHERE id = %(id)s AND account_id = %(account_id)s AND state = 'open' AND tries < %(number)s
+RETURNING id
 """
 
 
 def count_try(connection: Connection, invoice: Invoice, number: int) -> bool:
     """Count that the payment is tried again. Returns False if this try was counted before."""
     parameters = {"id": invoice.id, "account_id": invoice.account_id, "number": number}
-    return connection.execute(COUNT_TRY, parameters).rowcount > 0
+    return fetch_one(connection, COUNT_TRY, parameters) is not None
 
 
 INSERT_DRAFT = f"""

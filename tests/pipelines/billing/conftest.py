@@ -5,6 +5,7 @@ from decimal import Decimal
 import pytest
 
 from models.billing import billing_details, payment_methods, payments
+from models.jobs import attempts
 from models.jobs.jobs import NewJob
 from pipelines.billing import charge, refund, webhook_events
 from pipelines.billing.gateways.registry import Gateways, open_simulator
@@ -71,6 +72,17 @@ def pay(database, customer):
             )  # fmt: skip
 
     return pay
+
+
+@pytest.fixture
+def settle(database):
+    """`settle(attempt, ending)` ends the job as a worker does, in a pipelined transaction."""
+
+    def settle(attempt, ending):
+        with database.batch() as connection:
+            attempts.end(connection, attempt.job, ending, [*attempt.journal.archivable(), *ending.events])
+
+    return settle
 
 
 @pytest.fixture
