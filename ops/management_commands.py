@@ -8,6 +8,7 @@ from typing import Literal
 import click
 
 from ops.command_line import data_dir, prepare
+from ops.plan_commands import plans_group
 
 
 @click.command()
@@ -313,5 +314,5 @@ def selection(job_ids: tuple[str, ...], all_jobs: bool) -> tuple[str, ...]:
 
 
 COMMANDS: Sequence[click.Command] = (
-    pools, schedules, dead, effects, gateway_events, prices_group, audit, admin, keys,
+    pools, schedules, dead, effects, gateway_events, prices_group, plans_group, audit, admin, keys,
 )  # fmt: skip

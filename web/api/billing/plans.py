@@ -134,19 +134,25 @@ def list_public(request: Request) -> Response:
 
 def put_plan(request: Request) -> Response:
     """`PUT /admin/plans/{id}`: create a plan, or a new version of it. Without a change there is none."""
-    plan_id = request.path_params["plan_id"]
-    if not PLAN_ID.fullmatch(plan_id):
-        expected = "expected 1 to 64 of the characters a-z, 0-9, '_' and '-', not beginning with '_' or '-'"
-        message = f"Invalid value for 'plan_id': '{truncate(plan_id)}'; {expected}."
-        raise InvalidRequest(message, param="plan_id")
+    plan_id = check_plan_id(request.path_params["plan_id"])
     body = bodies.parse(request.body, PutPlan)
     with request.platform.database.connection() as connection:
-        terms = _terms(connection, body)
+        terms = plan_terms(connection, body)
     plan = operator_actions.put_plan(request.platform.database, request.caller, plan_id, request.origin, terms)
     return json_response(plan_object(plan))
 
 
-def _terms(connection: Connection, body: PutPlan) -> PlanTerms:
+def check_plan_id(plan_id: str) -> str:
+    """Return a plan's id. Raises InvalidRequest for one that does not have the form."""
+    if not PLAN_ID.fullmatch(plan_id):
+        expected = "expected 1 to 64 of the characters a-z, 0-9, '_' and '-', not beginning with '_' or '-'"
+        message = f"Invalid value for 'plan_id': '{truncate(plan_id)}'; {expected}."
+        raise InvalidRequest(message, param="plan_id")
+    return plan_id
+
+
+def plan_terms(connection: Connection, body: PutPlan) -> PlanTerms:
+    """Return what a body says, with the defaults. Raises InvalidRequest."""
     currency = check_currency(body.currency or numbering.read_seller(connection).default_currency)
     return PlanTerms(
         name=body.name,

@@ -89,6 +89,9 @@ SANGHA_STRICT = {
 
 ERROR_CONTENT = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorEnvelope"}}}
 
+#: Routes of a single object that an account may not have.
+MAY_BE_MISSING = {"/billing/subscription", "/billing/subscription/resume"}
+
 
 def _error_response(status: int) -> dict[str, Any]:
     retry = RETRY_AFTER if status in (429, 503) else {}
@@ -155,7 +158,7 @@ def error_statuses(route: Route) -> Iterator[int]:
         400: True,  # a URL with a NUL character is rejected everywhere
         401: authenticated or changes,
         403: authenticated or changes,
-        404: "{" in route.path or route.body is not None,
+        404: "{" in route.path or route.body is not None or route.path in MAY_BE_MISSING,
         408: has_body,
         409: changes,
         413: has_body,
