@@ -40,8 +40,8 @@ class BillingDetails:
 COLUMNS = columns(BillingDetails)
 
 INSERT = f"""
-INSERT INTO billing_details AS details (account_id, currency)
-SELECT accounts.id, coalesce(%(currency)s::text, sellers.default_currency) FROM accounts, sellers
+INSERT INTO billing_details AS details (account_id, currency, name)
+SELECT accounts.id, coalesce(%(currency)s::text, sellers.default_currency), accounts.name FROM accounts, sellers
 WHERE accounts.id = %(account_id)s AND sellers.id = 'default'
 ON CONFLICT (account_id) DO NOTHING
 RETURNING {columns(BillingDetails, "details")}

@@ -187,9 +187,21 @@ def unbilled_usage(connection: Connection, payer: Payer) -> Decimal:
     return _sum(connection, UNBILLED, payer, "unbilled")
 
 
+INCLUDED = """
+SELECT coalesce(sum(included_amount), 0) AS included
+FROM subscriptions JOIN plan_versions USING (plan_id)
+WHERE account_id = %(account_id)s AND version = plan_version AND currency = %(currency)s
+  AND state IN ('trialing', 'active', 'past_due')
+"""
+
+
 def available(connection: Connection, payer: Payer) -> Decimal:
-    """Return what is left of the credits once the usage so far is invoiced. Negative if it costs more."""
-    return balance(connection, payer) - unbilled_usage(connection, payer)
+    """Return what is left of the credits once the usage so far is invoiced. Negative if it costs more.
+
+    The plan's included amount is used before the credits.
+    """
+    beyond = unbilled_usage(connection, payer) - _sum(connection, INCLUDED, payer, "included")
+    return balance(connection, payer) - max(beyond, ZERO)
 
 
 def _sum(connection: Connection, statement: str, payer: Payer, name: str) -> Decimal:

@@ -9,6 +9,7 @@ import pytest
 
 from models.billing import billing_details, credits, invoice_lines, invoice_states, invoices, payments, usage_lines
 from models.billing.invoice_lines import NewLine
+from models.platform.ids import new_id
 from pipelines.billing import draft, invoicing
 from pipelines.billing.collection import collect
 from tests.pipelines.billing.books import (
@@ -55,6 +56,24 @@ def start(database, account_id, *, reason="renewal", lines=(FEE,), **options):
             connection, account_id, reason=reason, subscription_id=None, period_start=PERIOD_START,
             period_end=PERIOD_END, lines=lines, **options,
         )  # fmt: skip
+
+
+def subscribe_to(database, account_id, *, included):
+    """Give the account a subscription to a new plan that includes this amount of usage."""
+    plan = new_id("plan")
+    with database.connection() as connection:
+        connection.execute("INSERT INTO plans (id, name, limits) VALUES (%s, 'A plan', '{}')", (plan,))
+        connection.execute(
+            """INSERT INTO plan_versions (plan_id, version, name, limits, currency, included_amount)
+            SELECT %s, 1, 'A plan', '{}', currency, %s FROM billing_details WHERE account_id = %s""",
+            (plan, included, account_id),
+        )
+        connection.execute(
+            """INSERT INTO subscriptions
+               (id, account_id, plan_id, plan_version, state, started_at, version_since, period_start, period_end)
+            VALUES (%s, %s, %s, 1, 'active', %s, %s, %s, %s)""",
+            (new_id("sub"), account_id, plan, PERIOD_START, PERIOD_START, PERIOD_START, PERIOD_END),
+        )
 
 
 def lines_of(database, invoice):
@@ -289,3 +308,18 @@ def test_the_usage_of_a_draft_is_not_available(database):
     # Then
     with database.connection() as connection:
         assert credits.available(connection, billing_details.read(connection, account_id)) == 7
+
+
+@pytest.mark.parametrize(("usage", "available"), [("4", 10), ("7", 8)])
+def test_usage_within_the_included_amount_leaves_the_credits(database, usage, available):
+    # Given a credit of 10, and a subscription that includes usage of 5
+    account_id = new_customer(database)
+    give(database, account_id, "10")
+    subscribe_to(database, account_id, included="5")
+
+    # When the account has used some
+    use(database, account_id, [usage])
+
+    # Then only what is beyond the included amount is not available any more
+    with database.connection() as connection:
+        assert credits.available(connection, billing_details.read(connection, account_id)) == available

@@ -278,7 +278,7 @@ def test_the_parties_stay_as_they_were(database):
         stored = invoices.read(connection, invoice.id, account_id)
 
     assert stored.parties["tax"] == {"name": "VAT", "rate": "7", "note": ""}
-    assert stored.parties["customer"]["name"] == ""
+    assert stored.parties["customer"]["name"] == "a customer"
     with database.connection() as connection:
         assert [line.amount for line in invoice_lines.read_lines(connection, invoice.id, account_id)] == [5]
 

@@ -52,7 +52,10 @@ class AutoTopUpObject(TypedDict):
 
 
 class CreditsObject(TypedDict):
-    """The account's credits. `available` is what is left of the `balance` after the usage that is not invoiced yet."""
+    """The account's credits. `available` is what is left of the `balance` after the usage that is not invoiced yet.
+
+    Usage within the plan's included amount is not deducted.
+    """
 
     object: Literal["billing.credits"]
     currency: str
@@ -90,7 +93,7 @@ def _credits_object(connection: Connection, details: BillingDetails | None, gran
         "currency": currency,
         "balance": format_amount(balance, currency),
         "unbilled_usage": format_amount(unbilled, currency),
-        "available": format_amount(balance - unbilled, currency),
+        "available": format_amount(credits.available(connection, details) if details else ZERO, currency),
         "auto_top_up": _rule_object(details) if details else None,
         "grants": grants,
     }
