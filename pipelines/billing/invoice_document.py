@@ -47,7 +47,7 @@ def invoice_document(invoice: Invoice, lines: Iterable[Line]) -> Document:
         facts=_invoice_facts(invoice),
         seller=_address(parties["seller"]),
         customer=_address(parties["customer"]),
-        rows=[(line.description, f"{line.quantity:,f}", money(line.amount, invoice.currency)) for line in lines],
+        rows=[(_description(line), f"{line.quantity:,f}", money(line.amount, invoice.currency)) for line in lines],
         totals=_invoice_totals(invoice, parties),
         notes=_notes(parties),
     )
@@ -82,6 +82,14 @@ def money(amount: Decimal, currency: str) -> str:
 def day(time: datetime) -> str:
     """Write a date in UTC for people: `1 March 2026`."""
     return f"{time.astimezone(UTC):%-d %B %Y}"
+
+
+def _description(line: Line) -> str:
+    """Return what a line is for; of usage also its tokens, whose quantity is that of jobs."""
+    if line.kind != "usage":
+        return line.description
+    tokens = line.details
+    return f"{line.description}: {tokens['input_tokens']:,} input and {tokens['output_tokens']:,} output tokens"
 
 
 def _invoice_facts(invoice: Invoice) -> Pairs:
