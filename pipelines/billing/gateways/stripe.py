@@ -171,7 +171,7 @@ class StripeGateway:
     def create_customer(self, account_id: str, name: str) -> str:
         """See Gateway."""
         parameters = {"metadata": {"account": account_id}, **({"name": name} if name else {})}
-        with _answers():
+        with _accepts():
             created = self._client.v1.customers.create(parameters, {"idempotency_key": f"customer-{account_id}"})
         return str(created.id)
 
@@ -185,7 +185,7 @@ class StripeGateway:
             "mode": "setup", "customer": customer, "payment_method_types": ["card"], "success_url": return_url,
             "cancel_url": return_url, "metadata": {"account": account_id},
         }  # fmt: skip
-        with _answers():
+        with _accepts():
             return MethodSetUp(url=str(self._client.v1.checkout.sessions.create(parameters).url))
 
     def detach_method(self, gateway_method_id: str) -> None:
@@ -199,7 +199,7 @@ class StripeGateway:
     def portal(self, customer: str, *, return_url: str) -> str:
         """See Gateway."""
         parameters = {"customer": customer, "return_url": return_url}
-        with _answers():
+        with _accepts():
             return str(self._client.v1.billing_portal.sessions.create(parameters).url)
 
     def verify(self, body: bytes, headers: Mapping[str, str]) -> Notice:
@@ -278,6 +278,17 @@ class StripeGateway:
                 found = self._client.v1.disputes.list({"payment_intent": plain["id"], "limit": 100})
                 disputes = [_plain(each) for each in found.auto_paging_iter()]
         return payment_outcome(plain, at, disputes)
+
+
+@contextmanager
+def _accepts() -> Iterator[None]:
+    """Raise GatewayFailed also for a call that Stripe refuses: it is one that the account at Stripe does not allow."""
+    try:
+        with _answers():
+            yield
+    except (stripe.CardError, stripe.InvalidRequestError) as error:
+        log.error("Stripe refuses a call: %s", error.user_message)
+        raise GatewayFailed("Stripe refuses the call.") from error
 
 
 @contextmanager

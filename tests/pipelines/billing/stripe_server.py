@@ -230,6 +230,7 @@ class Stripe:
         return customer
 
     def _post_checkout_sessions(self, _: Any, parameters: dict[str, Any]) -> Any:
+        self._require(parameters["customer"])
         session = self.create("cs", "checkout.session", {**parameters, "setup_intent": None})
         session["url"] = f"https://checkout.example/{session['id']}"
         return session
@@ -245,6 +246,7 @@ class Stripe:
         return method
 
     def _post_billing_portal_sessions(self, _: Any, parameters: dict[str, Any]) -> Any:
+        self._require(parameters["customer"])
         return self.create("bps", "billing_portal.session", {"url": "https://portal.example/1"})
 
     def _page(self, data: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,0 +1,75 @@
+"""A server with the gateway `stripe`: pages of Stripe, and its webhooks, over HTTP."""
+
+import pytest
+
+from bench.harness.processes import changed
+from models.billing import gateway_events
+from tests.pipelines.billing.stripe_server import API_KEY, WEBHOOK_SECRET, run_stripe
+from tests.web.api_client import app_client, assert_error
+
+
+@pytest.fixture(scope="module")
+def stripe():
+    """The state and the URL of a local Stripe."""
+    with run_stripe() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def api(settings, stripe):
+    """A client of the application with the gateway `stripe`."""
+    settings = changed(
+        settings,
+        gateway="stripe",
+        stripe_secret_key=API_KEY,
+        stripe_webhook_secret=WEBHOOK_SECRET,
+        stripe_api_base=stripe[1],
+    )
+    with app_client(settings) as client:
+        yield client
+
+
+def test_method_is_added_on_a_page_of_stripe_for_the_customer_of_the_account(user, stripe):
+    answers = [user.request("POST", "/billing/payment_methods", json={}) for _ in range(2)]
+
+    assert [answer.status_code for answer in answers] == [202, 202]
+    assert answers[0].json()["url"].startswith("https://checkout.example/")
+    customers = stripe[0].of_type("customer")
+    assert [each["metadata"]["account"] for each in customers] == [user.caller.account_id]
+
+
+def test_names_of_simulated_methods_are_rejected(user):
+    answer = user.request("POST", "/billing/payment_methods", json={"method": "pm_test_visa"})
+
+    assert_error(answer, 400, param="method")
+
+
+def test_portal_is_a_page_of_stripe(user):
+    answer = user.request("POST", "/billing/portal", json={"return_url": "https://app.example"})
+
+    assert answer.json()["url"].startswith("https://portal.example/")
+
+
+def test_outage_of_stripe_is_a_503(user, stripe):
+    stripe[0].faults.append(500)
+
+    assert user.request("POST", "/billing/portal", json={}).status_code == 503
+    assert user.request("POST", "/billing/portal", json={}).status_code == 200
+
+
+def test_events_of_stripe_are_stored_and_forged_ones_are_not(api, stripe, database):
+    body, headers = stripe[0].event("payment_intent.succeeded", {"id": "pi_1", "object": "payment_intent"})
+
+    accepted = api.post("/webhooks/stripe", content=body, headers=headers)
+    forged = api.post("/webhooks/stripe", content=body.replace(b"pi_1", b"pi_2"), headers=headers)
+
+    assert (accepted.status_code, accepted.json()) == (200, {"received": True})
+    assert_error(forged, 400, code="invalid_signature")
+    with database.connection() as connection:
+        stored = [each.payload for each in gateway_events.list_events(connection) if each.gateway == "stripe"]
+    assert body.decode() in stored
+
+
+def test_simulated_gateway_is_closed(api):
+    assert_error(api.post("/webhooks/test", content=b"{}", headers={"content-type": "application/json"}), 404)
+    assert_error(api.get("/billing/simulator/charges/ch_1"), 404)
