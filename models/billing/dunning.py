@@ -7,7 +7,7 @@ limits, and unpaid after the last one, without them. It is active again once non
 from collections.abc import Sequence
 from datetime import timedelta
 
-from models.billing import billing_details, subscriptions
+from models.billing import billing_details, numbering, subscriptions
 from models.billing.invoices import Invoice
 from models.billing.subscriptions import Subscription
 from models.jobs.jobs import NewJob
@@ -56,7 +56,7 @@ def payment_failed(connection: Connection, invoice: Invoice) -> list[NewJob]:
     subscription = _lock_subscription(connection, invoice)
     if subscription is not None and subscription.state == "incomplete":
         return []
-    days = _retry_days(connection)
+    days = numbering.read_seller(connection).retry_days
     if invoice.tries < len(days):
         if subscription is not None:
             subscriptions.set_state(connection, subscription, "past_due", ("active",))
@@ -78,14 +78,6 @@ def _lock_subscription(connection: Connection, invoice: Invoice) -> Subscription
     if invoice.subscription_id is None:
         return None
     return subscriptions.lock(connection, invoice.subscription_id, invoice.account_id)
-
-
-RETRY_DAYS = "SELECT retry_days FROM sellers WHERE id = 'default'"
-
-
-def _retry_days(connection: Connection) -> Sequence[int]:
-    row = fetch_one(connection, RETRY_DAYS)
-    return row["retry_days"] if row else ()
 
 
 def _next_try(connection: Connection, invoice: Invoice, days: Sequence[int]) -> NewJob:

@@ -4,7 +4,7 @@ The seller's row is locked from a number's allocation to the end of its transact
 gives its number back. So a number is allocated last, in a transaction that does nothing slow afterwards.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,11 @@ SELLER = "default"
 
 @dataclass(frozen=True, slots=True)
 class Seller:
-    """A row of `sellers`. `payment_days` after it was finalised an invoice is due."""
+    """A row of `sellers`.
+
+    payment_days  days after which a finalised invoice is due
+    retry_days    days after a failed payment on which it is tried again
+    """
 
     id: str
     name: str
@@ -31,6 +35,7 @@ class Seller:
     credit_note_prefix: str
     last_credit_note: int
     payment_days: int
+    retry_days: Sequence[int]
 
 
 COLUMNS = columns(Seller)
@@ -52,7 +57,8 @@ SET name = coalesce(%(name)s, name), address = coalesce(%(address)s, address), e
     default_currency = coalesce(%(default_currency)s, default_currency),
     invoice_prefix = coalesce(%(invoice_prefix)s, invoice_prefix),
     credit_note_prefix = coalesce(%(credit_note_prefix)s, credit_note_prefix),
-    payment_days = coalesce(%(payment_days)s, payment_days)
+    payment_days = coalesce(%(payment_days)s, payment_days),
+    retry_days = coalesce(%(retry_days)s::integer[], retry_days)
 WHERE id = 'default' RETURNING {COLUMNS}
 """
 
@@ -60,7 +66,7 @@ WHERE id = 'default' RETURNING {COLUMNS}
 def update_seller(connection: Connection, changes: Mapping[str, Any]) -> Seller:
     """Change the seller; None and missing names leave a field as it is. A new prefix applies to later numbers."""
     names = ("name", "address", "email", "tax_id", "note", "default_currency", "invoice_prefix", "credit_note_prefix")
-    row = fetch_one(connection, UPDATE, {name: changes.get(name) for name in (*names, "payment_days")})
+    row = fetch_one(connection, UPDATE, {name: changes.get(name) for name in (*names, "payment_days", "retry_days")})
     assert row is not None
     return Seller(**row)
 

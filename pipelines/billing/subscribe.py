@@ -143,6 +143,30 @@ def request_payment(
     )
 
 
+def pay(
+    connection: Connection,
+    gateway: GatewayName,
+    invoice_id: str,
+    account_id: str,
+    *,
+    payment_method_id: str | None = None,
+    owner_id: str | None = None,
+) -> tuple[Invoice, Payment]:
+    """Request the payment of an open invoice. Announce its job after the commit.
+
+    Raises NotFound, and Conflict if nothing is due or a payment is under way.
+    """
+    billing_details.lock(connection, account_id)
+    invoice = invoices.lock(connection, invoice_id, account_id)
+    if invoice.amount_due == 0:
+        raise Conflict(f"The invoice is {invoice.state}. Nothing is due.", code="invoice_state")
+    newest = payments.list_payments(connection, account_id, invoice_id=invoice_id, limit=1)
+    if newest and newest[0].state in ("pending", "requires_action"):
+        raise Conflict(f"The payment '{newest[0].id}' of the invoice is in progress.", code="payment_pending")
+    payment = request_payment(connection, gateway, invoice, payment_method_id=payment_method_id, owner_id=owner_id)
+    return invoice, payment
+
+
 def fee_line(version: PlanVersion, period: Period) -> NewLine:
     """Return the line of a period's fee."""
     start, end = period

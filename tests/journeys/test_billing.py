@@ -151,3 +151,52 @@ def test_an_ended_period_is_renewed_by_the_clock_once(stack: Installation, user:
         )
     ] == [2]
     assert audit(stack) == []
+
+
+@ON_REDIS
+def test_failed_payments_are_tried_again_until_it_is_unpaid_and_a_payment_restores_it(
+    stack: Installation, user: AccountOwner, operator: AccountOwner, plan: str, worker: None
+):
+    # Given a change to a larger plan, with a card that is declined
+    add_method(user, "pm_test_visa")
+    assert subscribe(user, plan, prefer="wait=30").json()["subscription"]["state"] == "active"
+    larger = {**PLAN, "name": "Max", "fee": "99.00", "limits": {"streams": 50}}
+    other = operator.request("PUT", f"/admin/plans/{new_id('plan')}", json=larger).json()["id"]
+    add_method(user, "pm_test_declined")
+    use_method(user, "Visa 0002")
+    assert user.request("PATCH", "/billing/subscription", json={"plan": other}).status_code == 200
+    wait_until(lambda: user.get("/billing/subscription")["state"] == "past_due")
+    assert user.get("/v1/account")["limits"]["streams"] == 5
+
+    # When all tries fail
+    for tries in range(2, 6):
+        make_due(stack, user)
+        wait_until(lambda tries=tries: failures(user) == tries)  # type: ignore[misc]
+
+    # Then it is unpaid, until the invoice is paid
+    wait_until(lambda: user.get("/billing/subscription")["state"] == "unpaid")
+    invoice = next(each for each in user.get("/billing/invoices")["data"] if each["state"] == "open")
+    use_method(user, "Visa 4242")
+    user.post(f"/billing/invoices/{invoice['id']}/pay", {})
+    wait_until(lambda: user.get("/billing/subscription")["state"] == "active")
+    assert user.get("/v1/account")["limits"]["streams"] == 50
+    assert audit(stack) == []
+
+
+def use_method(user: AccountOwner, label: str) -> None:
+    """Make a payment method the default."""
+    (method,) = [each for each in user.get("/billing/payment_methods")["data"] if each["label"] == label]
+    assert user.request("POST", f"/billing/payment_methods/{method['id']}/default").status_code == 200
+
+
+def make_due(stack: Installation, user: AccountOwner) -> None:
+    """Let the days pass until the next try of a payment."""
+    statement = """
+        UPDATE jobs SET run_at = now() WHERE account_id = %s AND kind = 'invoice.collect' AND state = 'scheduled'
+        RETURNING id"""
+    wait_until(lambda: stack.rows(statement, user.account))
+
+
+def failures(user: AccountOwner) -> int:
+    """Return the number of payments that failed."""
+    return len([each for each in user.get("/billing/payments")["data"] if each["state"] == "failed"])

@@ -1,15 +1,19 @@
 """Subscriptions: begin, change, renew, end, and what happens without payment."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import psycopg
 import pytest
 
-from models.billing import invoice_states, periods
+from models.accounts import account_data
+from models.billing import invoice_states, numbering, periods
 from models.platform.database import fetch_all
 from models.platform.errors import Conflict, InvalidRequest, NotFound
-from pipelines.billing import renewal
+from models.platform.ids import new_id
+from pipelines.billing import renewal, subscribe
+from pipelines.billing.subscribe import NewSubscription
 from tests.pipelines.billing.books import check_books, give, use
 from tests.pipelines.billing.subscribers import Subscriber
 
@@ -273,7 +277,7 @@ def test_a_cancelled_subscription_ends_with_its_period_unless_it_is_resumed(subs
     assert subscriber.lines(subscriber.invoices()[-1]) == [("usage", "2.50")]
 
 
-def test_a_failed_renewal_is_tried_on_four_days_and_then_unpaid(subscriber, add_method, mailbox, database):
+def test_a_failed_renewal_is_tried_on_four_days_and_then_unpaid(subscriber, add_method):
     # Given a renewal with a card that is declined
     subscriber.subscribe(subscriber.plan())
     add_method("pm_test_declined")
@@ -342,6 +346,60 @@ def test_a_retry_of_a_void_invoice_activates_the_subscription(subscriber, add_me
     subscriber.pass_days(1)
 
     assert subscriber.current().state == "active"
+
+
+def test_requests_at_the_same_time_subscribe_once(subscriber):
+    plans = [subscriber.plan() for _ in range(2)]
+
+    with ThreadPoolExecutor(8) as threads:
+        tries = [threads.submit(attempt, subscriber, plan) for plan in plans * 8]
+        outcomes = [each.result() for each in tries]
+    subscriber.work()
+
+    # An incomplete subscription is replaced, while its payment is not under way; here it always is
+    assert sorted(outcomes)[-1] == "subscribed"
+    assert outcomes.count("subscribed") == 1
+    assert (subscriber.payments(), subscriber.current().state) == (["succeeded"], "active")
+
+
+def attempt(subscriber, plan):
+    """Try to subscribe, as one of several requests. Returns the outcome."""
+    new = NewSubscription(new_id("sub"), subscriber.account_id, plan)
+    try:
+        with subscriber.database.transaction() as connection:
+            subscribe.subscribe(connection, "test", new)
+    except Conflict as error:
+        return error.code
+    return "subscribed"
+
+
+def test_the_erasure_of_an_account_ends_its_subscription(subscriber, database):
+    subscriber.subscribe(subscriber.plan())
+    subscriber.began(1)
+
+    with database.transaction() as connection:
+        account_data.close_account(connection, subscriber.account_id)
+
+    assert (subscriber.renew().end_reason, subscriber.plan_limits()) == ("account_erased", None)
+    assert subscriber.payments() == ["succeeded"]
+
+
+def test_the_seller_decides_on_which_days_a_payment_is_tried_again(subscriber, add_method, database):
+    subscriber.subscribe(subscriber.plan())
+    add_method("pm_test_declined")
+    subscriber.began(1)
+    with database.transaction() as connection:
+        before = numbering.read_seller(connection).retry_days
+        numbering.update_seller(connection, {"retry_days": [2]})
+    try:
+        assert subscriber.renew().state == "past_due"
+        subscriber.pass_days(1)
+        assert subscriber.payments().count("failed") == 1
+        subscriber.pass_days(1)
+        assert subscriber.current().state == "unpaid"
+    finally:
+        with database.transaction() as connection:
+            numbering.update_seller(connection, {"retry_days": before})
 
 
 def test_subscriptions_that_are_due_are_found_by_their_index(database):

@@ -37,6 +37,16 @@ def _check_rate(rate: Decimal) -> Decimal:
     return rate
 
 
+#: A day after a failed payment on which it is tried again.
+RetryDay = Annotated[int, Field(ge=1, le=60)]
+
+
+def _check_days(days: list[int]) -> list[int]:
+    if days != sorted(set(days)):
+        raise ValueError("should have each day once, in their order")
+    return days
+
+
 class PutSeller(RequestBody):
     """The body of `PUT /admin/billing/seller`. Omitted fields stay unchanged; a change is for later invoices."""
 
@@ -49,6 +59,7 @@ class PutSeller(RequestBody):
     invoice_prefix: Prefix | None = None
     credit_note_prefix: Prefix | None = None
     payment_days: int | None = Field(None, ge=0, le=365)
+    retry_days: Annotated[list[RetryDay], Field(max_length=10), AfterValidator(_check_days)] | None = None
 
 
 class PutTax(RequestBody):
@@ -99,6 +110,7 @@ class SellerObject(TypedDict):
     invoice_prefix: str
     credit_note_prefix: str
     payment_days: int
+    retry_days: list[int]
 
 
 def read_seller(request: Request) -> Response:
@@ -181,4 +193,5 @@ def _seller_object(seller: Seller) -> SellerObject:
         "invoice_prefix": seller.invoice_prefix,
         "credit_note_prefix": seller.credit_note_prefix,
         "payment_days": seller.payment_days,
+        "retry_days": list(seller.retry_days),
     }

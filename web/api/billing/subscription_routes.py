@@ -1,7 +1,7 @@
 """The routes of plans and subscriptions."""
 
 from web.access.rights import Rights
-from web.api.billing import plans, subscriptions
+from web.api.billing import pay_invoice, plans, subscriptions
 from web.api.routing import Route
 from web.http.responses import Page
 
@@ -17,6 +17,8 @@ SUBSCRIPTION_ROUTES = (
           body=subscriptions.CancelSubscription, response=subscriptions.SubscriptionObject, cost=0),
     Route("POST", "/billing/subscription/resume", subscriptions.resume, Rights.BILLING,
           response=subscriptions.SubscriptionObject),
+    Route("POST", "/billing/invoices/{invoice_id}/pay", pay_invoice.pay, Rights.BILLING, body=pay_invoice.PayInvoice,
+          response=pay_invoice.InvoicePayment, creates=True),
     Route("GET", "/admin/plans", plans.list_plans, Rights.OPERATOR, response=Page[plans.PlanObject]),
     Route("PUT", "/admin/plans/{plan_id}", plans.put_plan, Rights.OPERATOR, body=plans.PutPlan,
           response=plans.PlanObject),

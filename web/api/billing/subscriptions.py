@@ -157,13 +157,14 @@ async def _respond(request: Request, confirmation: Confirmation) -> Response:
     if payment is not None and payment.job_id and payment.state == "pending":
         await run_in_thread(request.platform.queue.announce_job, payment.job_id, (), account_id)
         if wait:
-            await _wait(request, payment.job_id, wait)
+            await wait_for_job(request, payment.job_id, wait)
             confirmation = await run_in_thread(_reread, request, confirmation)
     body = await run_in_thread(_confirmation_object, request, confirmation)
     return json_response(body, headers=applied_wait(wait))
 
 
-async def _wait(request: Request, job_id: str, seconds: int) -> None:
+async def wait_for_job(request: Request, job_id: str, seconds: int) -> None:
+    """Wait for the end of a job, at most so many seconds."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await last_event(request, job_id, seconds)
@@ -247,13 +248,14 @@ def _confirmation_object(request: Request, confirmation: Confirmation) -> Subscr
         "object": "billing.confirmation",
         "subscription": subscription,
         "invoice": invoice_object(confirmation.invoice) if confirmation.invoice else None,
-        "payment": _payment_summary(payment) if payment else None,
+        "payment": payment_summary(payment) if payment else None,
         "job": {"id": job_id, "state_url": f"/v1/jobs/{job_id}"} if job_id else None,
         "events_url": f"/v1/jobs/{job_id}/events" if job_id else None,
     }
 
 
-def _payment_summary(payment: Payment) -> PaymentSummary:
+def payment_summary(payment: Payment) -> PaymentSummary:
+    """Convert a payment to the summary of it in confirmations."""
     return {
         "id": payment.id,
         "object": "payment",

@@ -166,3 +166,20 @@ def test_a_plan_restricts_the_models(user, put):
         body |= {"model": "default", "input": "x"} if path == "embeddings" else {}
         assert_error(user.request("POST", f"/v1/{path}", json=body), 403, code="model_not_allowed")
     assert user.request("GET", "/v1/models").json()["data"] == []
+
+
+def test_an_open_invoice_is_paid_by_one_payment_at_a_time(user, plan, database):
+    first = user.request("POST", "/billing/subscribe", json={"plan": plan}).json()
+    path = f"/billing/invoices/{first['invoice']['id']}/pay"
+    assert_error(user.request("POST", path, json={}), 409, code="payment_pending")
+    with database.transaction() as connection:
+        payment = payments.read(connection, first["payment"]["id"], user.caller.account_id)
+        failed = PaymentOutcome("failed", new_id("ch"), database_time(connection), error={"code": "x", "message": "y"})
+        settlement.settle(connection, payment, failed)
+
+    again = user.request("POST", path, json={})
+
+    assert (again.status_code, again.json()["payment"]["state"]) == (200, "pending")
+    pay(database, again.json(), user.caller.account_id)
+    assert user.request("GET", "/billing/subscription").json()["state"] == "active"
+    assert_error(user.request("POST", path, json={}), 409, code="invoice_state")
