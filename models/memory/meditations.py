@@ -243,12 +243,12 @@ def spaces_without_meditation(
     return [SpaceKey(**row) for row in fetch_all(connection, SPACES_SINCE, parameters)]
 
 
-DELETE_OF_SPACE = f"DELETE FROM meditations WHERE {OF_KEY}"
+DELETE_OF_SPACE = f"DELETE FROM meditations WHERE {OF_KEY} AND created_at <= %(until)s"
 
 
-def delete_of_space(connection: Connection, key: SpaceKey) -> None:
-    """Delete the meditations of a space with the changes that they made."""
-    connection.execute(DELETE_OF_SPACE, key.parameters)
+def delete_of_space(connection: Connection, key: SpaceKey, until: datetime) -> None:
+    """Delete the meditations of a space that were created by a time, with the changes that they made."""
+    connection.execute(DELETE_OF_SPACE, {**key.parameters, "until": until})
 
 
 NOT_STARTED = """

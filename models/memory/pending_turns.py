@@ -5,6 +5,7 @@ One job remembers all turns of a user that have ended before it starts, each in 
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from models.memory.spaces import SpaceKey
 from models.platform.database import Connection, fetch_all, fetch_one
@@ -47,12 +48,14 @@ def mark_remembered(connection: Connection, account_id: str, ids: Sequence[str])
     return {row["id"] for row in rows if row["remembered"]}
 
 
+# The times of jobs are Postgres's, those of responses are of the web process's clock.
 DROP = """
 UPDATE responses SET unremembered = false
 WHERE account_id = %(account_id)s AND user_id = %(user_id)s AND unremembered AND space = %(space)s
+  AND NOT EXISTS (SELECT FROM jobs WHERE jobs.id = responses.job_id AND jobs.created_at > %(until)s)
 """
 
 
-def drop(connection: Connection, key: SpaceKey) -> None:
-    """Clear the flag `unremembered` of all turns of a space, unfinished ones included."""
-    connection.execute(DROP, key.parameters)
+def drop(connection: Connection, key: SpaceKey, until: datetime) -> None:
+    """Clear the flag `unremembered` of the turns of a space, unfinished ones included, that were created by a time."""
+    connection.execute(DROP, {**key.parameters, "until": until})

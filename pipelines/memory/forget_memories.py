@@ -60,13 +60,14 @@ def run(attempt: Attempt) -> Ending:
 
 
 def _erase_space_data(attempt: Attempt, key: SpaceKey) -> None:
-    """Delete the meditations of an end user's space, and exclude its existing turns from being remembered.
+    """Delete the meditations of an end user's space, and exclude its turns from being remembered.
 
-    The memories of a turn that is being remembered now are written before, and are deleted with the others.
+    What was created after the request is kept, also by a repeated attempt. The memories of a turn that is being
+    remembered now are written before, and are deleted with the others.
     """
     with attempt.database.transaction() as connection:
-        pending_turns.drop(connection, key)
-        meditations.delete_of_space(connection, key)
+        pending_turns.drop(connection, key, until=attempt.job.created_at)
+        meditations.delete_of_space(connection, key, until=attempt.job.created_at)
 
 
 def _delete_space(attempt: Attempt, space_id: int) -> None:

@@ -14,6 +14,7 @@ from pipelines import time_slice
 from pipelines.memory import forget_memories
 from pipelines.memory.forget_memories import BATCH, FIRST_BATCH, LOCK_TIME
 from pipelines.memory.store import insert_memories, write_memories
+from tests.pipelines.chat.conftest import TurnHarness
 from tests.pipelines.memory.job_helpers import embed_alike
 
 COUNT = 5 * FIRST_BATCH
@@ -85,6 +86,61 @@ def test_deleting_all_of_an_end_user_deletes_their_space_and_meditations(databas
         assert [spaces.find(connection, key) is None for key in keys] == [True, False]
         assert [len(meditations.page(connection, key)) for key in keys] == [0, 1]
     assert len(stored(database, owner)) == COUNT
+
+
+@pytest.fixture
+def harness(database, redis_client):
+    harness = TurnHarness(database, redis_client)
+    yield harness
+    harness.close()
+
+
+class WorkerKilled(Exception):
+    """The worker died at this point."""
+
+
+def test_repeated_attempt_keeps_turns_and_meditations_created_after_the_request(harness, begin, monkeypatch):
+    # Given an end user with a turn to remember and a meditation, and an attempt that dies after it erased both
+    key = SpaceKey(harness.caller.account_id, harness.caller.user_id, "alice")
+    write_memories(harness.database, embed_alike, key, [NewMemory(new_id("mem"), "hello", "user", NOW)])
+    create_turn_and_meditation(harness, key)
+    job = NewJob("memory.forget", key.account_id, {**key.arguments, "conversation_id": None})
+    delete_batch = forget_memories._delete_batch
+    monkeypatch.setattr(forget_memories, "_delete_batch", kill_worker)
+    with pytest.raises(WorkerKilled):
+        forget_memories.run(begin(job))
+    monkeypatch.setattr(forget_memories, "_delete_batch", delete_batch)
+    assert turns_and_meditations(harness.database, key) == ([], [])
+
+    # When the end user starts a turn and a meditation, and the job is repeated
+    response_id, meditation_id = create_turn_and_meditation(harness, key)
+    ending = forget_memories.run(begin(job))
+
+    # Then both are kept, and the memory is deleted
+    assert ending.result == {"deleted": 1}
+    assert turns_and_meditations(harness.database, key) == ([response_id], [meditation_id])
+
+
+def kill_worker(*arguments):
+    raise WorkerKilled
+
+
+def create_turn_and_meditation(harness, key):
+    """Start a turn that is to be remembered, and a meditation; returns their ids."""
+    meditation_id = new_id("med")
+    with harness.database.connection() as connection:
+        assert meditations.insert(connection, meditation_id, key, job_id=new_id("job"))
+    return harness.start("I have a cat", space=key.end_user).response.id, meditation_id
+
+
+def turns_and_meditations(database, key):
+    """Return the ids of the turns to be remembered and of the meditations of a space."""
+    with database.connection() as connection:
+        turns = connection.execute(
+            "SELECT id FROM responses WHERE account_id = %s AND space = %s AND unremembered",
+            (key.account_id, key.end_user),
+        )
+        return [row["id"] for row in turns], [meditation.id for meditation in meditations.page(connection, key)]
 
 
 def stored(database, owner):
