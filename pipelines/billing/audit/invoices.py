@@ -137,27 +137,33 @@ WHERE state IN ('open', 'paid')
 """,
 )
 
-# What was credited and is being refunded is owed to the customer until the refund has succeeded.
+# A refund with a credit note is owed to the customer while it is pending. A refund without one, of the payment of an
+# invoice, is named: the customer owes what no document says. A payment without an invoice is the customer's.
 RECEIVABLE = Check(
     "receivable",
-    "what an account owes by the ledger is what its invoices have due, less what is being refunded",
+    "an account owes what its invoices have due, less pending refunds and payments without an invoice",
     """
-WITH due AS (
-    SELECT account_id, sum(total - paid - credited + returned) AS amount FROM invoices
-    WHERE state IN ('open', 'paid') GROUP BY account_id
-), refunding AS (
-    SELECT account_id, sum(amount) AS amount FROM refunds WHERE state = 'pending' AND credit_note_id IS NOT NULL
+WITH owed AS (
+    SELECT account_id, sum(amount) AS amount FROM (
+        SELECT account_id, total - paid - credited + returned AS amount FROM invoices WHERE state IN ('open', 'paid')
+        UNION ALL
+        SELECT account_id, -amount FROM refunds WHERE state = 'pending' AND credit_note_id IS NOT NULL
+        UNION ALL
+        SELECT refunds.account_id, refunds.amount FROM refunds JOIN payments ON payments.id = payment_id
+        WHERE refunds.state = 'succeeded' AND invoice_id IS NULL
+        UNION ALL
+        SELECT account_id, -amount FROM payments
+        WHERE invoice_id IS NULL AND state IN ('succeeded', 'refunded', 'disputed')) AS documents
     GROUP BY account_id
 ), posted AS (
     SELECT account_id, sum(CASE WHEN debit = 'receivable' THEN amount ELSE -amount END) AS amount
     FROM postings WHERE debit = 'receivable' OR credit = 'receivable' GROUP BY account_id
 )
-SELECT accounts.id AS subject, accounts.id AS account_id,
-       (coalesce(due.amount, 0) - coalesce(refunding.amount, 0))::text AS expected,
+SELECT coalesce(owed.account_id, posted.account_id) AS subject,
+       coalesce(owed.account_id, posted.account_id) AS account_id, coalesce(owed.amount, 0)::text AS expected,
        coalesce(posted.amount, 0)::text AS found
-FROM accounts LEFT JOIN due ON due.account_id = accounts.id LEFT JOIN refunding ON refunding.account_id = accounts.id
-LEFT JOIN posted ON posted.account_id = accounts.id
-WHERE coalesce(due.amount, 0) - coalesce(refunding.amount, 0) <> coalesce(posted.amount, 0)
+FROM owed FULL JOIN posted ON posted.account_id = owed.account_id
+WHERE coalesce(owed.amount, 0) <> coalesce(posted.amount, 0)
 """,
 )
 
