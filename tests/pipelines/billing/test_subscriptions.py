@@ -9,6 +9,8 @@ import pytest
 
 from models.accounts import account_data
 from models.billing import invoice_states, numbering, periods
+from models.billing.subscriptions import DUE
+from models.jobs.jobs import NewJob
 from models.platform.database import fetch_all
 from models.platform.errors import Conflict, InvalidRequest, NotFound
 from models.platform.ids import new_id
@@ -326,7 +328,7 @@ def test_an_unpaid_subscription_ends_with_its_period(subscriber, database):
     assert (subscriber.renew().end_reason, len(subscriber.invoices())) == ("unpaid", 1)
 
 
-def test_a_first_payment_that_arrives_late_after_the_end_becomes_a_credit(subscriber, add_method, database):
+def test_cancelling_before_the_first_payment_voids_the_invoice(subscriber, add_method):
     subscription = subscriber.subscribe(subscriber.plan(), method=add_method("pm_test_declined"))
     subscriber.cancel("now")
 
@@ -402,11 +404,39 @@ def test_the_seller_decides_on_which_days_a_payment_is_tried_again(subscriber, a
             numbering.update_seller(connection, {"retry_days": before})
 
 
+def test_each_period_that_ended_has_one_renewal_however_often_it_is_found(subscriber, database, begin, settle):
+    subscriber.subscribe(subscriber.plan())
+    subscriber.began(1)
+
+    for _ in range(2):
+        attempt = begin(NewJob("subscriptions.due", "platform"))
+        settle(attempt, renewal.run_due(attempt))
+
+    with database.connection() as connection:
+        statement = "SELECT id FROM jobs WHERE account_id = %s AND kind = 'subscription.renew'"
+        assert len(fetch_all(connection, statement, (subscriber.account_id,))) == 1
+    subscriber.work()
+    assert subscriber.payments() == ["succeeded"] * 2
+
+
+def test_a_subscription_that_nobody_pays_ends_when_its_invoice_is_due(subscriber, add_method, database, begin, settle):
+    subscriber.subscribe(subscriber.plan(), method=add_method("pm_test_declined"))
+    with database.transaction() as connection:
+        connection.execute(
+            "UPDATE subscriptions SET created_at = now() - interval '15 days' WHERE account_id = %s",
+            (subscriber.account_id,),
+        )
+
+    attempt = begin(NewJob("subscriptions.due", "platform"))
+    settle(attempt, renewal.run_due(attempt))
+
+    assert subscriber.current().end_reason == "never_paid"
+    assert [each.state for each in subscriber.invoices()] == ["void"]
+
+
 def test_subscriptions_that_are_due_are_found_by_their_index(database):
     with database.transaction() as connection:
         connection.execute("SET LOCAL enable_seqscan = off")
-        from models.billing.subscriptions import DUE
-
         plan = fetch_all(connection, f"EXPLAIN {DUE}", {"after": None, "after_id": None, "limit": 500})
     assert "subscriptions_due" in str(plan)
 
