@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from bench import machine
+from bench.chaos.attacks import ATTACKS
 from bench.command import FAILED, HELP, broker_option, exit_code_of, file_option, servers, write_json
 from bench.harness.stack import BrokerName
 from bench.progress import Progress
@@ -23,8 +24,18 @@ from ops.exit_codes import INTERRUPTED
 @broker_option
 @file_option("--json", "file", "Write all samples to this file too.")
 @click.option("--full", is_flag=True, help="Measure at the sizes that take long.")
+@click.option(
+    "--attack",
+    "attacks",
+    multiple=True,
+    type=click.Choice([*ATTACKS]),
+    metavar="NAME",
+    help="Measure only this attack in `adversary` (repeatable); `python -m bench.chaos --list` describes them.",
+)
 @click.option("--list", "listing", is_flag=True, help="List the scenarios.")
-def main(names: Sequence[str], broker: BrokerName, file: Path | None, full: bool, listing: bool) -> None:
+def main(
+    names: Sequence[str], broker: BrokerName, file: Path | None, full: bool, attacks: Sequence[str], listing: bool
+) -> None:
     """Measure Sangha on this machine, on servers of its own in a temporary folder; nothing else is touched.
 
     Exits with 1 when a scenario failed or a guarantee was violated; a missed goal is only reported.
@@ -34,22 +45,26 @@ def main(names: Sequence[str], broker: BrokerName, file: Path | None, full: bool
         return
     if unknown := set(names) - set(SCENARIOS):
         raise click.UsageError(f"There is no scenario {', '.join(sorted(unknown))}; see --list.")
+    if attacks and "adversary" not in names:
+        raise click.UsageError("--attack selects attacks of the scenario `adversary`: name it.")
     report = BenchReport(machine.describe(), broker)
-    code = run(report, [name for name in SCENARIOS if name in names or not names], broker, full)
+    code = run(report, [name for name in SCENARIOS if name in names or not names], broker, full, attacks)
     if report.figures or report.failures:
         click.echo(report.text())
     write_json(file, report.json())
     sys.exit(code)
 
 
-def run(report: BenchReport, names: Sequence[str], broker: BrokerName, full: bool = False) -> int:
+def run(
+    report: BenchReport, names: Sequence[str], broker: BrokerName, full: bool = False, attacks: Sequence[str] = ()
+) -> int:
     """Measure, and return the exit code. What was measured before an interruption is in the report."""
     progress = Progress()
 
     def work() -> int:
         with servers(broker, progress) as stack:
             for name in names:
-                measure(report, name, Bench(stack, progress, full))
+                measure(report, name, Bench(stack, progress, full, attacks))
         return FAILED if report.failures else 0
 
     return exit_code_of("bench", progress, work)

@@ -10,11 +10,15 @@ from bench.progress import Progress
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """A stack to start platforms on, and where to report progress; `full` selects the sizes that take long."""
+    """A stack to start platforms on, and where to report progress; `full` selects the sizes that take long.
+
+    attacks  the attacks that `adversary` measures; all if empty
+    """
 
     stack: Stack
     progress: Progress
     full: bool = False
+    attacks: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ LIMIT = 2.0
 
 
 def resistance(bench: Bench) -> Sequence[Figure]:
-    """Measure the ratio for each attack alone, and for all of them together.
+    """Measure the ratio for each selected attack alone, and for all of them together.
 
     Raises CheckFailed for a wrong answer to the adversary, or a loss of its victim.
     """
@@ -48,8 +48,8 @@ def resistance(bench: Bench) -> Sequence[Figure]:
         with adversary(platform.addresses, platform.settings, faults=False) as hostile:
             figures = [
                 figure
-                for number, (name, attacks) in enumerate(rounds().items())
-                for figure in measure(bench, clients, hostile, Round(name, attacks, number))
+                for each in rounds(bench.attacks or [*ATTACKS])
+                for figure in measure(bench, clients, hostile, each)
             ]
             if violations := hostile.violations():
                 raise CheckFailed("; ".join(map(str, violations)))
@@ -63,18 +63,21 @@ class Round:
     name: str
     attacks: Sequence[str]
     number: int
+    total: int
 
 
-def rounds() -> dict[str, Sequence[str]]:
-    """Return each attack, and all of them."""
-    return {**{name: [name] for name in ATTACKS}, "all attacks": [*ATTACKS]}
+def rounds(attacks: Sequence[str]) -> Sequence[Round]:
+    """Return a round for each attack alone, and one for all of them together if they are several."""
+    together = [("all attacks", attacks)] if len(attacks) > 1 else []
+    named = [*((name, [name]) for name in attacks), *together]
+    return [Round(name, names, number, len(named)) for number, (name, names) in enumerate(named)]
 
 
 def measure(bench: Bench, clients: "Sequence[HonestClient]", hostile: Adversary, each: Round) -> Sequence[Figure]:
     """Alternate periods without and with attacks."""
     without, during = list[float](), list[float]()
     for _ in range(FULL_PAIRS if bench.full else PAIRS):
-        bench.progress.step(each.number, len(rounds()), each.name)
+        bench.progress.step(each.number, each.total, each.name)
         without += run_clients(clients, PERIOD)
         hostile.start(each.attacks)
         during += run_clients(clients, PERIOD)

@@ -34,3 +34,10 @@ def test_without_rabbitmq_one_line_says_what_to_do(monkeypatch):
     assert result.exit_code == 2
     assert "apt install rabbitmq-server" in result.output
     assert "--broker redis" in result.output
+
+
+def test_an_attack_is_rejected_without_its_scenario():
+    rejected = CliRunner().invoke(main, ["streams", "--attack", "large-blanks"])
+
+    assert rejected.exit_code == 2
+    assert "--attack selects attacks of the scenario `adversary`" in rejected.output
