@@ -19,9 +19,9 @@ from models.platform.errors import PermanentFailure, Released
 from pipelines.inference.llamacpp.embedder import Embedder, Embeddings, TextTooLong
 from pipelines.time_slice import TimeSlice
 
-#: Texts of a batch at most, and their characters unless a single text has more. It takes a quarter of a second on a
+#: Texts of a batch at most, and their characters unless a single text has more. It takes up to half a second on a
 #: slow core, during which a cancellation has no effect.
-BATCH, BATCH_CHARACTERS = 8, 4096
+BATCH, BATCH_CHARACTERS = 8, 2048
 
 #: Texts between two reports of progress, and their note.
 REPORT_INTERVAL, NOTE = 32, "texts embedded"
