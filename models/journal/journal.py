@@ -185,6 +185,7 @@ def append_command(
     complete: bool = False,
     shards: int = SHARDS,
     tagged: bool = False,
+    begin: int | None = None,
 ) -> list[Any]:
     """Return the append script's number of keys, keys and arguments.
 
@@ -192,15 +193,16 @@ def append_command(
     complete  with these events, this run of Redis has all events of the journal
     shards    announce the events in one of so many shard streams; 0: do not announce them
     tagged    the server is a cluster; then the script does not announce them, since the shard may be on another node
+    begin     opens a journal whose events before this number are only in the archive
     """
-    first = events[0].sequence if events else 0
+    first = events[0].sequence if events else begin or 0
     endings = _count_endings(events)
     keys = [hash_key(claim.job_id, tagged=tagged), stream_key(claim.job_id, tagged=tagged)]
     if shards and not tagged:
         keys.append(shard_key(claim.job_id, shards))
     memory = TTL_ENDED if endings else TTL
     arguments: list[Any] = [claim.attempt, first, int(fence), int(replace), memory, endings]
-    arguments += [str(claim.claim_id or ""), SHARD_LENGTH, int(complete), 0]
+    arguments += [str(claim.claim_id or ""), SHARD_LENGTH, int(complete), int(begin is not None)]
     for event in events:
         arguments += (event.data, event.tokens)
     return [len(keys), *keys, *arguments]
@@ -210,10 +212,8 @@ def open_archived(
     client: redis.Redis, job_id: str, events: Sequence[Event], extra_commands: Sequence[Command] = ()
 ) -> None:
     """Open the journal of a new job whose first events only the archive gets: they would fill Redis while it waits."""
-    command = append_command(Claim(job_id), [], Fence.TAKE, complete=True, shards=0, tagged=is_cluster(client))
-    keys = command[0] + 1
-    command[keys + 1] = events[-1].sequence + 1  # the first event that Redis gets
-    command[keys + 9] = 1
+    begin, tagged = events[-1].sequence + 1, is_cluster(client)
+    command = append_command(Claim(job_id), [], Fence.TAKE, complete=True, shards=0, tagged=tagged, begin=begin)
     run_script(client, APPEND_SHA, APPEND, command, extra_commands)
 
 
