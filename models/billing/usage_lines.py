@@ -109,23 +109,31 @@ class UsageOfLine:
     created_at: datetime
 
 
+# Pages follow the index of an invoice's usage by job.
 LINE_USAGE = """
 SELECT usage.job_id, usage.model, coalesce(usage.billed_agent, '') AS agent, usage.input_tokens, usage.cached_tokens,
        usage.output_tokens, usage.billed_amount AS amount, usage.created_at
 FROM usage_records AS usage LEFT JOIN prices ON prices.id = usage.price_id
-LEFT JOIN invoice_lines AS lines ON lines.invoice_id = %(id)s AND lines.kind = 'usage'
-    AND lines.details ->> 'model' = usage.model
-    AND lines.details ->> 'class' = coalesce(prices.service_class, 'standard')
-    AND lines.details ->> 'agent' = coalesce(usage.billed_agent, '')
 WHERE billed_on = %(id)s AND account_id = %(account_id)s AND billed_amount <> 0
   AND (%(after)s::text IS NULL OR usage.job_id > %(after)s)
-  AND (%(position)s::integer IS NULL OR coalesce(lines.position, %(rest)s) = %(position)s)
+  AND {condition}
 ORDER BY usage.job_id LIMIT %(limit)s
 """
 
-# The line of what is on no line of its own.
-REST = """
-SELECT position FROM invoice_lines WHERE invoice_id = %(id)s AND kind = 'usage' AND details ->> 'model' IS NULL
+GROUP = "(usage.model, coalesce(prices.service_class, 'standard'), coalesce(usage.billed_agent, ''))"
+
+#: The usage of a line of one group, and that which has no line of its own.
+OF_GROUP = LINE_USAGE.format(condition=f"{GROUP} = (%(model)s, %(class)s, %(agent)s)")
+OF_REST = LINE_USAGE.format(
+    condition=f"""{GROUP} NOT IN (
+      SELECT details ->> 'model', details ->> 'class', details ->> 'agent' FROM invoice_lines
+      WHERE invoice_id = %(id)s AND kind = 'usage' AND details ->> 'model' IS NOT NULL)"""
+)
+OF_INVOICE = LINE_USAGE.format(condition="true")
+
+LINE = """
+SELECT details FROM invoice_lines JOIN invoices ON invoices.id = invoice_id
+WHERE invoice_id = %(id)s AND account_id = %(account_id)s AND position = %(position)s AND kind = 'usage'
 """
 
 
@@ -133,16 +141,15 @@ def usage_of_line(
     connection: Connection, invoice_id: str, account_id: str, position: int | None, *, after: str | None, limit: int
 ) -> list[UsageOfLine]:
     """Return at most `limit` jobs of a line of usage, the oldest first, later than the job `after`; None: of all."""
-    rest = fetch_one(connection, REST, {"id": invoice_id})
-    parameters = {
-        "id": invoice_id,
-        "account_id": account_id,
-        "position": position,
-        "rest": rest["position"] if rest else -1,
-        "after": after,
-        "limit": limit,
-    }
-    return [UsageOfLine(**row) for row in fetch_all(connection, LINE_USAGE, parameters)]
+    parameters = {"id": invoice_id, "account_id": account_id, "after": after, "limit": limit}
+    if position is None:
+        return [UsageOfLine(**row) for row in fetch_all(connection, OF_INVOICE, parameters)]
+    line = fetch_one(connection, LINE, {**parameters, "position": position})
+    if line is None:
+        return []
+    statement = OF_GROUP if "model" in line["details"] else OF_REST
+    names = {name: line["details"].get(name) for name in ("model", "class", "agent")}
+    return [UsageOfLine(**row) for row in fetch_all(connection, statement, {**parameters, **names})]
 
 
 INCLUDED = """
