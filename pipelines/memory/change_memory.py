@@ -11,11 +11,11 @@ from models.memory import index_state, memories, postings, spaces
 from models.memory import vectors as memory_vectors
 from models.memory.memories import Memory, MemoryUpdate
 from models.memory.spaces import Space, SpaceKey
-from models.platform.database import Connection
-from pipelines.memory import terms
+from models.platform.database import Connection, Database
 from pipelines.memory.endings import complete_without_arguments
 from pipelines.memory.forget_memories import erase_derived
-from pipelines.memory.passages import add_passages, remove_passages
+from pipelines.memory.index_entries import NO_ENTRIES, IndexEntries
+from pipelines.memory.passages import insert_passages, remove_passages
 from pipelines.memory.store import Embed, lock_space
 
 
@@ -25,16 +25,23 @@ def run(embed: Embed, attempt: Attempt) -> Ending:
     A repeated attempt changes nothing. Raises PermanentFailure and EngineError.
     """
     arguments = attempt.job.arguments
+    with attempt.database.connection() as connection:
+        space = spaces.find(connection, SpaceKey.of_job(attempt.job))
     update = parse_update(arguments["change"])
-    vectors = embed([update.text]) if update.text is not None else []
-    changed: Memory | None = None
-    with attempt.database.transaction() as connection:
-        if (space := spaces.find(connection, SpaceKey.of_job(attempt.job))) is not None:
-            space = lock_space(connection, space.id)
-            # Read under the lock: another request may have changed the text meanwhile.
-            memory = memories.read(connection, arguments["memory_id"], space.key)
-            changed = memory and update_memory(connection, space, memory, update, vectors)
+    changed = space and _change(embed, attempt.database, space, arguments["memory_id"], update)
     return complete_without_arguments(attempt, {"changed": changed is not None})
+
+
+def _change(embed: Embed, database: Database, space: Space, memory_id: str, update: MemoryUpdate) -> Memory | None:
+    """Embed and analyse the new text, then change the memory; None if it was deleted."""
+    texts = [] if update.text is None else [update.text]
+    vectors = embed(texts) if texts else []
+    entries = IndexEntries(space.term_version, texts)
+    with database.transaction() as connection:
+        space = lock_space(connection, space.id)
+        # Read under the lock: another request may have changed the text meanwhile.
+        memory = memories.read(connection, memory_id, space.key)
+        return memory and update_memory(connection, space, memory, update, vectors, entries)
 
 
 def parse_update(arguments: Mapping[str, Any]) -> MemoryUpdate:
@@ -44,11 +51,17 @@ def parse_update(arguments: Mapping[str, Any]) -> MemoryUpdate:
 
 
 def update_memory(
-    connection: Connection, space: Space, memory: Memory, update: MemoryUpdate, vectors: Sequence[Sequence[float]] = ()
+    connection: Connection,
+    space: Space,
+    memory: Memory,
+    update: MemoryUpdate,
+    vectors: Sequence[Sequence[float]] = (),
+    entries: IndexEntries = NO_ENTRIES,
 ) -> Memory | None:
     """Update a memory and its index entries; None if it was deleted. The caller holds the lock of the space.
 
     vectors  the vector of the new text, if the text changes
+    entries  the index entry of the new text, found before the lock
     """
     if update.text is not None and update.text != memory.text:
         erase_derived(connection, space, [memory.id])
@@ -63,12 +76,12 @@ def update_memory(
         memory_vectors.set_live(connection, space.id, [old.ordinal], live=False)
         return changed
     if update.text is not None:
-        weights = terms.term_weights(changed.text, space.term_version)
+        entry = entries.in_version(space.term_version)[changed.text]
         postings.remove(connection, space.id, {old.ordinal: old.terms})
-        postings.add(connection, space.id, {old.ordinal: weights})
+        postings.add(connection, space.id, {old.ordinal: entry.weights})
         remove_passages(connection, space, [old.ordinal])
-        add_passages(connection, space, {old.ordinal: changed.text})
-        index_state.set_terms(connection, space.id, {old.ordinal: ([*weights], terms.is_question(changed.text))})
+        insert_passages(connection, space, {old.ordinal: entry.passages})
+        index_state.set_terms(connection, space.id, {old.ordinal: ([*entry.weights], entry.asks)})
     counts = Counter({changed.speaker: 1})
     counts.subtract({old.speaker: 1})
     spaces.add_speaker_counts(connection, space.id, counts)

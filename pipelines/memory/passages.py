@@ -83,15 +83,6 @@ def passage_entries(text: str) -> list[PassageEntry]:
     ]
 
 
-def add_passages(connection: Connection, space: Space, texts: Mapping[int, str]) -> None:
-    """Index the passages of the long ones among memories' texts by ordinal, and enqueue the job that embeds them.
-
-    The caller holds the lock of the space. Earlier versions do not know passages.
-    """
-    if space.term_version >= terms.CURRENT:
-        insert_passages(connection, space, {ordinal: passage_entries(text) for ordinal, text in texts.items()})
-
-
 def insert_passages(connection: Connection, space: Space, entries: Mapping[int, Sequence[PassageEntry]]) -> None:
     """Insert the passages of memories by ordinal, and enqueue the job that embeds them.
 

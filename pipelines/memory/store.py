@@ -16,9 +16,8 @@ from models.memory.memories import NewMemory
 from models.memory.spaces import Space, SpaceKey
 from models.platform.database import Connection, Database
 from models.platform.errors import PermanentFailure
-from pipelines.memory import terms
 from pipelines.memory.index_entries import NO_ENTRIES, IndexEntries
-from pipelines.memory.passages import add_passages, insert_passages, remove_passages
+from pipelines.memory.passages import insert_passages, remove_passages
 
 #: Embeds texts as unit vectors, in order.
 Embed = Callable[[Sequence[str]], list[list[float]]]
@@ -154,18 +153,21 @@ def close_memories(connection: Connection, space: Space, ids: Sequence[str], by:
     index_state.close(connection, space.id, ids, by)
 
 
-def reopen_memories(connection: Connection, space: Space, ids: Sequence[str]) -> None:
+def reopen_memories(
+    connection: Connection, space: Space, ids: Sequence[str], entries: IndexEntries = NO_ENTRIES
+) -> None:
     """Include closed memories in recall again, except those whose text was erased.
 
-    The caller holds the lock of the space.
+    The caller holds the lock of the space, and found the entries before.
     """
+    entries = entries.in_version(space.term_version)
     closed = [memory for memory in index_state.read(connection, space.id, ids) if memory.closed and memory.text]
     index_state.reopen(connection, space.id, [memory.id for memory in closed])
     memory_vectors.set_live(connection, space.id, [memory.ordinal for memory in closed], live=True)
-    weights = {memory.ordinal: terms.term_weights(memory.text, space.term_version) for memory in closed}
-    postings.add(connection, space.id, weights)
-    add_passages(connection, space, {memory.ordinal: memory.text for memory in closed})
-    rows = {memory.ordinal: ([*weights[memory.ordinal]], terms.is_question(memory.text)) for memory in closed}
+    found = {memory.ordinal: entries[memory.text] for memory in closed}
+    postings.add(connection, space.id, {ordinal: entry.weights for ordinal, entry in found.items()})
+    insert_passages(connection, space, {ordinal: entry.passages for ordinal, entry in found.items()})
+    rows = {ordinal: ([*entry.weights], entry.asks) for ordinal, entry in found.items()}
     index_state.set_terms(connection, space.id, rows)
     spaces.add_counts(connection, space.id, live=len(closed))
     spaces.add_speaker_counts(connection, space.id, Counter(memory.speaker for memory in closed))

@@ -5,12 +5,13 @@ from datetime import UTC, datetime
 import pytest
 
 from models.memory import spaces
-from models.memory.memories import NewMemory
+from models.memory.memories import MemoryUpdate, NewMemory
 from models.memory.spaces import SpaceKey
 from models.platform.ids import new_id
-from pipelines.memory import reindex, terms
+from pipelines.memory import change_memory, reindex, terms
 from pipelines.memory.index_entries import IndexEntries
 from pipelines.memory.store import write_memories
+from tests.pipelines.memory.job_helpers import embed_alike
 
 DAY = datetime(2026, 11, 16, 9, tzinfo=UTC)
 TEXT = "A short text about cats. " * 50
@@ -22,7 +23,7 @@ def write(database, owner):
 
     def write(*texts):
         memories = [NewMemory(new_id("mem"), text, "user", DAY) for text in texts]
-        return write_memories(database, lambda batch: [[1.0] + [0.0] * 383 for _ in batch], SpaceKey(*owner), memories)
+        return write_memories(database, embed_alike, SpaceKey(*owner), memories)
 
     return write
 
@@ -71,3 +72,16 @@ def test_entries_of_another_version_are_not_used():
 
 def test_the_entry_of_an_unknown_text_is_found_when_needed():
     assert IndexEntries(terms.CURRENT)["cats"].weights == terms.term_weights("cats")
+
+
+def test_a_changed_text_is_analysed_before_the_lock(write, locked, database, owner):
+    (memory_id,) = write("short")
+    locked.clear()
+    with database.connection() as connection:
+        space = spaces.find(connection, SpaceKey(*owner))
+
+    changed = change_memory._change(embed_alike, database, space, memory_id, MemoryUpdate(text=TEXT))
+
+    assert changed.text == TEXT
+    assert len(locked) > 2
+    assert not any(locked)

@@ -7,7 +7,7 @@ import pytest
 from models.memory import meditation_changes
 from models.memory.spaces import SpaceKey, find
 from models.platform.errors import Conflict
-from pipelines.memory import forget_memories, store
+from pipelines.memory import forget_memories, store, terms
 
 PEOPLE, PLACES, THINGS = ("Ana", "Ben", "I"), ("Lisbon", "Porto", "Graz"), ("sushi", "old maps", "cold rain", "jazz")
 
@@ -123,6 +123,27 @@ def test_closed_duplicates_are_deleted_with_their_memory(user):
     ACTIONS["delete"](user, ids[0])
 
     assert user.state()["memories"] == []
+
+
+def test_texts_to_reopen_are_analysed_before_the_lock(user, monkeypatch):
+    # Given a meditation that closed a memory
+    user.write("I am allergic to walnuts.", "I am really allergic to walnuts!")
+    meditation_id, _ = user.meditate()
+
+    # When it is reverted
+    unlocked, weigh = [], terms.term_weights
+
+    def term_weights(*arguments):
+        with user.database.transaction() as connection:
+            query = "SELECT id FROM memory_spaces WHERE user_id = %s FOR UPDATE SKIP LOCKED"
+            unlocked.append(connection.execute(query, (user.user_id,)).fetchone() is not None)
+        return weigh(*arguments)
+
+    monkeypatch.setattr(terms, "term_weights", term_weights)
+    user.revert(meditation_id)
+
+    # Then its text was analysed once, while others could change the space
+    assert unlocked == [True]
 
 
 def test_meditation_older_than_its_records_cannot_be_reverted(user):
