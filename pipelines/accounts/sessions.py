@@ -40,6 +40,16 @@ class SessionTokens:
     expires_in: int = LIFETIME
 
 
+@dataclass(frozen=True, slots=True)
+class RefreshRequest:
+    """A request with the refresh token `secret`, whose next token is `successor`, for an account or the same one."""
+
+    secret: str
+    successor: str
+    account_id: str | None
+    origin: RequestOrigin
+
+
 def start(
     connection: Connection, tokens: AccessTokens, membership: Membership, email: str, origin: RequestOrigin
 ) -> SessionTokens:
@@ -52,7 +62,9 @@ def start(
         ip=origin.ip,
     )
     _record(connection, "session.created", origin, membership, session_id)
-    return _next_pair(connection, tokens, membership, email, session_id)
+    secret = PREFIX + secrets.token_urlsafe(32)
+    sessions.add_token(connection, session_id, secret)
+    return _session_tokens(connection, tokens, membership, email, session_id, secret)
 
 
 def choose_membership(memberships: Sequence[Membership], account_id: str | None) -> Membership:
@@ -71,18 +83,16 @@ def refresh(
     Raises NotAuthenticated `invalid_refresh_token`, and NotAllowed if the user is not a member of the account, which
     leaves the token valid.
     """
+    request = RefreshRequest(secret, PREFIX + tokens.derive_successor(secret), account_id, origin)
     with database.transaction() as connection:
         refresh_token = sessions.read_token(connection, secret)
-        if refresh_token is not None and refresh_token.session_active and not refresh_token.used:
-            rotated = _rotate(connection, tokens, refresh_token, secret, account_id, origin)
-            if rotated is not None:
-                return rotated
-            refresh_token = sessions.read_token(connection, secret)  # another request has used it meanwhile
-        if refresh_token is not None and refresh_token.recently_used:
-            return _repeat(connection, tokens, refresh_token, secret, account_id, origin)
-        if refresh_token is not None and refresh_token.used:
-            _end_session_of_reused_token(connection, refresh_token, origin)
-    raise _invalid_refresh_token()
+        if refresh_token is not None:
+            membership = _rotate(connection, refresh_token, request) or _repeat(connection, request)
+            if membership is not None:
+                email, session_id = refresh_token.email, refresh_token.session_id
+                return _session_tokens(connection, tokens, membership, email, session_id, request.successor)
+    message = "The refresh token is invalid, used or expired. Log in again."
+    raise NotAuthenticated(message, code="invalid_refresh_token")
 
 
 def log_out(database: Database, caller: Caller, session_id: str, origin: RequestOrigin) -> bool:
@@ -131,41 +141,35 @@ def _set_password(database: Database, user: User, password_hash: str, caller: Ca
     return ended
 
 
-def _rotate(
-    connection: Connection,
-    tokens: AccessTokens,
-    refresh_token: RefreshToken,
-    secret: str,
-    account_id: str | None,
-    origin: RequestOrigin,
-) -> SessionTokens | None:
-    """Use the token. Returns None if another request has used it or ended the session since it was read."""
-    membership = _membership_of_refresh(connection, refresh_token, account_id)
-    rotated = sessions.use_token(connection, secret) and sessions.extend(
-        connection, refresh_token.session_id, account_id=membership.account_id, ip=origin.ip
-    )
-    if not rotated:
+def _rotate(connection: Connection, refresh_token: RefreshToken, request: RefreshRequest) -> Membership | None:
+    """Use a token and add the next one. Returns None if the token was used before, or its session has ended."""
+    if refresh_token.used or not refresh_token.session_active:
         return None
-    session_id, successor = refresh_token.session_id, PREFIX + tokens.derive_successor(secret)
-    return _next_pair(connection, tokens, membership, refresh_token.email, session_id, successor)
+    membership = _membership_of_refresh(connection, refresh_token, request.account_id)
+    session_id, ip = refresh_token.session_id, request.origin.ip
+    used = sessions.use_token(connection, request.secret)
+    if not (used and sessions.extend(connection, session_id, account_id=membership.account_id, ip=ip)):
+        return None
+    sessions.add_token(connection, session_id, request.successor)
+    return membership
 
 
-def _repeat(
-    connection: Connection,
-    tokens: AccessTokens,
-    refresh_token: RefreshToken,
-    secret: str,
-    account_id: str | None,
-    origin: RequestOrigin,
-) -> SessionTokens:
-    """Return the successor of a token that was used seconds ago, to the same client."""
-    successor = PREFIX + tokens.derive_successor(secret)
-    next_token = sessions.read_token(connection, successor)
+def _repeat(connection: Connection, request: RefreshRequest) -> Membership | None:
+    """Return the membership for a token that the same client used seconds ago, if the next one is unused.
+
+    The use of an older token ends its session.
+    """
+    refresh_token = sessions.read_token(connection, request.secret)  # again: another request may have used it since
+    if refresh_token is None or not refresh_token.used:
+        return None
+    if not refresh_token.recently_used:
+        _end_session_of_reused_token(connection, refresh_token, request.origin)
+        return None
+    next_token, origin = sessions.read_token(connection, request.successor), request.origin
     same_client = (refresh_token.ip, refresh_token.user_agent) == (origin.ip, origin.user_agent[: audit.MAX_TEXT])
     if next_token is None or next_token.used or not next_token.session_active or not same_client:
-        raise _invalid_refresh_token()
-    membership = _membership_of_refresh(connection, refresh_token, account_id)
-    return _session_tokens(connection, tokens, membership, refresh_token.email, refresh_token.session_id, successor)
+        return None
+    return _membership_of_refresh(connection, refresh_token, request.account_id)
 
 
 def _membership_of_refresh(connection: Connection, refresh_token: RefreshToken, account_id: str | None) -> Membership:
@@ -186,19 +190,6 @@ def _end_session_of_reused_token(connection: Connection, refresh_token: RefreshT
         )
 
 
-def _next_pair(
-    connection: Connection,
-    tokens: AccessTokens,
-    membership: Membership,
-    email: str,
-    session_id: str,
-    secret: str | None = None,
-) -> SessionTokens:
-    secret = secret or PREFIX + secrets.token_urlsafe(32)
-    sessions.add_token(connection, session_id, secret)
-    return _session_tokens(connection, tokens, membership, email, session_id, secret)
-
-
 def _session_tokens(
     connection: Connection, tokens: AccessTokens, membership: Membership, email: str, session_id: str, secret: str
 ) -> SessionTokens:
@@ -211,11 +202,6 @@ def _record(
     connection: Connection, action: str, origin: RequestOrigin, actor: Caller | Membership, target: str
 ) -> None:
     audit.record(connection, action, origin, account_id=actor.account_id, user_id=actor.user_id, target=target)
-
-
-def _invalid_refresh_token() -> NotAuthenticated:
-    message = "The refresh token is invalid, used or expired. Log in again."
-    return NotAuthenticated(message, code="invalid_refresh_token")
 
 
 def _wrong_password() -> NotAllowed:
