@@ -1,6 +1,7 @@
 """Shorten errors and log lines for the terminal."""
 
 from models.platform.errors import ConfigurationError
+from models.platform.texts import truncate
 
 #: Characters of a log line that are shown on the console.
 MAX_LINE_WIDTH = 200
@@ -21,8 +22,3 @@ def shorten_log_line(line: str) -> str:
     message, _, traceback = line.partition("\\nTraceback")
     exception = traceback.rstrip().removesuffix("\\n").rpartition("\\n")[2]
     return truncate(f"{truncate(message, MAX_LINE_WIDTH // 2)} ({exception})" if exception else message, MAX_LINE_WIDTH)
-
-
-def truncate(text: str, width: int) -> str:
-    """Cut a text to a width, marking the cut with an ellipsis."""
-    return text if len(text) <= width else f"{text[: width - 2]} …"

@@ -13,6 +13,7 @@ from models.accounts.ownership import Access
 from models.jobs.cancellation import Cancellation
 from models.platform.database import Connection
 from models.platform.errors import Conflict, InvalidRequest, NotFound
+from models.platform.texts import truncate
 from models.turns import conversations, responses
 from pipelines.chat.call_items import ID_PREFIXES
 from pipelines.chat.cancellation import cancel_jobs
@@ -25,8 +26,6 @@ ITEM_ID_PREFIXES = {"message": "msg", "reasoning": "rs", "compaction": "cmp", **
 #: An item's id contains that of its response.
 ITEM_ID = re.compile(r"[a-z]+_([0-9a-f]{32})")
 
-MAX_ECHO = 100
-
 
 def find_thread(
     connection: Connection, access: Access, conversation_id: str | None, previous_id: str | None
@@ -37,14 +36,14 @@ def find_thread(
     """
     if conversation_id is not None:
         if not conversations.lock(connection, conversation_id, access):
-            raise NotFound(f"Conversation with id '{_truncated(conversation_id)}' not found.", param="conversation")
+            raise NotFound(f"Conversation with id '{truncate(conversation_id)}' not found.", param="conversation")
         return conversation_id
     if previous_id is None:
         return None
     thread = responses.lock_thread_of(connection, previous_id, access)
     if thread is None:
         raise InvalidRequest(
-            f"Previous response with id '{_truncated(previous_id)}' not found.",
+            f"Previous response with id '{truncate(previous_id)}' not found.",
             param="previous_response_id",
             code="previous_response_not_found",
         )
@@ -103,9 +102,5 @@ def _resolve(item: Mapping[str, Any], referenced: Mapping[str, Mapping[str, Any]
     if item["type"] != "item_reference":
         return item
     if item["id"] not in referenced:
-        raise InvalidRequest(f"Item with id '{_truncated(item['id'])}' not found.", param=param, code="item_not_found")
+        raise InvalidRequest(f"Item with id '{truncate(item['id'])}' not found.", param=param, code="item_not_found")
     return referenced[item["id"]]
-
-
-def _truncated(text: str) -> str:
-    return text if len(text) <= MAX_ECHO else f"{text[:MAX_ECHO]}…"

@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from models.platform.texts import truncate
+
 #: What mail programs turn into a link. Names are validated today; older ones and those of OIDC providers may have it.
 LINKS = re.compile(r"://|www\.|/", re.IGNORECASE)
 
@@ -184,4 +186,4 @@ def one_line(name: str) -> str:
     """Return a name without line breaks, control characters and links, cut to MAX_NAME_LENGTH. Addresses stay."""
     printable = "".join(character if character.isprintable() else " " for character in name)
     words = " ".join(word if "@" in word else HOST_DOT.sub(". ", word) for word in LINKS.sub(" ", printable).split())
-    return words if len(words) <= MAX_NAME_LENGTH else words[: MAX_NAME_LENGTH - 1] + "…"
+    return truncate(words, MAX_NAME_LENGTH)

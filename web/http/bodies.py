@@ -19,8 +19,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from models.platform.errors import InvalidRequest, TooLarge
+from models.platform.texts import truncate
 from web.http.threads import run_in_thread
-from web.http.validation import Model, truncate, validate
+from web.http.validation import Model, validate
 
 Parsed = TypeVar("Parsed")
 

@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 from starlette.datastructures import QueryParams
 
 from models.platform.errors import InvalidRequest
+from models.platform.texts import truncate
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -38,9 +39,6 @@ PREFIX = re.compile(r"^Value error, |^[A-Z]\w+ (?=should )")
 
 #: Errors from which the one to report is chosen: describing a hundred thousand would block the process for seconds.
 MAX_ERRORS = 1000
-
-#: Characters of the caller's text that an error message repeats.
-MAX_QUOTE = 100
 
 
 def _reject_unless_null(value: object) -> None:
@@ -171,11 +169,6 @@ def _unsupported_type(value: Mapping[str, Any], reason: str, param: str | None) 
         return missing_parameter(param)
     message = f"Unsupported value for '{param}': {truncate(repr(value['type']))}; it {reason}."
     return InvalidRequest(message, param=param, code="unsupported_value")
-
-
-def truncate(text: str) -> str:
-    """Shorten the caller's text to what an error message may repeat."""
-    return text if len(text) <= MAX_QUOTE else f"{text[:MAX_QUOTE]}…"
 
 
 def value_path(location: Sequence[int | str], value: Any) -> tuple[int | str, ...]:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from pipelines.memory.quotes import MAX_CLUSTER, MAX_WORD, cut_quote, cut_text
+from models.platform.texts import MAX_CLUSTER
+from pipelines.memory.quotes import MAX_WORD, cut_quote, cut_text
 
 FAMILY = "\U0001f469\u200d\U0001f469\u200d\U0001f467"
 FLAG = "\U0001f1f9\U0001f1f7"

@@ -57,9 +57,9 @@ def test_an_error_names_its_parameter(value, param, code):
         ({"input": 5}, "Invalid type for 'input': it should be a string or a list of items."),
         ({"input": [5]}, "Invalid type for 'input[0]': it should be an object."),
         ({"input": [{"role": "user"}]}, "Missing required parameter: 'input[0].content'."),
-        ({"input": [{"type": "picture" * 100}]}, f"Unsupported value for 'input[0].type': '{('picture' * 15)[:99]}…; "
+        ({"input": [{"type": "picture" * 100}]}, f"Unsupported value for 'input[0].type': '{('picture' * 15)[:98]}…; "
          f"it should be one of {', '.join(map(repr, ITEM_TYPES))}."),
-        ({"input": "x", "n" * 300: 1}, f"Unknown parameter: '{'n' * 100}…'."),
+        ({"input": "x", "n" * 300: 1}, f"Unknown parameter: '{'n' * 99}…'."),
         ({"input": "x", "tool_choice": {"type": "function"}}, "Missing required parameter: 'tool_choice.name'."),
     ],
 )  # fmt: skip

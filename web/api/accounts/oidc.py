@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 
 from models.platform.errors import NotAllowed, NotFound
 from models.platform.oidc_providers import OidcProvider
+from models.platform.texts import truncate
 from pipelines.accounts import oidc
 from pipelines.accounts.oidc import LoginCode
 from pipelines.accounts.signup_policy import SignupPolicy
@@ -23,7 +24,7 @@ from web.api.request import Request
 from web.http import bodies
 from web.http.responses import json_response, page_object
 from web.http.threads import run_in_thread
-from web.http.validation import RequestBody, truncate
+from web.http.validation import RequestBody
 
 log = logging.getLogger(__name__)
 

@@ -16,6 +16,7 @@ from models.billing.periods import Period
 from models.billing.plan_versions import AT_PRICE, PlanTerms, PlanVersion
 from models.platform.database import Connection
 from models.platform.errors import InvalidRequest, NotFound
+from models.platform.texts import truncate
 from pipelines.accounts import operator_actions
 from web.api.accounts.account import AccountLimits, limits_object
 from web.api.accounts.limits import LimitOverrides
@@ -24,7 +25,7 @@ from web.api.billing.amounts import Amount
 from web.api.request import Request
 from web.http import bodies
 from web.http.responses import json_response, page_object
-from web.http.validation import RequestBody, truncate
+from web.http.validation import RequestBody
 
 #: The pattern of a plan's id.
 PLAN_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")

@@ -13,6 +13,7 @@ from models.memory.meditation_changes import ChangeAction, MeditationChange
 from models.memory.meditations import Meditation, MeditationOutcome, MeditationStatus
 from models.memory.spaces import SpaceKey
 from models.platform.errors import InvalidRequest, NotFound
+from models.platform.texts import truncate
 from pipelines.memory.meditation import meditation_jobs, revert_meditation, schedule_meditations
 from web.api.job_events import StreamCursor, job_frames, resume_position
 from web.api.job_object import job_object
@@ -23,7 +24,7 @@ from web.http.paging import Listing, page_response
 from web.http.responses import json_response
 from web.http.threads import run_in_thread
 from web.http.timestamps import to_unix
-from web.http.validation import RequestBody, parse_query, truncate
+from web.http.validation import RequestBody, parse_query
 from web.streams.sse import EventStream
 
 

@@ -17,6 +17,7 @@ from models.memory import sources as memory_sources
 from models.memory.memories import Memory, MemoryUpdate
 from models.memory.spaces import SpaceKey
 from models.platform.errors import Conflict, InvalidRequest, JobFailed, LimitExceeded, NotFound, RequestError
+from models.platform.texts import truncate
 from pipelines.memory import change_memory, forget_memories, memory_jobs
 from web.api.job_object import job_object
 from web.api.job_results import delete_ended_job, job_headers, last_event
@@ -36,7 +37,7 @@ from web.http import bodies
 from web.http.paging import page_response
 from web.http.responses import json_response, page_object
 from web.http.threads import run_in_thread
-from web.http.validation import parse_query, truncate
+from web.http.validation import parse_query
 
 #: Seconds without an event of the job after which the response is the job.
 TIMEOUT = 30.0

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from models.accounts.ownership import Access
 from models.platform.database import Connection
 from models.platform.errors import InvalidRequest, NotFound, TooLarge
+from models.platform.texts import truncate
 from models.schedules import firings, schedules
 from pipelines.chat.start_turn import NewTurn
 from pipelines.chat.turn_space import space_name, with_space
@@ -35,7 +36,7 @@ from web.http import bodies
 from web.http.paging import Listing, page_response
 from web.http.responses import json_response
 from web.http.timestamps import from_unix
-from web.http.validation import parse_query, truncate
+from web.http.validation import parse_query
 
 #: The furthest that `start_at` or `at` may be in the future: ten years, in seconds.
 MAX_SECONDS_AHEAD = 10 * 366 * 86_400

@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 from models.accounts.ownership import Access
 from models.platform.database import Connection
 from models.platform.errors import InvalidRequest, NotFound
+from models.platform.texts import truncate
 from models.turns import conversations
 from models.turns.conversations import Conversation
 from pipelines.chat.deletion import delete_conversation
@@ -21,7 +22,7 @@ from web.api.turns.request_body import parse_body
 from web.api.turns.responses import IncludeQuery
 from web.api.turns.turn_request import Include, Metadata
 from web.http.responses import json_response, page_object
-from web.http.validation import RequestBody, RequestQuery, parse_query, truncate
+from web.http.validation import RequestBody, RequestQuery, parse_query
 
 #: Items that one request may add, as in OpenAI's API.
 MAX_NEW_ITEMS = 20

@@ -17,6 +17,7 @@ from typing_extensions import TypedDict
 
 from models.platform.errors import Conflict, InvalidRequest, JobFailed, NotFound, RequestError, Unavailable
 from models.platform.settings import Settings
+from models.platform.texts import truncate
 from models.turns import embeddings
 from models.turns.embeddings import NUMBER_BYTES, EmbeddingResult
 from pipelines.embeddings.enqueue_embedding import enqueue_embedding
@@ -29,7 +30,7 @@ from web.api.turns.turn_request import ClientLabel
 from web.http.disconnects import DeferredResponse
 from web.http.responses import json_response
 from web.http.threads import run_in_thread
-from web.http.validation import RequestBody, truncate
+from web.http.validation import RequestBody
 
 #: Texts per request, as in OpenAI's API.
 MAX_TEXTS = 2048

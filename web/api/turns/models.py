@@ -6,10 +6,10 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from models.platform.errors import NotFound
+from models.platform.texts import truncate
 from pipelines.inference.registry import embedder_name, model_name
 from web.api.request import Request
 from web.http.responses import json_response, page_object
-from web.http.validation import truncate
 
 #: An alias of the local models, for callers that do not know which are installed.
 DEFAULT_MODEL = "default"

@@ -11,6 +11,7 @@ from starlette.responses import Response as HttpResponse
 from typing_extensions import TypedDict
 
 from models.platform.errors import InvalidRequest, NotFound
+from models.platform.texts import truncate
 from models.turns.responses import Response
 from pipelines.chat.deletion import delete_response
 from pipelines.chat.response_objects import ResponseObject, public_item, response_object
@@ -26,7 +27,7 @@ from web.api.turns.turn_request import CreateResponse, IncludeValue, new_turn
 from web.http.disconnects import DeferredResponse
 from web.http.responses import json_response, page_object
 from web.http.threads import run_in_thread
-from web.http.validation import RequestQuery, as_list, parse_query, truncate
+from web.http.validation import RequestQuery, as_list, parse_query
 from web.streams.sse import EventStream
 
 #: Values of OpenAI's `include`, accepted without effect.

@@ -13,6 +13,7 @@ from models.journal.events import Event
 from models.journal.shared_fields import SINCE
 from models.memory import spaces
 from models.platform.errors import LimitExceeded, NotFound, RequestError, Unavailable
+from models.platform.texts import truncate
 from models.turns import responses
 from models.turns.responses import Response
 from pipelines.chat.recalled_memories import response_with_texts
@@ -30,7 +31,6 @@ from web.api.turns.disconnects import cancelled_after_disconnect, disconnect_act
 from web.api.turns.retries import add_commands, is_unreadable, join_original, new_ids, store_state
 from web.http.disconnects import OnDisconnect, disconnect_policy
 from web.http.threads import run_in_thread
-from web.http.validation import truncate
 from web.streams.follower import Follower
 
 #: Seconds that a request without stream waits for the end of its turn. Then it returns the unfinished response.

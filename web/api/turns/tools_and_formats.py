@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, Tag
 
 from models.platform.errors import InvalidRequest
+from models.platform.texts import truncate
 from pipelines.chat.client_tools import ClientTool, expand_tool
 from pipelines.inference.answer_grammar import calls_error
 from pipelines.inference.engine import OutputFormat
@@ -15,7 +16,7 @@ from web.api.turns.content_types import FunctionName
 from web.api.turns.hints import Verbosity
 from web.api.turns.stored_tools import allowed_tools, definition_path, reference_name, stored_tool
 from web.api.turns.tool_types import AllowedToolList, AllowedTools, Description, NestedAllowedTools, Schema, Tool
-from web.http.validation import RequestBody, branch, discriminate_by_type, truncate
+from web.http.validation import RequestBody, branch, discriminate_by_type
 
 
 class PlainFormat(RequestBody):

@@ -12,6 +12,7 @@ from pydantic import Field, StringConstraints, Tag
 from models.memory.spaces import MAX_NAME
 from models.platform.errors import InvalidRequest, NotFound
 from models.platform.settings import Settings
+from models.platform.texts import truncate
 from pipelines.chat.memory_prompt import MAX_MEMORIES
 from pipelines.chat.prompt import output_format_of
 from pipelines.chat.start_turn import NewTurn
@@ -39,7 +40,7 @@ from web.api.turns.tools_and_formats import (
     schemas_of,
     text_parameters,
 )
-from web.http.validation import RequestBody, Unsupported, branch, discriminate_text, truncate
+from web.http.validation import RequestBody, Unsupported, branch, discriminate_text
 
 #: Key-value pairs of the caller, with OpenAI's limits.
 Metadata = Annotated[

@@ -11,6 +11,7 @@ from typing_extensions import TypedDict
 
 from models.accounts.ownership import Access
 from models.platform.errors import NotFound
+from models.platform.texts import truncate
 from models.turns import stored_completions
 from models.turns.responses import Response
 from models.turns.stored_completions import CompletionFilter
@@ -30,7 +31,7 @@ from web.api.turns.request_body import parse_body
 from web.api.turns.turn_request import Metadata
 from web.http.paging import Listing, page_response
 from web.http.responses import json_response, page_object
-from web.http.validation import RequestBody, parse_query, truncate
+from web.http.validation import RequestBody, parse_query
 
 #: A query parameter that names a pair of metadata: `metadata[key]`.
 METADATA_PARAMETER = re.compile(r"metadata\[(.*)\]", re.DOTALL)
