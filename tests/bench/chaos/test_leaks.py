@@ -6,7 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from bench.chaos import leaks
-from bench.chaos.leaks import DESCRIPTORS, THREADS, Baseline, ProcessUsage, check_transactions, usage_of
+from bench.chaos.leaks import DESCRIPTORS, MOST_THREADS, THREADS, Baseline, ProcessUsage, check_transactions, usage_of
 from models.platform.database import Database
 from tests.bench.chaos.conftest import FinishedFleet
 
@@ -16,18 +16,26 @@ BASELINE = Baseline(
 
 
 def test_growth_by_the_size_of_pools_is_no_leak():
-    assert list(BASELINE.check_process("web-a", ProcessUsage(1, 10 + THREADS, 30 + DESCRIPTORS))) == []
+    assert list(BASELINE.check_process("inference-a", ProcessUsage(3, 50 + THREADS, 60 + DESCRIPTORS))) == []
 
 
 def test_more_growth_is_a_leak():
-    violations = list(BASELINE.check_process("web-a", ProcessUsage(1, 11 + THREADS, 31 + DESCRIPTORS)))
+    violations = list(BASELINE.check_process("inference-a", ProcessUsage(3, 51 + THREADS, 61 + DESCRIPTORS)))
 
-    assert [violation.subject for violation in violations] == ["web-a", "web-a"]
+    assert [violation.subject for violation in violations] == ["inference-a", "inference-a"]
+
+
+def test_a_web_process_may_have_as_many_threads_as_its_pools():
+    most = MOST_THREADS["web"]
+
+    assert list(BASELINE.check_process("web-a", ProcessUsage(1, most, 30))) == []
+    assert list(BASELINE.check_process("web-a", ProcessUsage(1, most + 1, 30)))
 
 
 def test_a_restarted_process_is_compared_with_its_kind():
-    assert list(BASELINE.check_process("web-a", ProcessUsage(9, 12 + THREADS, 40 + DESCRIPTORS))) == []
-    assert list(BASELINE.check_process("web-a", ProcessUsage(9, 13 + THREADS, 40)))
+    assert list(BASELINE.check_process("inference-a", ProcessUsage(9, 50 + THREADS, 60 + DESCRIPTORS))) == []
+    assert list(BASELINE.check_process("inference-a", ProcessUsage(9, 51 + THREADS, 60)))
+    assert list(BASELINE.check_process("web-a", ProcessUsage(9, 12, 40 + DESCRIPTORS))) == []
 
 
 def test_threads_and_descriptors_are_counted():

@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 TIMEOUT = 2.0
 
 #: Threads for checks, separate from those for requests: checks that hang must not block requests.
-_threads = anyio.CapacityLimiter(16)
+THREADS = 16
+_threads = anyio.CapacityLimiter(THREADS)
 
 
 class Liveness(TypedDict):
