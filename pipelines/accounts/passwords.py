@@ -1,7 +1,9 @@
 """Hash and verify passwords with Argon2id.
 
 The parameters are OWASP's first choice with the least memory (Password Storage Cheat Sheet: 19 MiB, 2 passes, 1 lane).
-Each hash takes a core for some 20 ms, so endpoints call these functions in `web.access.hashing_pool`'s threads.
+Each hash takes a core for some 20 ms, so endpoints call these functions in `web.access.hashing_pool`'s threads. A
+process hashes on at most half of the cores at a time: otherwise a flood of logins takes those that other requests and
+workers need.
 
 A password is hashed in Unicode's composed form (NFC), since keyboards differ in how they send an ä.
 
@@ -10,6 +12,7 @@ the list where it is most frequent, so all lists are used.
 """
 
 import os
+import threading
 import unicodedata
 from functools import cache
 
@@ -21,6 +24,11 @@ from models.platform.errors import InvalidRequest
 MIN_LENGTH, MAX_LENGTH = 8, 1024
 
 _hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1, type=Type.ID)
+
+#: Hashes that a process computes at a time. The threads of logins are more, because they also wait for Postgres.
+MAX_CONCURRENT = max(1, (os.cpu_count() or 2) // 2)
+
+_cores = threading.BoundedSemaphore(MAX_CONCURRENT)
 
 #: The hash of a random password: verifying an unknown user takes as long as a wrong password.
 _DUMMY = _hasher.hash(os.urandom(32))
@@ -39,15 +47,19 @@ def check_strength(password: str, *, email: str = "", param: str = "password") -
 
 def hash_password(password: str) -> str:
     """Return the hash to store."""
-    return _hasher.hash(_normalize(password))
+    normalized = _normalize(password)
+    with _cores:
+        return _hasher.hash(normalized)
 
 
 def verify(stored: str | None, password: str) -> bool:
     """Return whether the password matches the stored hash. Takes the same time for no hash (None)."""
     if len(password) > MAX_LENGTH:
         password = ""
+    normalized = _normalize(password)
     try:
-        matches = _hasher.verify(stored or _DUMMY, _normalize(password))
+        with _cores:
+            matches = _hasher.verify(stored or _DUMMY, normalized)
     except (VerificationError, InvalidHashError):
         return False
     return matches and stored is not None

@@ -1,5 +1,6 @@
-"""Given stored passwords, then only the right one matches, and an unknown user takes as long."""
+"""Given stored passwords, then only the right one matches, an unknown user takes as long, and some cores stay free."""
 
+import threading
 import unicodedata
 
 import pytest
@@ -79,6 +80,40 @@ def test_a_password_matches_in_any_unicode_form(form):
 def test_a_combining_accent_does_not_count_as_a_character():
     with pytest.raises(InvalidRequest):
         passwords.check_strength(unicodedata.normalize("NFD", "äöüäöü"))
+
+
+@pytest.mark.parametrize("work", [passwords.hash_password, lambda password: passwords.verify(None, password)])
+def test_a_hash_waits_while_others_take_all_places(work, monkeypatch):
+    # Given one place, which a hash has taken
+    place, order = threading.Semaphore(0), []
+    monkeypatch.setattr(passwords, "_cores", place)
+    monkeypatch.setattr(passwords, "_hasher", OrderHasher(order))
+    waiting = threading.Thread(target=work, args=["correct horse"])
+    waiting.start()
+
+    # When that hash ends
+    order.append("earlier hash")
+    place.release()
+    waiting.join()
+
+    # Then the next one is computed, and returns the place
+    assert order == ["earlier hash", "hash"]
+    assert place.acquire(blocking=False)
+
+
+class OrderHasher:
+    """A hasher that records when it hashes."""
+
+    def __init__(self, order):
+        self.order = order
+
+    def hash(self, password):
+        self.order.append("hash")
+        return "hash"
+
+    def verify(self, stored, password):
+        self.order.append("hash")
+        return True
 
 
 class RecordingHasher:
