@@ -15,6 +15,9 @@ from bench.machine import ROOT
 #: The commit of the previous version: with 0017.ended-job-indexes.sql. Change it with each release.
 PREVIOUS = "8039e1b"
 
+#: Pools that the previous version does not know.
+UNKNOWN_POOLS = frozenset({"billing"})
+
 #: Where migrations are.
 MIGRATIONS = "models/migrations"
 

@@ -17,7 +17,8 @@ from ops.rabbitmq import free_ports
 
 WEBS = ("web-a", "web-b")
 ENGINES = ("inference-a", "inference-b")
-WORKERS = (*ENGINES, "light")
+LIGHT = "light"
+WORKERS = (*ENGINES, LIGHT)
 SCHEDULERS = ("scheduler-a", "scheduler-b")
 SERVERS = ("postgres", "valkey", "rabbitmq")
 
@@ -50,7 +51,7 @@ def sangha_processes(
     ports = zip(WEBS, free_ports(len(WEBS)), strict=True)
     webs = [ConfiguredWeb(settings.model_copy(update={"port": port}), name) for name, port in ports]
     engines = [ConfiguredWorker(name, settings, ["inference"]) for name in ENGINES]
-    light = ConfiguredWorker("light", settings, LIGHT_POOLS)
+    light = ConfiguredWorker(LIGHT, settings, LIGHT_POOLS)
     schedulers = [ConfiguredScheduler(settings, name) for name in SCHEDULERS]
     by_kind: dict[str, Sequence[ConfiguredProcess]] = {
         "web": webs,
@@ -60,7 +61,7 @@ def sangha_processes(
     for kind, processes in by_kind.items():
         for process in processes:
             process.child_settings = _through_links(process, kind, links)
-            process.variables = variables_of(process.name, previous_code)
+            set_version(process, previous_code)
     return [process for processes in by_kind.values() for process in processes]
 
 
@@ -75,7 +76,15 @@ def _through_links(process: ConfiguredProcess, kind: str, links: Mapping[str, Li
     return process.settings.model_copy(update=changes)
 
 
-def variables_of(name: str, code: Path | None) -> Mapping[str, str]:
+def set_version(process: ConfiguredProcess, code: Path | None) -> None:
+    """Let the process run that code from its next start on, with the pools it knows; None: the code of this version."""
+    process.variables = _variables_of(process.name, code)
+    if process.name == LIGHT:
+        pools = [pool for pool in LIGHT_POOLS if code is None or pool not in previous.UNKNOWN_POOLS]
+        process.arguments = ["worker", *pools]
+
+
+def _variables_of(name: str, code: Path | None) -> Mapping[str, str]:
     """Return the variables of a process of a version. The clock of the last web process is behind."""
     variables = dict(previous.variables(code)) if code else {}
     if name == WEBS[-1]:

@@ -25,7 +25,7 @@ from bench.chaos.processes import (
     open_links,
     postgres_socket,
     sangha_processes,
-    variables_of,
+    set_version,
 )
 from bench.chaos.proxy import Link, Links
 from bench.chaos.standby import Standby, lose_commits, promote, wait_for_replication
@@ -197,7 +197,7 @@ class ChaosStack:
         """Replace a process by one of another version, as a deployment does; None: of this one."""
         service = self.children[name].service
         assert isinstance(service, ConfiguredProcess)
-        service.variables = variables_of(name, code)
+        set_version(service, code)
         self.terminate(name)
 
     def start_standby(self) -> None:
