@@ -74,7 +74,8 @@ class Fence(IntEnum):
 #
 # Opening events, which no attempt writes, are not sent to the shard: followers read them here. Neither are those of an
 # append without a third key. The events of an ending are marked with `x`, the sequence number of a rewind in an append
-# that is too large for the shard with `r`.
+# that is too large for the shard with `r`. `rewound` is that of the first rewind in the journal: a failover of Postgres
+# may have lost the row's note.
 #
 # `archived` is for opening events that only the archive gets: `opening` notes the last of them, so that a journal
 # without its stream is not `lost` while it has no others.
@@ -82,6 +83,7 @@ APPEND = """
 local attempt, first, take, claim = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[7]
 local replace, complete, endings = ARGV[4] == '1', ARGV[9] == '1', tonumber(ARGV[6])
 local archived = ARGV[10] == '1'
+local REWOUND = '{"type":"sangha:journal.rewound"'
 local stored = redis.call('HMGET', KEYS[1], 'fence', 'last', 'server', 'claim', 'opening')
 local fence, last, server = tonumber(stored[1] or -1), tonumber(stored[2] or -1), stored[3] or ''
 local current, ended = nil, 0
@@ -101,10 +103,13 @@ else
         last = math.max(last, tonumber(string.match(newest[1], '%d+')) - 1)
         ended = newest[2][5] and 1 or 0
     end
-    if replace then last = first - 1 end
+    if replace then
+        last = first - 1
+        redis.call('HDEL', KEYS[1], 'rewound')
+    end
     if replace or last + 1 < first then redis.call('DEL', KEYS[2]) end
 end
-local lines, sequence, begin = {}, first, nil
+local lines, sequence, begin, rewound = {}, first, nil, ''
 if archived and last < first - 1 then
     last = first - 1
     redis.call('HSET', KEYS[1], 'opening', last)
@@ -120,6 +125,10 @@ for index = 11, #ARGV, 2 do
         end
         lines[#lines + 1] = ARGV[index]
         last = sequence
+        if string.sub(ARGV[index], 1, #REWOUND) == REWOUND then
+            rewound = sequence
+            redis.call('HSETNX', KEYS[1], 'rewound', sequence)
+        end
     end
     sequence = sequence + 1
 end
@@ -131,19 +140,17 @@ if take > 0 or endings > 0 or begin == 0 then
     redis.call('EXPIRE', KEYS[2], ARGV[5])
 end
 if KEYS[3] and begin and (attempt > 0 or begin > 0 or endings > 0) then
-    local all, rewound = table.concat(lines, '\\n'), ''
-    if #all > MAX_ENTRY then -- too large for the shard: followers of the job read the stream
-        all = ''
-        for offset, line in ipairs(lines) do
-            if string.find(line, '{"type":"sangha:journal.rewound"', 1, true) == 1 then rewound = begin + offset - 1 end
-        end
-    end
+    local all = table.concat(lines, '\\n')
+    if #all > MAX_ENTRY then all = '' end -- too large for the shard: followers of the job read the stream
     local entry = {'j', KEYS[1], 's', begin, 'e', all}
-    if rewound ~= '' then entry[7], entry[8] = 'r', rewound end
+    if all == '' and rewound ~= '' then entry[7], entry[8] = 'r', rewound end
     redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[8], '*', unpack(entry))
 end
 return {'ok', last, current == stored[3] and 1 or 0, fence, begin or -1, ended}
 """.replace("MAX_ENTRY", str(MAX_ENTRY))
+
+#: The field of a journal's hash with the sequence number of its first rewind.
+REWOUND_FIELD = "rewound"
 
 APPEND_SHA = hashlib.sha1(APPEND.encode(), usedforsecurity=False).hexdigest()
 
@@ -257,12 +264,26 @@ def append(
     return result
 
 
+@dataclass(frozen=True, slots=True)
+class JournalEnd:
+    """The last sequence number in Redis, or -1, and that of the first rewind, or None."""
+
+    last: int = -1
+    rewound_at: int | None = None
+
+
+def read_end(client: redis.Redis, job_id: str) -> JournalEnd:
+    """Return where a journal ends; as if it were empty if Redis is unavailable."""
+    try:
+        last, rewound_at = client.hmget(hash_key(job_id, tagged=is_cluster(client)), ["last", REWOUND_FIELD])
+    except redis.RedisError:
+        return JournalEnd()
+    return JournalEnd(int(last or -1), int(rewound_at) if rewound_at else None)
+
+
 def last_sequence(client: redis.Redis, job_id: str) -> int:
     """Return the last sequence number in Redis, or -1, also if Redis is unavailable."""
-    try:
-        return int(client.hget(hash_key(job_id, tagged=is_cluster(client)), "last") or -1)
-    except redis.RedisError:
-        return -1
+    return read_end(client, job_id).last
 
 
 def delete(client: redis.Redis, job_id: str) -> None:

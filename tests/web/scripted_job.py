@@ -131,3 +131,9 @@ class ScriptedJob:
 def numbers(events: Sequence[Event]) -> list[int]:
     """Return the sequence numbers of events."""
     return [event.sequence for event in events]
+
+
+def forget_rewind(database: Database, scripted: ScriptedJob) -> None:
+    """Lose the row's note of a rewind, as a failover of Postgres does."""
+    with database.connection() as connection:
+        connection.execute("UPDATE jobs SET rewound_at = NULL WHERE id = %s", (scripted.id,))

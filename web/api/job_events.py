@@ -8,7 +8,7 @@ from models.accounts.ownership import Access
 from models.jobs.jobs import read
 from models.journal.archive import last_archived
 from models.journal.events import Event
-from models.journal.journal import last_sequence
+from models.journal.journal import read_end
 from models.platform.errors import InvalidRequest, Unavailable
 from web.api.request import Request
 from web.http.disconnects import run_in_background
@@ -70,18 +70,18 @@ def _last_event_id(request: Request) -> int:
 
 def _check_position(request: Request, job_id: str, after: int, name: str) -> int:
     """Read Redis before the row: a rewind is written to the row before Redis receives it."""
-    recent = last_sequence(request.platform.redis, job_id)
+    recent = read_end(request.platform.redis, job_id)
     with request.platform.database.connection() as connection:
         job = read(connection, job_id, Access.own(request.caller))
         archived = last_archived(connection, job_id)
-    last = max(archived, recent)
+    last = max(archived, recent.last)
     ended = job is None or job.ended
-    rewound = job is not None and job.rewound_at is not None and job.rewound_at <= after
+    rewound = any(at is not None and at <= after for at in (job.rewound_at if job else None, recent.rewound_at))
     if rewound and ended:  # the client may have other events, and no event will announce the rewind any more
         return min(after, last - 1)
-    if after <= last or (rewound and recent >= 0):
+    if after <= last or (rewound and recent.last >= 0):
         return after
-    if recent < 0 and not ended:
+    if recent.last < 0 and not ended:
         # Redis is down or has lost the journal: the running attempt, or the next one, writes it again.
         raise Unavailable("The event stream cannot be resumed at the moment: its journal is being repaired.")
     raise InvalidRequest(f"'{name}' is {after}, but the last event of the stream is {last}.", param=name)

@@ -7,7 +7,8 @@ from typing import Any
 
 from models.journal.archive import read_first_event
 from models.journal.events import REWOUND, Event
-from models.journal.keys import stream_key
+from models.journal.journal import REWOUND_FIELD
+from models.journal.keys import hash_key, stream_key
 from models.journal.pages import PAGE_BYTES, READ_STREAM, Page, parse_page, read_archived_page
 from models.platform.database import Database
 from models.platform.errors import Unavailable
@@ -60,6 +61,16 @@ class History:
             if not page.more or page.events[-1].sequence >= last:
                 return rewinds
             after = page.events[-1].sequence
+
+    async def rewound_at(self, job_id: str) -> int | None:
+        """Return the sequence number of the first rewind in Redis; None without one, or if Redis does not respond."""
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                value = await self._client.hget(hash_key(job_id, tagged=self._tagged), REWOUND_FIELD)
+        except CONNECTION_ERRORS:
+            self._on_unread(job_id)
+            return None
+        return int(value) if value else None
 
     async def probe(self, job_id: str) -> None:
         """Read from Redis. Raises one of CONNECTION_ERRORS if it does not respond."""

@@ -148,8 +148,8 @@ class Tail:
         if follower.queue:
             return ()
         if follower.position >= 0:
-            rewound_at = await run_in_thread(self._read_rewound_at, job_id)
-            follower.position = await self._resume_position(follower, job_id, rewound_at, held)
+            stored = await run_in_thread(self._read_rewound_at, job_id)
+            follower.position = await self._resume_position(follower, job_id, stored, held)
         events = await self._page(follower, job_id, held)
         if not events:  # the client may have received all events of a job that has ended
             ended = await run_in_thread(self._ended, [job_id])
@@ -169,8 +169,8 @@ class Tail:
         if not follower.stale:
             return ()
         follower.stale = follower.behind = False
-        rewound_at = await run_in_thread(self._rewound_at, job_id)
-        follower.read_from(await self._resume_position(follower, job_id, rewound_at, held))
+        stored = await run_in_thread(self._rewound_at, job_id)
+        follower.read_from(await self._resume_position(follower, job_id, stored, held))
         events = await self._page(follower, job_id, held)
         if follower.ended and not events and not await self._reopened(follower, job_id):
             follower.close()  # the client has all events, or the job was deleted with its journal
@@ -191,15 +191,17 @@ class Tail:
         follower.ended = False
         return True
 
-    async def _resume_position(self, follower: Follower, job_id: str, rewound_at: int | None, held: Held) -> int:
+    async def _resume_position(self, follower: Follower, job_id: str, stored: int | None, held: Held) -> int:
         """Return the position from which to read events that may be missed: also those of a rewind.
 
-        The row tells from where on events were written again, but only the event that announces it moves a follower
-        back: where none is in the journal yet, it will be appended.
+        The row tells from where on events were written again (`stored`), and so does Redis, since a failover of
+        Postgres may have lost that. But only the event that announces it moves a follower back: where none is in the
+        journal yet, it will be appended.
         """
-        if rewound_at is None or rewound_at > follower.position:
+        known = [at for at in (stored, await self._history.rewound_at(job_id)) if at is not None]
+        if not known or min(known) > follower.position:
             return follower.position
-        rewinds = await self._history.rewinds(job_id, rewound_at - 1, follower.position, held)
+        rewinds = await self._history.rewinds(job_id, min(known) - 1, follower.position, held)
         return rewinds[0].sequence - 1 if rewinds and rewinds[-1].data != follower.rewind else follower.position
 
     def _rewound_at(self, job_id: str) -> int | None:

@@ -71,6 +71,28 @@ def test_a_repeated_or_overlapping_append_changes_nothing(redis_client, job_id, 
     assert [b"repeat" in f.data or b"overlap" in f.data for f in found] == [False, False, False, True, True]
 
 
+def test_the_first_rewind_is_known_until_the_journal_is_replaced(redis_client, job_id, append):
+    def rewind(attempt, sequence, *, replace=False, before=()):
+        rewound = event(sequence, "sangha:journal.rewound", {"job_id": job_id, "attempt": attempt})
+        journal.append(redis_client, Claim(job_id, attempt), [*before, rewound], replace=replace)
+
+    # Given a journal without a rewind
+    take(redis_client, job_id, 1)
+    append(1, 0, 2)
+    assert journal.read_end(redis_client, job_id) == journal.JournalEnd(2)
+
+    # When it is rewound twice, Then the first one is known
+    rewind(2, 3)
+    rewind(3, 4)
+    assert journal.read_end(redis_client, job_id) == journal.JournalEnd(4, 3)
+
+    # When it is replaced, Then the first one of the new events is
+    rewind(4, 1, replace=True, before=[event(0, "test.said", {})])
+    assert journal.read_end(redis_client, job_id) == journal.JournalEnd(1, 1)
+    journal.append(redis_client, Claim(job_id, 5), [event(0, "test.said", {})], replace=True)
+    assert journal.read_end(redis_client, job_id) == journal.JournalEnd(0)
+
+
 def test_an_append_with_a_gap_is_lost(redis_client, job_id, append):
     take(redis_client, job_id, 1)
     append(1, 0, 2)

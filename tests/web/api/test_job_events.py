@@ -7,7 +7,7 @@ from models.jobs.attempts import store_rewind
 from models.journal import journal
 from models.journal.journal import Claim
 from tests.web.api_client import assert_error
-from tests.web.scripted_job import ScriptedJob
+from tests.web.scripted_job import ScriptedJob, forget_rewind
 
 
 @pytest.fixture
@@ -99,6 +99,19 @@ def test_a_client_that_received_rewound_events_resumes_at_the_rewind(user, scrip
     # When a client resumes that may have other events from 2 on
     # Then it begins at the event that announces the rewind
     assert ids(user.request("GET", f"/v1/jobs/{scripted.id}/events?starting_after={after}")) == [2, 3, 4]
+
+
+def test_a_rewind_that_only_redis_knows_is_announced(user, scripted, database):
+    # Given a rewind whose note in the row was lost by a failover of Postgres
+    scripted.append_deltas(4)
+    scripted.rewind(2)
+    scripted.append_deltas(4)
+    forget_rewind(database, scripted)
+    scripted.end()
+
+    # When a client with the events from before resumes
+    # Then it begins at the event that announces the rewind
+    assert ids(user.request("GET", f"/v1/jobs/{scripted.id}/events?starting_after=5")) == [2, 3, 4, 5, 6, 7]
 
 
 def test_a_client_below_a_rewind_resumes_where_it_was(user, scripted):

@@ -11,7 +11,7 @@ from models.journal.pages import PAGE_BYTES
 from models.journal.shards import Appended, shard_keys
 from models.platform.redis_client import connect
 from ops.embedded_servers import Valkey, running_server
-from tests.web.scripted_job import ScriptedJob, numbers
+from tests.web.scripted_job import ScriptedJob, forget_rewind, numbers
 from web.streams import follower as followers
 from web.streams import shard_reader, unsent
 from web.streams import tail as module
@@ -479,6 +479,26 @@ def test_a_rewind_is_yielded_to_followers_beyond_it(scripted, follow):
         assert numbers(recorder.events) == [*range(7), 2]
         recorder.task.cancel()
         await asyncio.wait([recorder.task])
+
+    follow(scenario)
+
+
+def test_a_follower_beyond_a_rewind_that_only_redis_knows_begins_with_it(scripted, follow, database):
+    # Given a running job that was rewound, whose row's note of it was lost by a failover
+    scripted.append_deltas(4)
+    scripted.rewind(2)
+    scripted.append_deltas(5)
+    forget_rewind(database, scripted)
+
+    async def scenario(tail):
+        # When a client with events from before the rewind follows
+        recorder = Recorder(tail, scripted.id, 5)
+        await recorder.wait_for(1)
+
+        # Then it is told
+        assert recorder.events[0].type == b"sangha:journal.rewound"
+        scripted.end()
+        assert numbers(await recorder.all_events()) == [2, 3, 4, 5, 6, 7, 8]
 
     follow(scenario)
 
