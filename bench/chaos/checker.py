@@ -7,7 +7,7 @@ from contextlib import closing
 from bench.chaos import memory_rules, money_rules, stream_rules, table_rules
 from bench.chaos.crash_rules import CrashRules, forgotten_stops, silent_periods
 from bench.chaos.excuses import Excuses
-from bench.chaos.faults import EVICTIONS, TWO_VERSIONS, InjectedFault
+from bench.chaos.faults import EVICTIONS, InjectedFault
 from bench.chaos.quiescence import RabbitmqCtl, wait_for_quiescence
 from bench.chaos.stack import WorkerDeath
 from bench.chaos.table_rules import NONE
@@ -57,7 +57,6 @@ def check(
                 crash_rules,
                 excuses,
                 journal_lost=journal_lost(injected, deaths),
-                two_versions=any(fault.name == TWO_VERSIONS for fault in injected),
             ),
         ]
 
@@ -87,7 +86,6 @@ def _check(
     excuses: Excuses,
     *,
     journal_lost: bool,
-    two_versions: bool,
 ) -> Iterator[Violation]:
     for transcript in transcripts:
         yield from stream_rules.check(
@@ -101,4 +99,4 @@ def _check(
         yield from table_rules.check(connection, transcripts, accounts, excuses)
         yield from memory_rules.check(connection, transcripts, accounts, excuses.lost)
         yield from crash_rules.check(connection)
-    yield from money_rules.check(database, two_versions=two_versions)
+    yield from money_rules.check(database)

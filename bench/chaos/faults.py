@@ -7,6 +7,7 @@ import contextlib
 import resource
 import shutil
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,9 @@ SECOND_BLIP, BLIPS = 4.0, (8.0, 12.0)
 
 #: The outage of Postgres for everybody, and its links.
 POSTGRES_AWAY, POSTGRES_LINKS = "postgres-away", "+".join(name for name in LINKS if name.endswith("postgres"))
+
+#: Seconds after an outage of Postgres by which the other processes reach it later than the schedulers.
+RECONNECTS_LATER = 4.0
 
 #: The replacement of a worker by a deployment.
 DEPLOY_WORKERS = "deploy-workers"
@@ -304,7 +308,7 @@ def link_faults(links: Sequence[str]) -> list[Fault]:
         Fault("one-way-link", "answers are held back, and then lost", links, DISTURBED, hold_answers, cut_and_heal),
         Fault("cut-link", "all connections are cut", links, AT_ONCE, cut, heal),
         Fault("refuse-link", "all connections are cut and new ones refused", links, DISTURBED, refuse, heal),
-        Fault(POSTGRES_AWAY, "no process reaches Postgres for 60 s", [POSTGRES_LINKS], AWAY, refuse, heal),
+        Fault(POSTGRES_AWAY, "no process reaches Postgres for 60 s", [POSTGRES_LINKS], AWAY, refuse, heal_in_turn),
         Fault("tear-link", "connections are cut in the middle of an answer", links, (0.05, 2.0), tear, heal),
     ]
 
@@ -312,6 +316,17 @@ def link_faults(links: Sequence[str]) -> list[Fault]:
 def one_or_all(names: Sequence[str]) -> list[str]:
     """Return each name as a target, and all of them as one."""
     return [*names, "+".join(names)]
+
+
+def heal_in_turn(stack: ChaosStack, target: str) -> None:
+    """Heal the schedulers' link, and the others later: no lease may expire because its worker reconnects later."""
+    first, rest = (
+        "+".join(name for name in names_in(target) if name.startswith("scheduler") == is_first)
+        for is_first in (True, False)
+    )
+    heal(stack, first)
+    time.sleep(RECONNECTS_LATER)
+    heal(stack, rest)
 
 
 def cut_and_heal(stack: ChaosStack, target: str) -> None:

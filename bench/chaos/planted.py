@@ -142,7 +142,7 @@ PLANTED = (
         "leases expire as soon as Postgres is back",
         [Edit("scheduler/clock.py", "if self._contact.lasts():", "if self._contact is not None:")],
         ("postgres-away",),
-        minutes=4,
+        minutes=1.5,
     ),
     PlantedBug(
         "no-sweeper",

@@ -170,8 +170,8 @@ class ChaosRun:
             self._progress.report("replacing the previous version")
             self._stack.upgrade()
             self._upgrades.append(Period(0.0, time.monotonic()))
-        model, accounts = model_name(self._stack.settings), self._fleet.accounts
-        bill_accounts(self._stack.database, model, accounts, price=money_rules.PRICE, limit=money_rules.LIMIT)
+        else:
+            self._bill_accounts()
         time.sleep(WARM_UP)
         baseline = Baseline.take(self._stack.pids, self._stack.settings)
         extractions = PeriodicThread("extractions", EXTRACTION_INTERVAL, self._stack.start_extractions).start()
@@ -241,11 +241,17 @@ class ChaosRun:
         )
         return [*lost, *violations]
 
+    def _bill_accounts(self) -> None:
+        """Bill the accounts from now on: nobody can be billed while a worker of the previous version may run."""
+        model, accounts = model_name(self._stack.settings), self._fleet.accounts
+        bill_accounts(self._stack.database, model, accounts, price=money_rules.PRICE, limit=money_rules.LIMIT)
+
     def _finalize_and_report(self, state: str) -> None:
         """Report the progress, and finalize the upgrade after half of the time, between two faults."""
         due = self._stack.previous is not None and time.monotonic() >= self._finalize_at
         if due and self._injector.idle and self._stack.finalize_upgrade():
             self._injector.exclude(TWO_VERSIONS)
+            self._bill_accounts()
             self._start_attacks()
         self._report_progress(state)
 

@@ -13,8 +13,9 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from models.billing.currencies import check_currency
+from models.platform.compatibility import oldest_code
 from models.platform.database import Connection, fetch_one
-from models.platform.errors import InvalidRequest, NotFound
+from models.platform.errors import InvalidRequest, NotFound, Unavailable
 from models.platform.records import columns
 
 
@@ -39,6 +40,9 @@ class BillingDetails:
 
 COLUMNS = columns(BillingDetails)
 
+#: The first schema version whose workers post usage.
+POSTED_SINCE = "0033"
+
 INSERT = f"""
 INSERT INTO billing_details AS details (account_id, currency, name)
 SELECT accounts.id, coalesce(%(currency)s::text, sellers.default_currency), accounts.name FROM accounts, sellers
@@ -58,11 +62,14 @@ def ensure(connection: Connection, account_id: str, currency: str | None = None)
     """Return the account's details, inserted with the currency or the seller's default if there are none.
 
     From then on the account's usage is posted. The currency can be changed until something is posted. Raises
-    InvalidRequest for a change after that, or for an unknown code, and NotFound for an unknown account.
+    InvalidRequest for a change after that, or for an unknown code, NotFound for an unknown account, and Unavailable
+    for new details while workers of an earlier version may run, which post nothing.
     """
     code = check_currency(currency) if currency else None
     parameters = {"account_id": account_id, "currency": code}
     if row := fetch_one(connection, INSERT, parameters):
+        if oldest_code(connection) < POSTED_SINCE:
+            raise Unavailable("Accounts can be billed once the upgrade of this server is finalized.", retry_after=60)
         connection.execute(SET_BILLED_SINCE, parameters)
         return BillingDetails(**row)
     details = read(connection, account_id)
