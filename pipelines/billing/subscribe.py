@@ -8,6 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
+from models.accounts import admin
+from models.accounts.accounts import UNVERIFIED_PLAN
 from models.billing import (
     billing_details,
     dunning,
@@ -24,7 +26,7 @@ from models.billing.payments import GatewayName, Payment
 from models.billing.plan_versions import PlanVersion
 from models.billing.subscriptions import Subscription
 from models.platform.database import Connection
-from models.platform.errors import Conflict
+from models.platform.errors import Conflict, NotAllowed
 from models.schedules.schedules import database_time
 from pipelines.billing import invoicing
 from pipelines.billing.invoicing import Period
@@ -58,8 +60,9 @@ class Confirmation:
 def subscribe(connection: Connection, gateway: GatewayName, new: NewSubscription) -> Confirmation:
     """Subscribe to the newest version of a plan. Announce the payment's job after the commit.
 
-    Raises NotFound for a plan that customers may not have, Conflict if the account has a subscription, and
-    InvalidRequest for a plan of another currency than the account's.
+    Raises NotFound for a plan that customers may not have, Conflict if the account has a subscription, InvalidRequest
+    for a plan of another currency than the account's, and NotAllowed for one without a payment if the user's address is
+    unverified.
     """
     earlier = subscriptions.read(connection, new.id, new.account_id)
     if earlier is not None:
@@ -86,7 +89,10 @@ def _make_room(connection: Connection, account_id: str) -> None:
 
 def _start(connection: Connection, gateway: GatewayName, new: NewSubscription, version: PlanVersion) -> Confirmation:
     now = database_time(connection)
-    if version.trial_days and not subscriptions.had_trial(connection, new.account_id):
+    has_trial = version.trial_days and not subscriptions.had_trial(connection, new.account_id)
+    if has_trial or version.fee == 0:
+        _require_verified(connection, new.account_id)
+    if has_trial:
         trial = (now, now + timedelta(days=version.trial_days))
         return _begin(connection, subscriptions.insert(connection, new.id, new.account_id, version, "trialing", trial))
     period = periods.bounds(now, version.period, 0)
@@ -94,6 +100,13 @@ def _start(connection: Connection, gateway: GatewayName, new: NewSubscription, v
         return _begin(connection, subscriptions.insert(connection, new.id, new.account_id, version, "active", period))
     subscription = subscriptions.insert(connection, new.id, new.account_id, version, "incomplete", period)
     return _charge(connection, gateway, new, subscription, version)
+
+
+def _require_verified(connection: Connection, account_id: str) -> None:
+    """Raise NotAllowed for an account of unverified users: what costs nothing would free them from its limits."""
+    account = admin.read_account(connection, account_id)
+    if account is not None and account.plan_id == UNVERIFIED_PLAN:
+        raise NotAllowed("Confirm your e-mail address before you subscribe without a payment.", code="email_unverified")
 
 
 def _begin(connection: Connection, subscription: Subscription) -> Confirmation:

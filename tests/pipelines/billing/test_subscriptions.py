@@ -12,7 +12,7 @@ from models.billing import invoice_states, numbering, periods
 from models.billing.subscriptions import DUE
 from models.jobs.jobs import NewJob
 from models.platform.database import fetch_all
-from models.platform.errors import Conflict, InvalidRequest, NotFound
+from models.platform.errors import Conflict, InvalidRequest, NotAllowed, NotFound
 from models.platform.ids import new_id
 from pipelines.billing import renewal, subscribe
 from pipelines.billing.subscribe import NewSubscription
@@ -117,6 +117,18 @@ def test_a_trial_costs_nothing_until_its_end_and_happens_once(subscriber):
     # And another subscription has no trial
     subscriber.cancel("now")
     assert subscriber.subscribe(plan).state == "active"
+
+
+@pytest.mark.parametrize("terms", [{"trial_days": 14}, {"fee": Decimal(0)}])
+def test_an_unverified_account_cannot_leave_its_limits_without_paying(subscriber, database, terms):
+    with database.connection() as connection:
+        connection.execute("UPDATE accounts SET plan_id = 'unverified' WHERE id = %s", (subscriber.account_id,))
+
+    with pytest.raises(NotAllowed) as error:
+        subscriber.subscribe(subscriber.plan(**terms))
+
+    assert error.value.code == "email_unverified"
+    assert subscriber.subscribe(subscriber.plan()).state == "active"
 
 
 def test_an_upgrade_costs_the_difference_and_its_limits_apply_once_it_is_paid(subscriber, database):
