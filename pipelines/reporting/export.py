@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import orjson
 
-from models.accounts import account_data, files
+from models.accounts import account_exports, files
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.platform.database import Connection
@@ -55,8 +55,8 @@ def _write_archive(attempt: Attempt, file: BinaryIO) -> int:
     count = 0
     with attempt.database.transaction() as connection, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         connection.execute(SNAPSHOT)
-        for done, name in enumerate(account_data.EXPORTS):
-            attempt.report_progress(done, len(account_data.EXPORTS), note=name)
+        for done, name in enumerate(account_exports.EXPORTS):
+            attempt.report_progress(done, len(account_exports.EXPORTS), note=name)
             count += _write_table(attempt, connection, archive, name)
     return count
 
@@ -64,7 +64,7 @@ def _write_archive(attempt: Attempt, file: BinaryIO) -> int:
 def _write_table(attempt: Attempt, connection: Connection, archive: zipfile.ZipFile, name: str) -> int:
     count = 0
     with archive.open(f"{name}.jsonl", "w", force_zip64=True) as member:
-        for batch in account_data.export_rows(connection, name, attempt.job.account_id):
+        for batch in account_exports.export_rows(connection, name, attempt.job.account_id):
             attempt.check()
             member.write(b"".join(escape_line_separators(orjson.dumps(row)) + b"\n" for row in batch))
             count += len(batch)

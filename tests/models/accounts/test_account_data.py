@@ -1,6 +1,6 @@
 """Every table with an account_id is exported and erased, or listed as an exception."""
 
-from models.accounts import account_data
+from models.accounts import account_data, account_exports
 
 # Without views and the partitions of a table.
 OWNED = """
@@ -16,7 +16,7 @@ def owned_tables(database):
 
 
 def test_every_table_is_exported_or_listed_as_not_exported(database):
-    listed = set(account_data.EXPORTS) | set(account_data.NOT_EXPORTED)
+    listed = set(account_exports.EXPORTS) | set(account_exports.NOT_EXPORTED)
 
     assert owned_tables(database) - listed == set()
 
@@ -28,6 +28,6 @@ def test_every_table_is_erased_or_listed_as_kept(database):
 
 
 def test_no_secret_is_exported():
-    for name, statement in account_data.EXPORTS.items():
+    for name, statement in account_exports.EXPORTS.items():
         assert "hash" not in statement, name
         assert "*" not in statement, name

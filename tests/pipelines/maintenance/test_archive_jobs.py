@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import orjson
 
 from models.access import idempotency
-from models.accounts import account_data
+from models.accounts import account_exports
 from models.accounts.ownership import Access
 from models.jobs import ended_partitions, jobs
 from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
@@ -147,5 +147,5 @@ def export_files(database, account):
 
 
 def exported_rows(connection, name, account):
-    batches = account_data.export_rows(connection, name, account)
+    batches = account_exports.export_rows(connection, name, account)
     return sorted((orjson.loads(orjson.dumps(row)) for batch in batches for row in batch), key=str)

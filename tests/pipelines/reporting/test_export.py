@@ -6,7 +6,7 @@ import zipfile
 import orjson
 import pytest
 
-from models.accounts import account_data, files
+from models.accounts import account_exports, files
 from models.jobs.jobs import NewJob
 from models.platform.errors import Cancelled
 from models.platform.ids import new_id
@@ -54,7 +54,7 @@ def test_an_export_has_all_tables_and_only_the_accounts_rows(database, objects, 
     settle(attempt, ending)
 
     content = read_zip(database, objects, account, ending.result)
-    assert set(content) == {f"{name}.jsonl" for name in account_data.EXPORTS}
+    assert set(content) == {f"{name}.jsonl" for name in account_exports.EXPORTS}
     assert [row["id"] for row in content["conversations.jsonl"]] == [conversation_id]
     assert [row["item"]["content"][0]["text"] for row in content["conversation_items.jsonl"]] == ["mine"]
     assert [row["id"] for row in content["account.jsonl"]] == [account]
@@ -102,10 +102,10 @@ JSON_TYPES = {
 }
 
 
-@pytest.mark.parametrize("name", account_data.EXPORTS)
+@pytest.mark.parametrize("name", account_exports.EXPORTS)
 def test_every_exported_column_can_be_written_as_json(database, account, name):
     with database.connection() as connection:
-        cursor = connection.execute(account_data.EXPORTS[name], {"account_id": account})
+        cursor = connection.execute(account_exports.EXPORTS[name], {"account_id": account})
         types = {column.name: column.type_display for column in cursor.description}
 
     assert {column: kind for column, kind in types.items() if kind not in JSON_TYPES} == {}
