@@ -15,13 +15,15 @@ BATCH = 5_000
 #: Lines of usage on an invoice. The groups that cost least are one line together beyond that.
 MAX_GROUPS = 200
 
+# Materialised: a subquery that locks rows may be run again for each row, and then return others than before.
 ASSIGN = """
-UPDATE usage_records SET billed_on = %(invoice_id)s
-WHERE job_id IN (
-    SELECT job_id FROM usage_records
+WITH batch AS MATERIALIZED (
+    SELECT job_id AS unbilled_id FROM usage_records
     WHERE account_id = %(account_id)s AND created_at < %(before)s AND billed_amount IS NOT NULL AND billed_on IS NULL
       AND billed_currency = %(currency)s
-    ORDER BY created_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED)
+    ORDER BY created_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED
+)
+UPDATE usage_records SET billed_on = %(invoice_id)s FROM batch WHERE job_id = unbilled_id
 """
 
 

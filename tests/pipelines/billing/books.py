@@ -184,3 +184,16 @@ def audit(connection: Connection, account_id: str) -> list[Difference]:
     checks = [check for check in CHECKS if check.name not in LEFT_OUT]
     found = [difference for check in checks for difference in run_check(connection, check)]
     return [difference for difference in found if difference.account_id == account_id]
+
+
+RESET_SELLER = """
+UPDATE sellers SET name = 'Sangha', address = '', email = '', tax_id = '', note = '', default_currency = 'USD',
+    invoice_prefix = 'INV-', credit_note_prefix = 'CN-', payment_days = DEFAULT, retry_days = DEFAULT
+WHERE id = 'default'
+"""
+
+
+def reset_seller(database: Database) -> None:
+    """Give the seller of the shared database the values of a new installation: other tests change them."""
+    with database.connection() as connection:
+        connection.execute(RESET_SELLER)

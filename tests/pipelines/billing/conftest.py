@@ -9,6 +9,7 @@ from models.jobs import attempts
 from models.jobs.jobs import NewJob
 from pipelines.billing import charge, refund, webhook_events
 from pipelines.billing.gateways.registry import Gateways, open_simulator
+from tests.pipelines.billing.books import reset_seller
 from tests.pipelines.billing.gateway_books import Books
 
 RUNNERS = {
@@ -17,6 +18,12 @@ RUNNERS = {
     "payment.refund": refund.run,
     "gateway.event": webhook_events.run,
 }
+
+
+@pytest.fixture(autouse=True)
+def seller(database):
+    """The seller of a new installation."""
+    reset_seller(database)
 
 
 @pytest.fixture

@@ -178,6 +178,21 @@ def test_a_kill_between_two_steps_changes_nothing(database, begin, settle, monke
     check_books(database, account_id)
 
 
+RERUN = "hashjoin mergejoin hashagg sort material indexscan bitmapscan"  # leaves a subquery for each row
+
+
+@pytest.mark.parametrize("forbidden", ["", "hashjoin", "hashjoin hashagg", RERUN])
+def test_a_batch_has_at_most_its_size_whatever_the_plan(database, forbidden):
+    account_id = new_customer(database)
+    use(database, account_id, ["1"] * 5)
+    started, _ = start(database, account_id)
+
+    with database.transaction() as connection:
+        for name in forbidden.split():
+            connection.execute(f"SET LOCAL enable_{name} = off".encode())
+        assert usage_lines.assign(connection, started.id, account_id, 2) == 2
+
+
 def settle_nothing(ending, lives):
     """Be killed after all transactions, before the end of the job."""
     assert (ending.state, lives) == ("completed", 4)

@@ -7,7 +7,14 @@ import pytest
 from models.billing import billing_details, payments, settlement
 from models.billing.payments import PaymentOutcome
 from pipelines.billing.gateways.registry import open_simulator
+from tests.pipelines.billing.books import reset_seller
 from tests.web.api_client import ApiUser
+
+
+@pytest.fixture(autouse=True)
+def seller(database):
+    """The seller of a new installation."""
+    reset_seller(database)
 
 
 @pytest.fixture
