@@ -16,7 +16,7 @@ from models.platform.redis_cluster import Command, execute_all
 #: Seconds for which a request is found: longer than OpenAI's clients wait for a response (600 seconds) before a retry.
 KEPT = 900
 
-#: Original requests with the same hash, beyond which none is found: a retry could not be told from the others.
+#: Most original requests with the same hash among which a retry looks for its own. If there are more, it joins none.
 MAX_REQUESTS = 32
 
 #: A request is open, or its client and those of its retries have disconnected, or it was rejected or has failed.

@@ -1,6 +1,6 @@
 """Whom an account's invoices name, in which currency it pays, and how it is taxed.
 
-The row exists before anything else of money. It is also the lock of the account's money: whoever changes invoices or
+The row is inserted before the account's first invoice, payment or credit. A transaction that changes invoices or
 credits locks it first.
 """
 

@@ -76,7 +76,7 @@ def _reverse(connection: Connection, invoice: Invoice) -> None:
 
 
 def _expire_again(connection: Connection, invoice: Invoice, row: DictRow) -> None:
-    """Let what goes back to a grant that has expired meanwhile expire, too."""
+    """Post the expiry of an amount that a void returns to a grant which has expired."""
     if row["expired_at"] is None:
         return
     reference = f"{row['id']}:{invoice.id}"

@@ -4,8 +4,8 @@
                           ├────► void            nothing of it is owed; its usage is on no invoice again
                           └────► uncollectible   nobody expects the payment any more
 
-From `open` on nothing of an invoice changes but its state and what was paid, credited and returned. Whoever changes
-one locks the account's details first (`billing_details.lock`).
+Once an invoice is open, only its state and the amounts paid, credited and returned change. A transaction that changes
+an invoice locks the account's billing details first (`billing_details.lock`).
 """
 
 from collections.abc import Mapping

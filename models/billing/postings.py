@@ -60,7 +60,7 @@ def reversed_legs(legs: Iterable[Leg]) -> list[Leg]:
     return [Leg(each.credit, each.debit, each.amount) for each in legs]
 
 
-# A reference is posted once: whoever repeats it posts nothing.
+# A second posting with the same kind, reference and leg has no effect.
 POST = """
 INSERT INTO postings (account_id, kind, reference, leg, debit, credit, currency, amount)
 SELECT %(account_id)s, %(kind)s, %(reference)s, leg - 1, debit, credit, %(currency)s, amount

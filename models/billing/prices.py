@@ -182,7 +182,7 @@ class NewPrice:
     valid_from: datetime | None = None
 
 
-# Whoever adds prices waits for another one, so that both see what is in force.
+# Transactions that add prices run one after the other, so that each sees the prices of those before.
 LOCK = "LOCK TABLE prices IN SHARE ROW EXCLUSIVE MODE"
 
 EARLIEST = """

@@ -6,7 +6,7 @@
         └──────── all of them ──────► ended
 
 The limits of its version are the account's while it is trialing, active or past due. An account has one subscription
-that has not ended. Whoever changes one locks the account's details first.
+that has not ended. A transaction that changes one locks the account's billing details first.
 """
 
 from collections.abc import Sequence
