@@ -73,6 +73,9 @@ LEFT_OVER: Mapping[str, str] = {
           AND NOT EXISTS (SELECT FROM jobs WHERE jobs.id = effects.job_id
                           AND jobs.state NOT IN ('completed', 'failed', 'cancelled'))""",
     "abandoned turns": "SELECT count(*) AS count FROM abandoned_turns",
+    "deleted agents": "SELECT count(*) AS count FROM agents WHERE deleted_at < now() - interval '40 days'",
+    "expired lists of tools": "SELECT count(*) AS count FROM mcp_tool_lists WHERE expires_at < now()",
+    "undecided approvals": "SELECT count(*) AS count FROM approvals WHERE status = 'pending' AND expires_at < now()",
     "web processes": "SELECT count(*) AS count FROM web_processes WHERE seen_at < now() - interval '1 minute'",
     "responses that were not stored": "SELECT count(*) AS count FROM responses WHERE expires_at < now()",
     "events without a job": "SELECT count(*) AS count FROM job_events WHERE job_id NOT IN (SELECT id FROM jobs)",
@@ -85,13 +88,13 @@ COUNT = sql.SQL("SELECT count(*) AS count FROM {}")
 
 #: Tables whose rows are kept until their owner deletes them; all others are checked above.
 KEPT = frozenset({
-    "accounts", "audit_events", "billing_details", "conversation_items", "conversations", "credit_draws",
-    "credit_grants", "credit_notes", "ended_jobs", "gateway_events", "identities", "invoice_lines", "invoices",
-    "meditations", "memberships", "memory_passages", "memory_sources", "memory_spaces", "memory_speakers",
-    "memory_vector_codes", "memory_vectors", "payment_methods", "payments", "plan_versions", "plans", "postings",
-    "prices", "quota_usage", "refunds", "schedules", "schema_compatibility", "sellers", "signing_keys",
-    "simulated_objects", "spending", "spending_limits", "spending_reservations", "subscriptions",
-    "usage_records", "users", "workers",
+    "accounts", "agent_versions", "agents", "audit_events", "billing_details", "conversation_items", "conversations",
+    "credit_draws", "credit_grants", "credit_notes", "ended_jobs", "gateway_events", "identities", "invoice_lines",
+    "invoices", "mcp_servers", "mcp_tool_pins", "meditations", "memberships", "memory_passages", "memory_sources",
+    "memory_spaces", "memory_speakers", "memory_vector_codes", "memory_vectors", "payment_methods", "payments",
+    "plan_versions", "plans", "postings", "prices", "quota_usage", "refunds", "schedules", "schema_compatibility",
+    "sellers", "signing_keys", "simulated_objects", "spending", "spending_limits", "spending_reservations",
+    "subscriptions", "usage_records", "users", "workers",
 })  # fmt: skip
 
 UNFINISHED = "SELECT count(*) AS count FROM jobs WHERE state IN ('scheduled', 'queued', 'running', 'waiting')"

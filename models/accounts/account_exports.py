@@ -84,6 +84,19 @@ EXPORTS: Mapping[str, LiteralString] = {
     "refunds": """
         SELECT id, payment_id, credit_note_id, currency, amount::text, state, reason, error, created_at, ended_at
         FROM refunds WHERE account_id = %(account_id)s""",
+    "agents": """
+        SELECT id, name, version, metadata, created_by, created_at, updated_at, deleted_at
+        FROM agents WHERE account_id = %(account_id)s""",
+    "agent_versions": """
+        SELECT agent_id, agent_versions.version, definition, agent_versions.created_by, agent_versions.created_at
+        FROM agent_versions JOIN agents ON agents.id = agent_id WHERE account_id = %(account_id)s""",
+    "mcp_servers": """
+        SELECT id, label, url, description, allowed_tools, require_approval, created_by, created_at, updated_at
+        FROM mcp_servers WHERE account_id = %(account_id)s""",
+    "approvals": """
+        SELECT id, user_id, response_id, reason, server_label, tool_name, arguments, agent_name, status, decided_by,
+               decision_text, created_at, decided_at, expires_at
+        FROM approvals WHERE account_id = %(account_id)s""",
     "payment_methods": """
         SELECT id, gateway, label, is_default, created_at, detached_at
         FROM payment_methods WHERE account_id = %(account_id)s""",

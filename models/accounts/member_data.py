@@ -57,6 +57,7 @@ ERASED: Mapping[str, sql.Composed | LiteralString] = {
             WHERE responses.account_id = %(account_id)s AND user_id = %(user_id)s
             LIMIT %(batch)s)
         RETURNING id""",
+    "approvals": _by_owner("approvals", "user_id"),
     "responses": _by_owner("responses", "user_id"),
     "jobs": _by_owner("jobs", JOB_OWNER),
     "ended_jobs": _by_owner("ended_jobs", JOB_OWNER),
@@ -93,6 +94,9 @@ KEPT: Mapping[str, str] = {
             "spending_limits",
         ),
         "billing: of the account",
+    ),
+    **dict.fromkeys(
+        ("agents", "mcp_servers", "mcp_tool_lists", "mcp_tool_pins"), "of the account, whose members share them"
     ),
     "spending_reservations": "deleted with their jobs",
     "files": "deleted one by one, after their content",

@@ -37,6 +37,8 @@ WHERE users.email_verified_at IS NULL AND NOT users.operator
   AND NOT EXISTS (SELECT FROM quota_usage WHERE quota_usage.account_id = accounts.id)
   AND NOT EXISTS (SELECT FROM billing_details WHERE billing_details.account_id = accounts.id)
   AND NOT EXISTS (SELECT FROM spending_limits WHERE spending_limits.account_id = accounts.id)
+  AND NOT EXISTS (SELECT FROM agents WHERE agents.account_id = accounts.id)
+  AND NOT EXISTS (SELECT FROM mcp_servers WHERE mcp_servers.account_id = accounts.id)
 """
 
 # The lock prevents new sessions and jobs.

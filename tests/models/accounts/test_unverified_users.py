@@ -12,6 +12,7 @@ from models.turns import conversations
 
 #: Tables that need no check: their rows are deleted by cascade, or belong to a row of a table that is checked.
 DEPENDENT_TABLES = {
+    "approvals",
     "audit_events",
     "budgets",
     "conversation_items",
@@ -20,6 +21,8 @@ DEPENDENT_TABLES = {
     "firings",
     "idempotency_keys",
     "invoices",
+    "mcp_tool_lists",
+    "mcp_tool_pins",
     "memberships",
     "memory_spaces",
     "payment_methods",
