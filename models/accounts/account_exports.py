@@ -149,6 +149,8 @@ NOT_EXPORTED: Mapping[str, str] = {
     "memory_spaces": "names and counts of exported memories",
     "ended_jobs": "exported as jobs and job_events",
     "spending_reservations": "the most that unfinished jobs may cost",
+    "mcp_tool_lists": "copies of what the MCP servers publish, kept for a day at most",
+    "mcp_tool_pins": "digests of what the MCP servers publish",
 }
 
 
