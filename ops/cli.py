@@ -78,8 +78,8 @@ def web(host: str | None, port: int | None, data_dir: Path | None, verbose: bool
 def worker(pools: tuple[str, ...], data_dir: Path | None, verbose: bool) -> None:
     """Run one worker of one or more pools.
 
-    Pools: inference, memory, recall, billing, reporting, delivery, maintenance. On TERM, running jobs are released,
-    and another worker continues them.
+    Pools: inference, memory, recall, tools, billing, reporting, delivery, maintenance. On TERM, running jobs are
+    released, and another worker continues them.
     """
     settings = prepare(verbose, data_dir=data_dir)
     from ops.preflight import check_release

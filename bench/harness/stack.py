@@ -33,7 +33,7 @@ BrokerName = Literal["rabbitmq", "redis"]
 WITHOUT_MEMORY: Mapping[str, Any] = {"memory": {"remember": False, "recall": False}}
 
 #: The pools of the second worker that `sangha up` runs, beside the one with the engine.
-LIGHT_POOLS = ("memory", "recall", "billing", "reporting", "delivery", "maintenance")
+LIGHT_POOLS = ("memory", "recall", "tools", "billing", "reporting", "delivery", "maintenance")
 
 #: The queues of the broker.
 QUEUES = tuple(sorted({kind.queue for kind in CATALOGUE.values()}))

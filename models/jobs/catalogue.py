@@ -30,6 +30,7 @@ POOLS: Mapping[str, Sequence[str]] = {
     "inference": ("inference", "inference_batch"),
     "memory": ("memory", "memory_batch"),
     "recall": ("recall",),
+    "tools": ("tools",),
     "billing": ("billing",),
     "reporting": ("reporting",),
     "delivery": ("delivery",),
@@ -44,6 +45,9 @@ CATALOGUE: Mapping[str, JobKind] = {
     "turn.run": JobKind(queue="inference", time_limit=900, attempts=5, backoff=0.5),
     "tokens.count": JobKind(queue="inference", priority=-1, time_limit=60, attempts=2, backoff=0.5),
     "context.compact": JobKind(queue="inference", priority=-1, time_limit=60, attempts=2, backoff=0.5),
+    "tool.call": JobKind(queue="tools", time_limit=300, attempts=5, backoff=0.5),
+    "tool.list": JobKind(queue="tools", priority=-1, time_limit=60, attempts=3, backoff=0.5),
+    "approval.wait": JobKind(queue="tools", priority=-2, time_limit=60, attempts=10, backoff=1),
     # 40 attempts take about five hours: a mail server may be down that long.
     "email.send": JobKind(queue="delivery", time_limit=120, attempts=40, backoff=10),
     # 40 attempts take about five hours: a payment gateway may be down that long.

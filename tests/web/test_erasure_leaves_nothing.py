@@ -17,7 +17,7 @@ from models.platform.redis_client import connect
 from tests.web.api_client import ApiUser, app_client
 from tests.web.worker_process import run_worker
 
-POOLS = ["inference", "memory", "recall", "billing", "reporting", "delivery", "maintenance"]
+POOLS = ["inference", "memory", "recall", "tools", "billing", "reporting", "delivery", "maintenance"]
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""The MCP client: lists and calls the tools of servers over HTTP."""

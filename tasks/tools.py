@@ -1,0 +1,18 @@
+"""The actors of the tools pool, which calls other servers and loads no model."""
+
+from functools import partial
+
+from models.jobs.attempt_context import Handler, plain_ending
+from pipelines.agents import approval_gate, tool_call, tool_lists
+from tasks.job_runner import JobRunner
+
+#: Threads, of which an account uses all but one. A call is almost entirely waiting for a server.
+THREADS = 16
+
+
+def declare_actors(runner: JobRunner) -> dict[str, int]:
+    """Declare the actors. Returns the number of threads by queue."""
+    runner.declare("tool.call", Handler(run=partial(tool_call.run, runner.settings), end=plain_ending))
+    runner.declare("tool.list", Handler(run=partial(tool_lists.run, runner.settings), end=plain_ending))
+    runner.declare("approval.wait", Handler(run=approval_gate.run, end=plain_ending))
+    return {"tools": THREADS}
