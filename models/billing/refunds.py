@@ -19,11 +19,15 @@ from models.billing import billing_details, credits, payments, postings
 from models.billing.currencies import check_amount, format_amount
 from models.billing.payments import Payment
 from models.billing.postings import leg
+from models.jobs import effects
 from models.jobs.jobs import NewJob
 from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.errors import Conflict
 from models.platform.ids import new_id
 from models.platform.records import columns
+
+#: The effect of a refund's job.
+REFUND = "refund"
 
 RefundState = Literal["pending", "succeeded", "failed"]
 
@@ -220,6 +224,8 @@ def settle(connection: Connection, refund: Refund, outcome: RefundOutcome) -> No
     before = read(connection, refund.id, refund.account_id)
     if fetch_one(connection, END, parameters) is None or before is None:
         return
+    if refund.refund_job_id is not None:  # an event may be first: nobody has to look the call up any more
+        effects.record_if_declared(connection, refund.refund_job_id, REFUND, outcome.to_json())
     if outcome.state == "succeeded":
         _post(connection, refund, refund.id, refund.amount)
         connection.execute(MARK_REFUNDED, parameters)

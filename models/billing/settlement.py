@@ -8,8 +8,12 @@ from datetime import UTC, datetime, timedelta
 from models.billing import dunning, invoices, payments, postings
 from models.billing.payments import UNPAID, Payment, PaymentOutcome
 from models.billing.postings import leg, posted_legs, reversed_legs
+from models.jobs import effects
 from models.jobs.jobs import NewJob
 from models.platform.database import Connection
+
+#: The effect of a payment's job.
+CHARGE = "charge"
 
 #: How long a payment waits for its gateway's event before the gateway is asked.
 CHECK_AFTER = timedelta(hours=1)
@@ -40,9 +44,11 @@ def _advance(connection: Connection, current: Payment, outcome: PaymentOutcome) 
     advanced = payments.advance(connection, current, outcome)
     if advanced is None:
         return []
-    if advanced.state == "succeeded":
-        return _on_success(connection, advanced)
-    return _on_failure(connection, advanced) if advanced.state == "failed" else []
+    if advanced.state == "requires_action":
+        return []
+    if advanced.job_id is not None:  # an event may be first: nobody has to look the call up any more
+        effects.record_if_declared(connection, advanced.job_id, CHARGE, outcome.to_json())
+    return _on_success(connection, advanced) if advanced.state == "succeeded" else _on_failure(connection, advanced)
 
 
 def _on_success(connection: Connection, payment: Payment) -> list[NewJob]:

@@ -31,6 +31,9 @@ EffectState = Literal["intent", "done", "failed", "unknown"]
 #: Days that ended effects are kept, for operators and for jobs that are replayed.
 KEPT_DAYS = 90
 
+#: The error's code of a call that an earlier attempt has declared with another request.
+EFFECT_CHANGED = "effect_changed"
+
 #: The namespace of the idempotency keys. Never change it: a job that is repeated must send the same key.
 KEYS = uuid.UUID("9b1f6f0e-6f0c-5a53-9d5e-1f6a0c1b7a54")
 
@@ -96,7 +99,7 @@ def declare(
     effect = Effect(**row) if row else _require(connection, job.id, step)
     if effect.request_hash != _hash(request):
         message = f"Step '{step}' of {job.id} was declared before with another request, so it is not repeated."
-        raise PermanentFailure(message, code="effect_changed")
+        raise PermanentFailure(message, code=EFFECT_CHANGED)
     return effect
 
 
@@ -138,6 +141,17 @@ def record_failed(connection: Connection, job_id: str, step: str, error: Mapping
 def record_unknown(connection: Connection, job_id: str, step: str) -> Effect:
     """Record that it cannot be determined whether the call has happened. Otherwise like `record_done`."""
     return _record(connection, job_id, step, "unknown", ("intent",))
+
+
+RECORD_IF_DECLARED = """
+UPDATE effects SET state = 'done', result = %(result)s, error = NULL, updated_at = now()
+WHERE job_id = %(job_id)s AND step = %(step)s AND state IN ('intent', 'unknown')
+"""
+
+
+def record_if_declared(connection: Connection, job_id: str, step: str, result: Mapping[str, Any]) -> None:
+    """Record an answer that arrived by another way, such as a webhook. Does nothing unless the call was declared."""
+    connection.execute(RECORD_IF_DECLARED, {"job_id": job_id, "step": step, "result": Jsonb(dict(result))})
 
 
 def _record(

@@ -14,6 +14,7 @@ from models.billing import payment_methods, payments, settlement
 from models.billing.payments import Payment, PaymentOutcome
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
+from models.jobs.effects import EFFECT_CHANGED
 from models.platform.errors import EffectUnknown, PermanentFailure, Released
 from pipelines.billing.gateways.gateway import ChargeRequest, Gateway
 from pipelines.billing.gateways.registry import Gateways
@@ -45,8 +46,17 @@ def check(gateways: Gateways, attempt: Attempt) -> Ending:
     if outcome is not None and outcome.state == "requires_action" and _is_overdue(payment):
         outcome = gateway.cancel(request)
     if outcome is None or outcome.state in ("pending", "requires_action"):
+        _store_action(attempt, payment, outcome)
         raise Released("the gateway has not decided the payment", delay=CHECK_INTERVAL)
     return _ending(attempt, payment, outcome)
+
+
+def _store_action(attempt: Attempt, payment: Payment, outcome: PaymentOutcome | None) -> None:
+    """Store the page of a payment that has come to wait for its customer."""
+    if outcome is not None and outcome.state == "requires_action":
+        with attempt.database.transaction() as connection:
+            payments.lock(connection, payment.id, payment.account_id)
+            payments.advance(connection, payment, outcome)
 
 
 def end(attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: Mapping[str, Any] | None) -> Ending:
@@ -89,11 +99,18 @@ def _charge(gateway: Gateway, attempt: Attempt, request: ChargeRequest) -> Payme
 
     try:
         answer = perform(
-            attempt, "charge", declared, lambda key: gateway.charge(request).to_json(), look_up, key=request.payment_id
+            attempt,
+            settlement.CHARGE,
+            declared,
+            lambda key: gateway.charge(request).to_json(),
+            look_up,
+            key=request.payment_id,
         )
     except EffectUnknown:
         raise
     except PermanentFailure as failure:  # an operator has found that it was not made
+        if failure.code == EFFECT_CHANGED:  # it may have been made, with the earlier request
+            raise
         error = {"code": failure.code, "message": failure.message}
         return PaymentOutcome("failed", None, datetime.now(UTC), error=error)
     if "state" not in answer:  # an operator has found that it was made

@@ -7,8 +7,9 @@ from models.billing import payments, refunds
 from models.billing.refunds import Refund, RefundOutcome
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
+from models.jobs.effects import EFFECT_CHANGED
 from models.platform.database import Connection
-from models.platform.errors import PermanentFailure
+from models.platform.errors import EffectUnknown, PermanentFailure
 from pipelines.billing.gateways.gateway import Gateway, RefundRequest
 from pipelines.billing.gateways.registry import Gateways
 from pipelines.effects import LookUpAnswer, perform
@@ -38,9 +39,19 @@ def _refund(gateway: Gateway, attempt: Attempt, request: RefundRequest) -> Refun
         found = gateway.look_up_refund(request)
         return found.to_json() if found else LookUpAnswer.NOT_FOUND
 
-    answer = perform(
-        attempt, "refund", declared, lambda key: gateway.refund(request).to_json(), look_up, key=request.refund_id
-    )
+    try:
+        answer = perform(
+            attempt, refunds.REFUND, declared, lambda key: gateway.refund(request).to_json(), look_up,
+            key=request.refund_id,
+        )  # fmt: skip
+    except EffectUnknown:
+        raise
+    except PermanentFailure as failure:  # an operator has found that it was not made
+        if failure.code == EFFECT_CHANGED:  # it may have been made, with the earlier request
+            raise
+        return RefundOutcome("failed", None, {"code": failure.code, "message": failure.message})
+    if "state" not in answer:  # an operator has found that it was made
+        return RefundOutcome("succeeded", answer.get("id"))
     return RefundOutcome(**answer)
 
 

@@ -15,7 +15,7 @@ from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.jobs.jobs import NewJob
 from models.platform.database import Connection
-from models.platform.errors import PermanentFailure
+from models.platform.errors import NotFound, PermanentFailure
 from pipelines.billing import credit_note
 from pipelines.billing.gateways.gateway import MethodDetached, News, PaymentNews, RefundNews, StoredMethod
 from pipelines.billing.gateways.registry import Gateways
@@ -64,7 +64,9 @@ def _apply(connection: Connection, event: GatewayEvent, news: News) -> list[NewJ
         return None
     if isinstance(news, PaymentNews):
         payment = _find_payment(connection, event, news.payment_id, news.outcome.gateway_payment_id)
-        return settlement.settle(connection, payment, news.outcome) if payment else None
+        if payment is None or payment.gateway_payment_id not in (None, news.outcome.gateway_payment_id):
+            return None  # a copy that somebody has made at the gateway
+        return settlement.settle(connection, payment, news.outcome)
     if isinstance(news, RefundNews):
         return _apply_refund(connection, event, news)
     if isinstance(news, StoredMethod):
@@ -99,11 +101,14 @@ def _apply_refund(connection: Connection, event: GatewayEvent, news: RefundNews)
 
 
 def _add_method(connection: Connection, event: GatewayEvent, news: StoredMethod) -> list[NewJob] | None:
-    added = payment_methods.add(
-        connection,
-        news.account_id,
-        gateway=event.gateway,
-        gateway_method_id=news.gateway_method_id,
-        label=news.label,
-    )
+    try:
+        added = payment_methods.add(
+            connection,
+            news.account_id,
+            gateway=event.gateway,
+            gateway_method_id=news.gateway_method_id,
+            label=news.label,
+        )
+    except NotFound:  # the account was erased, or belongs to another installation that uses the same gateway
+        return None
     return [] if added else None
