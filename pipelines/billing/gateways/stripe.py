@@ -5,9 +5,9 @@ confirm it, it is confirmed again with a page to go to. Intents and refunds have
 metadata, by which they are found again: lists are consistent at once, Stripe's search is not.
 """
 
+import hashlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,8 +30,19 @@ from pipelines.billing.gateways.gateway import (
 )
 from pipelines.billing.gateways.signatures import TOLERANCE
 from pipelines.billing.gateways.stripe_amounts import NotChargeable, to_stripe
+from pipelines.billing.gateways.stripe_calls import (
+    EXPANDED,
+    accepts,
+    answers,
+    charge_options,
+    charge_parameters,
+    error_object,
+    failed_outcome,
+    to_plain,
+)
 from pipelines.billing.gateways.stripe_objects import (
     error_of,
+    needs_customer,
     payment_outcome,
     refund_news,
     refund_outcome,
@@ -45,9 +56,6 @@ API_VERSION = "2026-10-28.endive"
 
 #: Seconds to connect, and for an answer. Stripe's own limit for confirming a payment is below.
 TIME_LIMITS = (5.0, 40.0)
-
-#: Objects that are answered with an intent: its charge, and what Stripe keeps of it.
-EXPANDED = ["latest_charge.balance_transaction"]
 
 #: Seconds by which Stripe's clock may be behind ours.
 CLOCK_SKEW = 600
@@ -77,24 +85,25 @@ class StripeGateway:
         """See Gateway."""
         at = datetime.now(UTC)
         if request.customer is None or request.method is None:
-            return _failed(at, "payment_method_missing", "The account has no payment method.")
+            return failed_outcome(at, "payment_method_missing", "The account has no payment method.")
         try:
             amount = to_stripe(request.amount, request.currency)
-            with _answers():
-                intent = self._client.v1.payment_intents.create(_charge_parameters(request, amount), _key(request))
+            with answers():
+                parameters = charge_parameters(request, amount, self._return_url)
+                intent = self._client.v1.payment_intents.create(parameters, charge_options(request))
         except NotChargeable as error:
-            return _failed(at, "amount_not_chargeable", str(error))
+            return failed_outcome(at, "amount_not_chargeable", str(error))
         except stripe.CardError as error:
             return self._after_decline(request, error, at)
         except stripe.InvalidRequestError as error:
-            return PaymentOutcome("failed", None, at, error=error_of(_error_object(error)))
+            return PaymentOutcome("failed", None, at, error=error_of(error_object(error)))
         return self._outcome(intent, at)
 
     def _after_decline(self, request: ChargeRequest, error: Any, at: datetime) -> PaymentOutcome:
         """Return the outcome of a payment that the bank declined, or that the customer has to confirm."""
-        intent = _error_object(error).get("payment_intent") or {}
+        intent = error_object(error).get("payment_intent") or {}
         if not intent:
-            return PaymentOutcome("failed", None, at, error=error_of(_error_object(error)))
+            return PaymentOutcome("failed", None, at, error=error_of(error_object(error)))
         return self._continued(request, self._intent(intent["id"]), at)
 
     def look_up(self, request: ChargeRequest) -> PaymentOutcome | None:
@@ -111,26 +120,36 @@ class StripeGateway:
             "customer": request.customer, "created": {"gte": since}, "limit": 100,
             "expand": [f"data.{name}" for name in EXPANDED],
         }  # fmt: skip
-        with _answers():
+        with answers():
             for intent in self._client.v1.payment_intents.list(query).auto_paging_iter():
-                if (plain := _plain(intent))["metadata"].get("payment") == request.payment_id:
+                if (plain := to_plain(intent))["metadata"].get("payment") == request.payment_id:
                     return plain
         return None
 
     def _continued(self, request: ChargeRequest, intent: Mapping[str, Any], at: datetime) -> PaymentOutcome:
-        """Return the outcome of an intent. If the bank wants the customer to confirm it, ask for the page for that."""
-        error = intent.get("last_payment_error") or {}
-        if intent["status"] != "requires_payment_method" or error.get("code") != "authentication_required":
-            return self._outcome(intent, at)
-        parameters = {"payment_method": request.method, "return_url": self._return_url, "expand": EXPANDED}
+        """Return the outcome of an intent, after the step that it waits for.
+
+        If the bank wants the customer to confirm it, ask for the page for that. One that was created without being
+        confirmed, as where Stripe failed in between, is confirmed.
+        """
+        if needs_customer(intent):
+            return self._confirm(request, intent, at, "confirm", {"return_url": self._return_url})
+        if intent["status"] == "requires_confirmation":
+            outcome = self._confirm(request, intent, at, "resume", {"off_session": True})
+            latest = self._intent(intent["id"]) if outcome.state == "failed" else {}
+            return self._continued(request, latest, at) if latest and needs_customer(latest) else outcome
+        return self._outcome(intent, at)
+
+    def _confirm(
+        self, request: ChargeRequest, intent: Mapping[str, Any], at: datetime, step: str, options: Mapping[str, Any]
+    ) -> PaymentOutcome:
+        parameters = {"payment_method": request.method, "expand": EXPANDED, **options}
+        key = {"idempotency_key": f"{request.payment_id}-{step}"}
         try:
-            with _answers():
-                confirmed = self._client.v1.payment_intents.confirm(
-                    intent["id"], parameters, {"idempotency_key": f"{request.payment_id}-confirm"}
-                )
+            with answers():
+                return self._outcome(self._client.v1.payment_intents.confirm(intent["id"], parameters, key), at)
         except (stripe.CardError, stripe.InvalidRequestError):
             return self._outcome(self._intent(intent["id"]), at)
-        return self._outcome(confirmed, at)
 
     def cancel(self, request: ChargeRequest) -> PaymentOutcome:
         """See Gateway."""
@@ -138,7 +157,7 @@ class StripeGateway:
         if intent is None:
             raise GatewayFailed("Stripe has no such payment.")
         try:
-            with _answers():
+            with answers():
                 return self._outcome(self._client.v1.payment_intents.cancel(intent["id"]), at)
         except stripe.InvalidRequestError:  # it has been confirmed meanwhile
             return self._outcome(self._intent(intent["id"]), at)
@@ -151,28 +170,30 @@ class StripeGateway:
                 "amount": to_stripe(request.amount, request.currency),
                 "metadata": {"refund": request.refund_id},
             }
-            with _answers():
+            with answers():
                 made = self._client.v1.refunds.create(parameters, {"idempotency_key": request.refund_id})
         except NotChargeable as error:
             return RefundOutcome("failed", None, {"code": "amount_not_chargeable", "message": str(error)})
         except (stripe.InvalidRequestError, stripe.CardError) as error:
-            return RefundOutcome("failed", None, error_of(_error_object(error)))
-        return refund_outcome(_plain(made))
+            return RefundOutcome("failed", None, error_of(error_object(error)))
+        return refund_outcome(to_plain(made))
 
     def look_up_refund(self, request: RefundRequest) -> RefundOutcome | None:
         """See Gateway."""
         query = {"payment_intent": request.gateway_payment_id, "limit": 100}
-        with _answers():
+        with answers():
             for each in self._client.v1.refunds.list(query).auto_paging_iter():
-                if (refund := _plain(each))["metadata"].get("refund") == request.refund_id:
+                if (refund := to_plain(each))["metadata"].get("refund") == request.refund_id:
                     return refund_outcome(refund)
         return None
 
     def create_customer(self, account_id: str, name: str) -> str:
         """See Gateway."""
         parameters = {"metadata": {"account": account_id}, **({"name": name} if name else {})}
-        with _accepts():
-            created = self._client.v1.customers.create(parameters, {"idempotency_key": f"customer-{account_id}"})
+        # Stripe rejects a key with other parameters, and the customer may have changed the name since.
+        key = f"customer-{account_id}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+        with accepts():
+            created = self._client.v1.customers.create(parameters, {"idempotency_key": key})
         return str(created.id)
 
     def set_up_method(
@@ -182,16 +203,16 @@ class StripeGateway:
         if method is not None:
             raise InvalidRequest("'method' names a method of the simulated gateway only.", param="method")
         parameters = {
-            "mode": "setup", "customer": customer, "payment_method_types": ["card"], "success_url": return_url,
+            "mode": "setup", "customer": customer, "allowed_payment_method_types": ["card"], "success_url": return_url,
             "cancel_url": return_url, "metadata": {"account": account_id},
         }  # fmt: skip
-        with _accepts():
+        with accepts():
             return MethodSetUp(url=str(self._client.v1.checkout.sessions.create(parameters).url))
 
     def detach_method(self, gateway_method_id: str) -> None:
         """See Gateway. One that is gone already is no error."""
         try:
-            with _answers():
+            with answers():
                 self._client.v1.payment_methods.detach(gateway_method_id)
         except stripe.InvalidRequestError as error:
             log.info("Stripe does not detach %s: %s", gateway_method_id, error.user_message)
@@ -199,7 +220,7 @@ class StripeGateway:
     def portal(self, customer: str, *, return_url: str) -> str:
         """See Gateway."""
         parameters = {"customer": customer, "return_url": return_url}
-        with _accepts():
+        with accepts():
             return str(self._client.v1.billing_portal.sessions.create(parameters).url)
 
     def verify(self, body: bytes, headers: Mapping[str, str]) -> Notice:
@@ -217,7 +238,7 @@ class StripeGateway:
     def fetch(self, payload: str) -> News:
         """See Gateway."""
         event = orjson.loads(payload)
-        subject = event["data"]["object"]
+        subject = (event.get("data") or {}).get("object") or {}  # an event of the API's version 2 has none
         fetch = self._fetchers().get(str(subject.get("object")))
         try:
             return fetch(subject, event["type"]) if fetch else None
@@ -241,15 +262,18 @@ class StripeGateway:
         if intent_id is None:
             return None
         at, intent = datetime.now(UTC), self._intent(intent_id)
-        return PaymentNews(intent["metadata"].get("payment"), self._outcome(intent, at))
+        # The payment's job, whose call may have caused the event, asks the bank for the page of the confirmation.
+        waits = needs_customer(intent)
+        outcome = PaymentOutcome("pending", intent["id"], at) if waits else self._outcome(intent, at)
+        return PaymentNews(intent["metadata"].get("payment"), outcome)
 
     def _fetch_refund(self, subject: Mapping[str, Any], event_type: str) -> News:
-        with _answers():
-            return refund_news(_plain(self._client.v1.refunds.retrieve(subject["id"])))
+        with answers():
+            return refund_news(to_plain(self._client.v1.refunds.retrieve(subject["id"])))
 
     def _fetch_session(self, subject: Mapping[str, Any], event_type: str) -> News:
-        with _answers():
-            session = _plain(
+        with answers():
+            session = to_plain(
                 self._client.v1.checkout.sessions.retrieve(subject["id"], {"expand": ["setup_intent.payment_method"]})
             )
         account_id = (session.get("metadata") or {}).get("account")
@@ -257,80 +281,24 @@ class StripeGateway:
         return stored_method(account_id, method) if account_id and method else None
 
     def _fetch_method(self, subject: Mapping[str, Any], event_type: str) -> News:
-        with _answers():
-            method = _plain(self._client.v1.payment_methods.retrieve(subject["id"]))
+        with answers():
+            method = to_plain(self._client.v1.payment_methods.retrieve(subject["id"]))
             if method.get("customer") is None:
                 return MethodDetached(method["id"])
-            customer = _plain(self._client.v1.customers.retrieve(method["customer"]))
+            customer = to_plain(self._client.v1.customers.retrieve(method["customer"]))
         account_id = (customer.get("metadata") or {}).get("account")
         return stored_method(account_id, method) if account_id else None
 
     def _intent(self, intent_id: str) -> Mapping[str, Any]:
-        with _answers():
-            return _plain(self._client.v1.payment_intents.retrieve(intent_id, {"expand": EXPANDED}))
+        with answers():
+            return to_plain(self._client.v1.payment_intents.retrieve(intent_id, {"expand": EXPANDED}))
 
     def _outcome(self, intent: Any, at: datetime) -> PaymentOutcome:
-        plain = _plain(intent)
+        plain = to_plain(intent)
         charge = plain.get("latest_charge")
         disputes = []
         if isinstance(charge, Mapping) and charge.get("disputed"):
-            with _answers():
+            with answers():
                 found = self._client.v1.disputes.list({"payment_intent": plain["id"], "limit": 100})
-                disputes = [_plain(each) for each in found.auto_paging_iter()]
+                disputes = [to_plain(each) for each in found.auto_paging_iter()]
         return payment_outcome(plain, at, disputes)
-
-
-@contextmanager
-def _accepts() -> Iterator[None]:
-    """Raise GatewayFailed also for a call that Stripe refuses: it is one that the account at Stripe does not allow."""
-    try:
-        with _answers():
-            yield
-    except (stripe.CardError, stripe.InvalidRequestError) as error:
-        log.error("Stripe refuses a call: %s", error.user_message)
-        raise GatewayFailed("Stripe refuses the call.") from error
-
-
-@contextmanager
-def _answers() -> Iterator[None]:
-    """Raise GatewayFailed unless Stripe has answered what the call has come to: with a result, or by refusing it."""
-    try:
-        yield
-    except (stripe.CardError, stripe.InvalidRequestError):
-        raise
-    except stripe.StripeError as error:
-        raise GatewayFailed(f"Stripe: {type(error).__name__} {error.http_status or ''}".strip()) from error
-
-
-def _charge_parameters(request: ChargeRequest, amount: int) -> dict[str, Any]:
-    return {
-        "amount": amount,
-        "currency": request.currency.lower(),
-        "customer": request.customer,
-        "payment_method": request.method,
-        "confirm": True,
-        "off_session": True,
-        "capture_method": "automatic",  # the default captures later, and does not tell the fee
-        "metadata": {"payment": request.payment_id, "account": request.account_id},
-        "expand": EXPANDED,
-    }
-
-
-def _key(request: ChargeRequest) -> dict[str, str]:
-    return {"idempotency_key": request.payment_id}
-
-
-def _plain(item: Any) -> Mapping[str, Any]:
-    """Return an object of the library as dictionaries."""
-    plain: Mapping[str, Any] = item if isinstance(item, dict) and type(item) is dict else item.to_dict()
-    return plain
-
-
-def _error_object(error: Any) -> Mapping[str, Any]:
-    """Return the error of Stripe's answer."""
-    body = error.json_body
-    return body.get("error") or {} if isinstance(body, Mapping) else {}
-
-
-def _failed(at: datetime, code: str, message: str) -> PaymentOutcome:
-    return PaymentOutcome("failed", None, at, error={"code": code, "message": message})

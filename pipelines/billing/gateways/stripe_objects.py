@@ -14,8 +14,8 @@ from pipelines.billing.gateways.stripe_amounts import from_stripe
 #: States of a dispute in which the money is with the customer's bank. Inquiries (`warning_…`) take none.
 OPEN_DISPUTES = frozenset({"needs_response", "under_review", "lost"})
 
-#: States of an intent that wait for Stripe or for the bank.
-PROCESSING = frozenset({"processing", "requires_confirmation", "requires_capture"})
+#: States of an intent that brings no money any more. Any other one, also one that is not known here, may bring some.
+OVER = frozenset({"canceled", "requires_payment_method"})
 
 
 def payment_outcome(intent: Mapping[str, Any], at: datetime, disputes: Iterable[Mapping[str, Any]]) -> PaymentOutcome:
@@ -23,14 +23,20 @@ def payment_outcome(intent: Mapping[str, Any], at: datetime, disputes: Iterable[
     status, intent_id = intent["status"], intent["id"]
     if status == "succeeded":
         return PaymentOutcome("succeeded", intent_id, at, fee=_fee(intent), disputed=_disputed(disputes))
-    if status in PROCESSING:
-        return PaymentOutcome("pending", intent_id, at)
     if status == "requires_action":
         action = intent.get("next_action") or {}
         return PaymentOutcome(
             "requires_action", intent_id, at, action_url=(action.get("redirect_to_url") or {}).get("url")
         )
-    return PaymentOutcome("failed", intent_id, at, error=_error(intent))
+    if status in OVER:
+        return PaymentOutcome("failed", intent_id, at, error=_error(intent))
+    return PaymentOutcome("pending", intent_id, at)
+
+
+def needs_customer(intent: Mapping[str, Any]) -> bool:
+    """Return whether the bank has declined a charge without the customer, who has to confirm it."""
+    error = intent.get("last_payment_error") or {}
+    return intent["status"] == "requires_payment_method" and error.get("code") == "authentication_required"
 
 
 def error_of(error: Mapping[str, Any]) -> dict[str, str]:
