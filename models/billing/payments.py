@@ -1,7 +1,7 @@
 """Payments: each moves one amount from a customer to us, by a job `payment.charge`.
 
     pending ─┬─► requires_action ─┬─► succeeded ─┬─► refunded     all of it was given back
-             │         │          │     ▲  ▲     └─► disputed     the customer's bank took it back
+             │         │          │     ▲  ▲     └─► disputed     the customer's bank took it, or a part of it, back
              │         ▼          │     │  └─────────────┘ won
              └──────► failed ─────┴─────┘                         money that arrives late is money, too
 
@@ -26,13 +26,20 @@ from models.platform.records import columns
 PaymentState = Literal["pending", "requires_action", "succeeded", "failed", "refunded", "disputed"]
 GatewayName = Literal["test", "stripe", "manual"]
 
+#: The amounts of an outcome.
+AMOUNTS = ("fee", "disputed", "lost")
+
 #: The states in which a payment has not brought money.
 UNPAID: tuple[PaymentState, ...] = ("pending", "requires_action", "failed")
 
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """A row of `payments`. `refunded` includes refunds that are under way."""
+    """A row of `payments`. `refunded` includes refunds that are under way.
+
+    disputed_amount  what the customer's bank has taken back and has not decided
+    lost_amount      what it has decided against us
+    """
 
     id: str
     account_id: str
@@ -51,6 +58,8 @@ class Payment:
     gateway_time: datetime | None
     created_at: datetime
     ended_at: datetime | None
+    disputed_amount: Decimal
+    lost_amount: Decimal
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +69,8 @@ class PaymentOutcome:
     at         when the gateway was asked
     fee        what the gateway keeps
     error      `{"code", "message"}` of one that failed
-    disputed   what the customer's bank has taken back, if it has not decided for us
+    disputed   what the customer's bank has taken back and has not decided
+    lost       what it has decided against us
     """
 
     state: Literal["pending", "requires_action", "succeeded", "failed"]
@@ -70,16 +80,19 @@ class PaymentOutcome:
     action_url: str | None = None
     error: Mapping[str, Any] | None = None
     disputed: Decimal = ZERO
+    lost: Decimal = ZERO
 
     def to_json(self) -> dict[str, Any]:
-        """Return the outcome as JSON, for `effects`."""
-        return {**asdict(self), "at": self.at.isoformat(), "fee": str(self.fee), "disputed": str(self.disputed)}
+        """Return the outcome as JSON, for `effects`. The previous version does not know `lost`."""
+        amounts = {name: str(getattr(self, name)) for name in AMOUNTS if name != "lost" or self.lost}
+        rest = {name: value for name, value in asdict(self).items() if name not in AMOUNTS}
+        return {**rest, "at": self.at.isoformat(), **amounts}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "PaymentOutcome":
         """Return the outcome that `to_json` wrote."""
-        at = datetime.fromisoformat(stored["at"])
-        return cls(**{**stored, "at": at, "fee": Decimal(stored["fee"]), "disputed": Decimal(stored["disputed"])})
+        amounts = {name: Decimal(stored[name]) for name in AMOUNTS if name in stored}
+        return cls(**{**stored, "at": datetime.fromisoformat(stored["at"]), **amounts})
 
 
 COLUMNS = columns(Payment)
@@ -265,28 +278,6 @@ def advance(connection: Connection, payment: Payment, outcome: PaymentOutcome) -
         "from_states": list(FORWARD[outcome.state]),
     }
     row = fetch_one(connection, ADVANCE, parameters)
-    return Payment(**row) if row else None
-
-
-# A dispute may be won and then lost: what the gateway said later counts.
-SET_DISPUTED = f"""
-UPDATE payments SET state = %(to_state)s, gateway_time = %(at)s
-WHERE id = %(id)s AND account_id = %(account_id)s AND state = %(from_state)s
-  AND (gateway_time IS NULL OR gateway_time <= %(at)s)
-RETURNING {COLUMNS}
-"""
-
-
-def set_disputed(connection: Connection, payment: Payment, *, disputed: bool, at: datetime) -> Payment | None:
-    """Mark a payment as disputed, or as won back. Returns None if it is so already, or by what was said later."""
-    parameters = {
-        "id": payment.id,
-        "account_id": payment.account_id,
-        "from_state": "succeeded" if disputed else "disputed",
-        "to_state": "disputed" if disputed else "succeeded",
-        "at": at,
-    }
-    row = fetch_one(connection, SET_DISPUTED, parameters)
     return Payment(**row) if row else None
 
 

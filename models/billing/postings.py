@@ -63,7 +63,7 @@ def reversed_legs(legs: Iterable[Leg]) -> list[Leg]:
 # A second posting with the same kind, reference and leg has no effect.
 POST = """
 INSERT INTO postings (account_id, kind, reference, leg, debit, credit, currency, amount)
-SELECT %(account_id)s, %(kind)s, %(reference)s, leg - 1, debit, credit, %(currency)s, amount
+SELECT %(account_id)s, %(kind)s, %(reference)s, %(after)s + leg - 1, debit, credit, %(currency)s, amount
 FROM unnest(%(debits)s::text[], %(credits)s::text[], %(amounts)s::numeric[])
      WITH ORDINALITY AS legs (debit, credit, amount, leg)
 ON CONFLICT (reference, kind, leg) WHERE kind <> 'usage' DO NOTHING
@@ -71,9 +71,19 @@ ON CONFLICT (reference, kind, leg) WHERE kind <> 'usage' DO NOTHING
 
 
 def post(
-    connection: Connection, account_id: str, kind: Kind, reference: str, legs: Iterable[Leg], *, currency: str
+    connection: Connection,
+    account_id: str,
+    kind: Kind,
+    reference: str,
+    legs: Iterable[Leg],
+    *,
+    currency: str,
+    after: int = 0,
 ) -> None:
-    """Post the legs in the caller's transaction. The same kind and reference are posted once."""
+    """Post the legs in the caller's transaction. The same kind and reference are posted once.
+
+    after  how many legs of the reference are there already
+    """
     entries = list(legs)
     if not entries:
         return
@@ -82,6 +92,7 @@ def post(
         "kind": kind,
         "reference": reference,
         "currency": currency,
+        "after": after,
         "debits": [each.debit for each in entries],
         "credits": [each.credit for each in entries],
         "amounts": [each.amount for each in entries],

@@ -5,9 +5,9 @@ All in the caller's transaction. A statement that comes twice, late or out of or
 
 from datetime import UTC, datetime, timedelta
 
-from models.billing import dunning, invoices, payments, postings
+from models.billing import disputes, dunning, invoices, payments, postings
 from models.billing.payments import UNPAID, Payment, PaymentOutcome
-from models.billing.postings import leg, posted_legs, reversed_legs
+from models.billing.postings import leg
 from models.jobs import effects
 from models.jobs.jobs import NewJob
 from models.platform.database import Connection
@@ -24,7 +24,7 @@ def settle(connection: Connection, payment: Payment, outcome: PaymentOutcome) ->
     current = payments.lock(connection, payment.id, payment.account_id)
     following = _advance(connection, current, outcome) if current.state in UNPAID else []
     if outcome.state == "succeeded":
-        _apply_dispute(connection, payments.read(connection, payment.id, payment.account_id), outcome)
+        disputes.apply(connection, current, outcome)
     elif outcome.state != "failed" and current.state in ("pending", "requires_action"):
         following += _check_later(current)
     return following
@@ -65,15 +65,3 @@ def _on_failure(connection: Connection, payment: Payment) -> list[NewJob]:
     if payment.invoice_id is None:
         return []
     return dunning.payment_failed(connection, invoices.read(connection, payment.invoice_id, payment.account_id))
-
-
-def _apply_dispute(connection: Connection, payment: Payment, outcome: PaymentOutcome) -> None:
-    """Post what the customer's bank has taken back, or given back after it decided for us."""
-    changed = payments.set_disputed(connection, payment, disputed=outcome.disputed > 0, at=outcome.at)
-    if changed is None:
-        return
-    if changed.state == "disputed":
-        legs, reference = leg("disputes", "gateway", outcome.disputed), payment.id
-    else:
-        legs, reference = reversed_legs(posted_legs(connection, "dispute", payment.id)), f"{payment.id}:won"
-    postings.post(connection, payment.account_id, "dispute", reference, legs, currency=payment.currency)

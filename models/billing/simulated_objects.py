@@ -79,14 +79,19 @@ def change_state(connection: Connection, object_id: str, state: str, *, from_sta
     return _optional(fetch_one(connection, CHANGE_STATE, parameters))
 
 
-END_DISPUTE = f"""
-UPDATE simulated_objects SET disputed = 0 WHERE id = %(id)s AND disputed > 0 RETURNING {COLUMNS}
+SET_DISPUTED = f"""
+UPDATE simulated_objects
+SET disputed = %(disputed)s, details = details || jsonb_build_object('lost', %(lost)s::text)
+WHERE id = %(id)s AND kind = 'charge' AND state = 'succeeded' RETURNING {COLUMNS}
 """
 
 
-def end_dispute(connection: Connection, charge_id: str) -> SimulatedObject | None:
-    """End the dispute of a charge. Returns None if it has none."""
-    return _optional(fetch_one(connection, END_DISPUTE, {"id": charge_id}))
+def set_disputed(
+    connection: Connection, charge_id: str, disputed: Decimal, lost: Decimal = ZERO
+) -> SimulatedObject | None:
+    """Set what the bank has taken back of a charge, and what it keeps. Returns None for one that has not succeeded."""
+    parameters = {"id": charge_id, "disputed": disputed, "lost": str(lost)}
+    return _optional(fetch_one(connection, SET_DISPUTED, parameters))
 
 
 ADD_RETURNED = "UPDATE simulated_objects SET returned = returned + %(amount)s WHERE id = %(id)s"

@@ -52,6 +52,27 @@ FROM payments LEFT JOIN returned ON payment_id = id WHERE refunded <> coalesce(r
 """,
 )
 
+# A dispute that an earlier version saw won is posted back under `ID:won`.
+DISPUTED = Check(
+    "dispute_posting",
+    "what customers' banks have taken back of each payment, and what of it is lost, is posted",
+    """
+WITH posted AS (
+    SELECT split_part(reference, ':', 1) AS payment_id,
+           sum(CASE WHEN debit = 'disputes' THEN amount WHEN credit = 'disputes' THEN -amount ELSE 0 END) AS disputed,
+           sum(CASE WHEN debit = 'bad_debt' THEN amount WHEN credit = 'bad_debt' THEN -amount ELSE 0 END) AS lost
+    FROM postings WHERE kind = 'dispute' GROUP BY 1
+), taken AS (
+    SELECT id, account_id, disputed_amount, lost_amount FROM payments WHERE state = 'disputed'
+)
+SELECT coalesce(id, payment_id) AS subject, account_id,
+       coalesce(disputed_amount, 0) || ', ' || coalesce(lost_amount, 0) || ' lost' AS expected,
+       coalesce(disputed, 0) || ', ' || coalesce(lost, 0) || ' lost' AS found
+FROM taken FULL JOIN posted ON payment_id = id
+WHERE coalesce(disputed_amount, 0) <> coalesce(disputed, 0) OR coalesce(lost_amount, 0) <> coalesce(lost, 0)
+""",
+)
+
 # The simulator has its books in a table. A payment whose job has not ended may be behind them.
 SIMULATED = Check(
     "gateway_payment",
@@ -75,4 +96,4 @@ WHERE coalesce(charged.amount, 0) <> CASE WHEN arrived THEN amount_of.received E
 """,
 )
 
-CHECKS = (POSTED, REFUNDED, LEFT, SIMULATED)
+CHECKS = (POSTED, REFUNDED, LEFT, DISPUTED, SIMULATED)

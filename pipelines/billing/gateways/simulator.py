@@ -11,7 +11,8 @@ decides what becomes of a charge:
     pm_test_timeout              succeeds, but the first call times out
     pm_test_slow                 succeeds after three seconds
     pm_test_duplicate_events     succeeds, and its event is sent twice
-    pm_test_disputed             succeeds, and the customer's bank takes the money back
+    pm_test_disputed             succeeds, and the customer's bank takes the money back until it decides
+    pm_test_dispute_lost         succeeds, and the customer's bank takes the money back for good
     pm_test_refund_fails         succeeds, but cannot be refunded
 
 Every change sends an event, as a provider's webhook does.
@@ -58,6 +59,7 @@ METHODS: Mapping[str, str] = {
     "pm_test_slow": "Visa 0003",
     "pm_test_duplicate_events": "Visa 0004",
     "pm_test_disputed": "Visa 0259",
+    "pm_test_dispute_lost": "Visa 0260",
     "pm_test_refund_fails": "Visa 5126",
 }
 
@@ -127,12 +129,12 @@ class Simulator:
             raise NotFound("There is no such charge.")
         return charge
 
-    def decide_dispute(self, charge_id: str) -> None:
-        """Give back what the customer's bank took: it has decided for us."""
+    def dispute(self, charge_id: str, amount: Decimal, *, lost: Decimal = ZERO) -> None:
+        """Set what the customer's bank has taken back of a charge, and what it has decided to keep."""
         with self._database.transaction() as connection:
-            charge = simulated_objects.end_dispute(connection, charge_id)
+            charge = simulated_objects.set_disputed(connection, charge_id, amount, lost)
             if charge is not None:
-                _send_event(connection, charge, "dispute.won")
+                _send_event(connection, charge, "dispute.updated")
 
     def refund(self, request: RefundRequest) -> RefundOutcome:
         """See Gateway."""
@@ -237,6 +239,7 @@ class Simulator:
             action_url=f"{self._address}/billing/simulator/charges/{charge.id}" if waits else None,
             error={"code": code, "message": message} if charge.state == "failed" else None,
             disputed=charge.disputed,
+            lost=Decimal(charge.details.get("lost", "0")),
         )
 
 
@@ -245,7 +248,8 @@ def _charged(request: ChargeRequest, card: str) -> SimulatedObject:
     return SimulatedObject(
         new_id("ch_test"), "charge", request.payment_id, request.account_id, None, state, request.currency,
         request.amount, fee=rounded(request.amount * FEE, request.currency),
-        disputed=request.amount if card == "pm_test_disputed" else ZERO, details={"card": card},
+        disputed=request.amount if card == "pm_test_disputed" else ZERO,
+        details={"card": card, "lost": str(request.amount if card == "pm_test_dispute_lost" else ZERO)},
     )  # fmt: skip
 
 

@@ -11,8 +11,8 @@ from models.billing.refunds import RefundOutcome
 from pipelines.billing.gateways.gateway import RefundNews, StoredMethod
 from pipelines.billing.gateways.stripe_amounts import from_stripe
 
-#: States of a dispute in which the money is with the customer's bank. Inquiries (`warning_…`) take none.
-OPEN_DISPUTES = frozenset({"needs_response", "under_review", "lost"})
+#: States of a dispute in which the customer's bank does not have the money: an inquiry (`warning_…`) takes none.
+OVER_DISPUTES = frozenset({"won", "prevented", "warning_needs_response", "warning_under_review", "warning_closed"})
 
 #: States of an intent that brings no money any more. Any other one, also one that is not known here, may bring some.
 OVER = frozenset({"canceled", "requires_payment_method"})
@@ -22,7 +22,7 @@ def payment_outcome(intent: Mapping[str, Any], at: datetime, disputes: Iterable[
     """Return the outcome of a payment by its intent, with the latest charge and its balance transaction."""
     status, intent_id = intent["status"], intent["id"]
     if status == "succeeded":
-        return PaymentOutcome("succeeded", intent_id, at, fee=_fee(intent), disputed=_disputed(disputes))
+        return PaymentOutcome("succeeded", intent_id, at, fee=_fee(intent), **_disputed(disputes))
     if status == "requires_action":
         action = intent.get("next_action") or {}
         return PaymentOutcome(
@@ -86,10 +86,13 @@ def _fee(intent: Mapping[str, Any]) -> Decimal:
     return from_stripe(transaction["fee"], transaction["currency"])
 
 
-def _disputed(disputes: Iterable[Mapping[str, Any]]) -> Decimal:
-    return sum(
-        (from_stripe(each["amount"], each["currency"]) for each in disputes if each["status"] in OPEN_DISPUTES), ZERO
-    )
+def _disputed(disputes: Iterable[Mapping[str, Any]]) -> dict[str, Decimal]:
+    """Return the amounts `disputed` and `lost`. A state that is not known here counts as open."""
+    amounts = {"disputed": ZERO, "lost": ZERO}
+    for each in disputes:
+        if each["status"] not in OVER_DISPUTES:
+            amounts["lost" if each["status"] == "lost" else "disputed"] += from_stripe(each["amount"], each["currency"])
+    return amounts
 
 
 def _error(intent: Mapping[str, Any]) -> dict[str, str]:

@@ -1,13 +1,17 @@
 """Payments with each payment method of the simulated gateway."""
 
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
 
 from models.accounts.ownership import Access
+from models.billing import refunds, settlement
+from models.billing.payments import PaymentOutcome
 from models.jobs import effects, jobs
 from models.jobs.jobs import NewJob
 from pipelines.billing.gateways.gateway import GatewayFailed
+from tests.pipelines.billing.books import audit
 
 
 def test_payment_succeeds_and_is_posted_with_the_fee(pay, work, books):
@@ -93,11 +97,78 @@ def test_disputed_payment_is_posted_as_a_dispute_until_it_is_won(add_method, pay
     assert books.payment(payment.id).state == "disputed"
     assert books.balance("disputes") == Decimal("12.50")
 
-    simulator.decide_dispute(books.payment(payment.id).gateway_payment_id)
+    simulator.dispute(books.payment(payment.id).gateway_payment_id, Decimal(0))
     deliver()
 
     assert books.payment(payment.id).state == "succeeded"
     assert books.balance("disputes") == 0
+
+
+def test_dispute_that_is_lost_is_a_bad_debt(add_method, pay, work, books):
+    payment, job = pay(method_id=add_method("pm_test_dispute_lost"))
+
+    work(job)
+
+    lost = books.payment(payment.id)
+    assert (lost.state, lost.disputed_amount, lost.lost_amount) == ("disputed", 0, Decimal("12.50"))
+    assert (books.balance("disputes"), books.balance("bad_debt")) == (0, Decimal("12.50"))
+
+
+#: What the bank has taken back and what it keeps, one after the other, and the state afterwards.
+DISPUTES = {
+    "a part, and then all": [("5.00", "0", "disputed"), ("12.50", "0", "disputed"), ("0", "0", "succeeded")],
+    "two, of which one is lost": [("12.50", "0", "disputed"), ("2.50", "10.00", "disputed"), ("0", "10", "disputed")],
+    "again after it was won": [("12.50", "0", "disputed"), ("0", "0", "succeeded"), ("3.00", "0", "disputed"),
+                               ("0", "3.00", "disputed")],
+    "won on appeal": [("0", "12.50", "disputed"), ("12.50", "0", "disputed"), ("0", "0", "succeeded")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DISPUTES)
+def test_ledger_follows_the_disputes_of_a_payment(pay, work, books, simulator, deliver, database, customer, name):
+    payment, job = pay()
+    work(job)
+    for disputed, lost, state in DISPUTES[name]:
+        # When the bank changes what it has taken back, and the event arrives twice
+        simulator.dispute(books.payment(payment.id).gateway_payment_id, Decimal(disputed), lost=Decimal(lost))
+        deliver()
+        simulator.dispute(books.payment(payment.id).gateway_payment_id, Decimal(disputed), lost=Decimal(lost))
+        deliver()
+
+        # Then the ledger says the same
+        assert books.payment(payment.id).state == state
+        assert (books.balance("disputes"), books.balance("bad_debt")) == (Decimal(disputed), Decimal(lost))
+        assert books.balance("gateway") == Decimal("12.14") - Decimal(disputed) - Decimal(lost)
+        with database.transaction() as connection:
+            assert audit(connection, customer) == []
+
+
+def test_dispute_of_a_refunded_payment_is_posted(pay, work, books, simulator, deliver, database):
+    # Given a payment of which all was given back
+    payment, job = pay()
+    work(job)
+    with database.transaction() as connection:
+        _, refund_job = refunds.new_refund(connection, payment)
+    work(refund_job)
+    charge_id = books.payment(payment.id).gateway_payment_id
+
+    for disputed, state in (("12.50", "disputed"), ("0", "refunded")):
+        simulator.dispute(charge_id, Decimal(disputed))
+        deliver()
+        assert (books.payment(payment.id).state, books.balance("disputes")) == (state, Decimal(disputed))
+
+
+def test_answer_that_is_older_than_what_was_applied_changes_no_dispute(pay, work, books, database):
+    payment, job = pay()
+    work(job)
+    paid = books.payment(payment.id)
+    old = PaymentOutcome("succeeded", paid.gateway_payment_id, paid.gateway_time - timedelta(seconds=1),
+                         disputed=Decimal("12.50"))  # fmt: skip
+
+    with database.transaction() as connection:
+        settlement.settle(connection, payment, old)
+
+    assert (books.payment(payment.id).state, books.balance("disputes")) == ("succeeded", 0)
 
 
 def test_manual_payment_stays_pending(pay, work, books):

@@ -49,7 +49,10 @@ class RefundObject(TypedDict):
 
 
 class PaymentObject(TypedDict):
-    """A payment. Its job and the job's events are at `/v1/jobs/{job_id}`; `action_url` is where it is confirmed."""
+    """A payment. Its job and the job's events are at `/v1/jobs/{job_id}`; `action_url` is where it is confirmed.
+
+    `disputed` is what the customer's bank has taken back until it decides, `lost` what it keeps.
+    """
 
     id: str
     object: Literal["payment"]
@@ -60,6 +63,8 @@ class PaymentObject(TypedDict):
     amount: str
     currency: str
     refunded: str
+    disputed: str
+    lost: str
     state: PaymentState
     action_url: str | None
     error: PaymentError | None
@@ -110,6 +115,8 @@ def payment_object(payment: Payment) -> PaymentObject:
         "amount": format_amount(payment.amount, payment.currency),
         "currency": payment.currency,
         "refunded": format_amount(payment.refunded, payment.currency),
+        "disputed": format_amount(payment.disputed_amount, payment.currency),
+        "lost": format_amount(payment.lost_amount, payment.currency),
         "state": payment.state,
         "action_url": payment.action_url,
         "error": _error(payment.error),

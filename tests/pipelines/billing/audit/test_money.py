@@ -163,6 +163,8 @@ CORRUPTIONS = {
     "a fee is not posted": ("UPDATE payments SET fee = fee + 0.01", {"payment_posting"}),
     "a refund is not posted": ("DELETE FROM postings WHERE kind = 'refund'", {"refund_posting", "receivable"}),
     "a payment has another refunded amount": ("UPDATE payments SET refunded = 0", {"payment_refunded"}),
+    "a dispute is not posted": (
+        "UPDATE payments SET state = 'disputed', disputed_amount = 1", {"dispute_posting"}),
     "a grant has another amount": ("UPDATE credit_grants SET amount = amount + 1", {"credit_balance"}),
     "a draw is missing": ("DELETE FROM credit_draws", {"credit_draw", "draw_posting", "invoice_paid"}),
 }  # fmt: skip

@@ -1,10 +1,13 @@
 """The gateway `stripe` against a local server with Stripe's shapes."""
 
 import time
+from datetime import UTC, datetime
 from decimal import Decimal
+from typing import get_args
 
 import orjson
 import pytest
+import stripe
 
 from models.billing import billing_details, gateway_events, invoices, payment_methods, refunds
 from models.jobs.jobs import NewJob
@@ -12,6 +15,7 @@ from models.platform.errors import InvalidRequest
 from pipelines.billing import invoicing, webhook_events
 from pipelines.billing.gateways import signatures
 from pipelines.billing.gateways.gateway import GatewayFailed
+from pipelines.billing.gateways.stripe_objects import OVER_DISPUTES, payment_outcome
 from tests.pipelines.billing.stripe_server import WEBHOOK_SECRET
 
 
@@ -168,6 +172,53 @@ def test_dispute_is_posted_until_it_is_won(charged, work, books, server, receive
     dispute["status"] = "won"
     receive(*server.event("charge.dispute.closed", dispute))
     assert (books.payment(payment.id).state, books.balance("disputes")) == ("succeeded", 0)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "disputed", "lost"),
+    [(["lost"], "0", "5"), (["needs_response", "lost"], "5", "5"), (["won", "under_review"], "5", "0"),
+     (["warning_needs_response"], "0", "0"), (["warning_closed", "prevented"], "0", "0"),
+     (["appeal_under_review"], "5", "0"), (["of_the_future"], "5", "0")],
+)  # fmt: skip
+def test_disputes_of_parts_count_by_their_states(charged, work, books, server, receive, statuses, disputed, lost):
+    payment, job = charged()
+    work(job)
+    [intent] = server.of_type("payment_intent")
+
+    for status in statuses:
+        dispute = server.dispute(intent["id"], status, amount=500)
+    receive(*server.event("charge.dispute.updated", dispute))
+
+    assert (books.balance("disputes"), books.balance("bad_debt")) == (Decimal(disputed), Decimal(lost))
+    assert books.payment(payment.id).state == ("disputed" if disputed != "0" or lost != "0" else "succeeded")
+
+
+def test_all_states_of_a_dispute_at_stripe_are_known():
+    states = states_of(stripe.Dispute)
+
+    assert states > OVER_DISPUTES
+    assert states - OVER_DISPUTES - {"lost"} == {
+        "needs_response", "under_review", "appeal_needs_response", "appeal_under_review",
+    }  # fmt: skip
+
+
+def test_all_states_of_an_intent_at_stripe_have_an_outcome():
+    outcomes = {
+        status: payment_outcome({"id": "pi_1", "status": status, "currency": "eur"}, datetime.now(UTC), []).state
+        for status in states_of(stripe.PaymentIntent)
+    }
+
+    assert outcomes == {
+        "succeeded": "succeeded", "requires_action": "requires_action", "canceled": "failed",
+        "requires_payment_method": "failed", "processing": "pending", "requires_capture": "pending",
+        "requires_confirmation": "pending",
+    }  # fmt: skip
+
+
+def states_of(kind):
+    """Return the states of a type of object by Stripe's own library."""
+    states, _ = get_args(kind.__annotations__["status"])
+    return set(get_args(states))
 
 
 def test_events_out_of_order_apply_the_present_state(charged, work, books, server, receive):
