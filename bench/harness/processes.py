@@ -33,7 +33,7 @@ def _text(value: object) -> str:
     if isinstance(value, Script):
         return ",".join(f"{name}={item}" for name, item in value.model_dump(exclude_none=True).items())
     if isinstance(value, tuple):  # upstreams have variables of their own; no stack of the harness has OIDC providers
-        return ""
+        return ",".join(each for each in value if isinstance(each, str))
     return "" if value is None else str(value)
 
 

@@ -5,17 +5,12 @@ another terminal finds the servers of `sangha up`.
 """
 
 import hashlib
-import ipaddress
 import os
-import re
 import tempfile
-from email.errors import MessageError
-from email.headerregistry import Address
-from email.utils import parseaddr
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from pydantic import (
     AfterValidator,
@@ -30,108 +25,29 @@ from pydantic import (
 from models.platform.errors import ConfigurationError
 from models.platform.oidc_providers import OidcProvider, load_oidc_providers
 from models.platform.redis_url import BROKER_SCHEMES, REDIS_SCHEMES
+from models.platform.setting_checks import (
+    bucket_or_folder,
+    domains,
+    egress_rules,
+    host_and_port,
+    networks,
+    origins,
+    script_fields,
+    sender,
+    url_of,
+    with_host,
+)
 from models.platform.upstreams import Upstream, load_upstreams
-from models.platform.urls import mask_credentials, url_error
+from models.platform.urls import mask_credentials
 
 #: The path of a Unix socket has at most 107 bytes on Linux, and the server appends a file name.
 MAX_SOCKET_FOLDER = 80
-
-#: A host name or a domain, or `*`.
-NAME = re.compile(r"\*|[^\s/:@,*]+")
-
-#: An origin of the Fetch standard, or `*`. `null` is none: any page can have it.
-ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[a-z0-9._\[\]:-]+")
 
 #: Fields whose values are never shown.
 SECRETS = frozenset({"secret_key", "stripe_secret_key", "stripe_webhook_secret"})
 
 #: The beginnings of fields whose variables have the names that other programs use for them, too.
 STANDARD_NAMES = ("stripe_",)
-
-
-def _url_of(*schemes: str) -> AfterValidator:
-    def check(value: str | None) -> str | None:
-        if value is not None and (fault := url_error(value, *schemes)):
-            raise ValueError(fault)
-        return value
-
-    return AfterValidator(check)
-
-
-def _with_host(url: str | None) -> str | None:
-    """Reject a URL with a path or query: pages and links begin at the root."""
-    if url is not None and (not (parts := urlsplit(url)).hostname or parts.path.strip("/") or parts.query):
-        raise ValueError("should be a host without path or query")
-    return url
-
-
-def _host_and_port(value: str | None) -> str | None:
-    if value is not None:
-        try:
-            parts = urlsplit(f"//{value}")
-            valid = bool(parts.hostname and parts.port) and parts.netloc == value and "@" not in value
-        except ValueError:
-            valid = False
-        if not valid:
-            raise ValueError("should be HOST:PORT such as 10.0.0.5:9100")
-    return value
-
-
-def _sender(value: str) -> str:
-    """Check `NAME <ADDRESS>` or an address, as in a From header."""
-    _, address = parseaddr(value)
-    try:
-        _ = Address(addr_spec=address)
-    except (MessageError, ValueError, IndexError):
-        address = ""
-    if "@" not in address.strip("@") or not value.isprintable():
-        raise ValueError("should be an address such as Sangha <sangha@example.com>")
-    return value
-
-
-def _bucket_or_folder(value: str | None) -> str | None:
-    if value is not None and "://" in value and not (value.startswith("s3://") and urlsplit(value).netloc):
-        raise ValueError("should be s3://bucket/… or a folder")
-    return value
-
-
-def _networks(value: str | None) -> str | None:
-    for part in (value or "127.0.0.1").split(","):
-        try:
-            ipaddress.ip_network(part.strip())
-        except ValueError:
-            raise ValueError("should be addresses or networks such as 10.0.0.0/8,192.0.2.1") from None
-    return value
-
-
-def _domains(value: object) -> object:
-    """Parse `example.com,example.org`."""
-    if not isinstance(value, str):
-        return value
-    names = tuple(part.strip().lower().removeprefix("@").rstrip(".") for part in value.split(",") if part.strip())
-    if any(not NAME.fullmatch(name) for name in names):
-        raise ValueError("should be names such as example.com,example.org")
-    return names
-
-
-def _origins(value: object) -> object:
-    """Parse `https://app.example.com,http://localhost:3000` into origins as browsers write them."""
-    if not isinstance(value, str):
-        return value
-    origins = tuple(part.strip().lower().removesuffix("/") for part in value.split(",") if part.strip())
-    if any(not ORIGIN.fullmatch(origin) for origin in origins):
-        raise ValueError("should be * or origins such as https://app.example.com,http://localhost:3000")
-    return tuple(re.sub(r"^(http://.*):80$|^(https://.*):443$", r"\1\2", origin) for origin in origins)
-
-
-def _script(value: object) -> object:
-    """Parse `tokens=20,rate=0` into the fields of `Script`."""
-    if not isinstance(value, str):
-        return value
-    pairs = [part.partition("=") for part in value.split(",") if part]
-    if any(not sign for _, sign, _ in pairs):
-        raise ValueError("should be a list such as tokens=20,rate=0")
-    return {name.strip(): text.strip() for name, _, text in pairs}
 
 
 class Script(BaseModel):
@@ -176,17 +92,17 @@ class Settings(BaseModel):
 
     data_dir: Path = Path(".sangha")
     """Folder of the embedded servers' data, the secret key, process ids and, without an object store, files."""
-    database_url: Annotated[str | None, _url_of("postgresql", "postgres")] = None
+    database_url: Annotated[str | None, url_of("postgresql", "postgres")] = None
     """Postgres 15 or later with pgvector; unset: an embedded server."""
-    database_pooler_url: Annotated[str | None, _url_of("postgresql", "postgres")] = None
+    database_pooler_url: Annotated[str | None, url_of("postgresql", "postgres")] = None
     """PgBouncer in transaction mode in front of `SANGHA_DATABASE_URL`; unset: processes connect to Postgres itself."""
-    redis_url: Annotated[str | None, _url_of(*REDIS_SCHEMES)] = None
+    redis_url: Annotated[str | None, url_of(*REDIS_SCHEMES)] = None
     """Redis 7 or later, or Valkey, also `redis+cluster://…` and `redis+sentinel://…`; unset: an embedded server."""
     stream_shards: int = Field(4, ge=1, le=8)
     """Redis streams through which workers announce events; can be changed one worker at a time."""
-    broker_url: Annotated[str | None, _url_of("amqp", "amqps", *BROKER_SCHEMES)] = None
+    broker_url: Annotated[str | None, url_of("amqp", "amqps", *BROKER_SCHEMES)] = None
     """RabbitMQ 3.10 or later, or Redis; unset: the server of `SANGHA_REDIS_URL`."""
-    object_store: Annotated[str | None, AfterValidator(_bucket_or_folder)] = None
+    object_store: Annotated[str | None, AfterValidator(bucket_or_folder)] = None
     """`s3://BUCKET/PREFIX` or a folder; unset: `DATA_DIR/objects`."""
     secret_key: Annotated[str | None, Field(min_length=16)] = None
     """Source of the signing and encryption keys, the same on all machines; unset: `DATA_DIR/secret_key`."""
@@ -196,14 +112,14 @@ class Settings(BaseModel):
     port: int = Field(8000, ge=0, le=65535)
     """Port that the web process listens on; 0: any free port."""
 
-    metrics_address: Annotated[str | None, AfterValidator(_host_and_port)] = None
+    metrics_address: Annotated[str | None, AfterValidator(host_and_port)] = None
     """`HOST:PORT` that serves `/metrics` without authentication; unset: the main port, to operators and the machine."""
 
-    public_url: Annotated[str | None, _url_of("http", "https"), AfterValidator(_with_host)] = None
+    public_url: Annotated[str | None, url_of("http", "https"), AfterValidator(with_host)] = None
     """URL of this installation for browsers and e-mail links; unset: derived from host and port."""
-    smtp_url: Annotated[str | None, _url_of("smtp", "smtps", "smtp+starttls"), AfterValidator(_with_host)] = None
+    smtp_url: Annotated[str | None, url_of("smtp", "smtps", "smtp+starttls"), AfterValidator(with_host)] = None
     """Mail server, with credentials if it needs them; unset: e-mails are written to `DATA_DIR/mailbox`."""
-    mail_from: Annotated[str, AfterValidator(_sender)] = "Sangha <sangha@localhost>"
+    mail_from: Annotated[str, AfterValidator(sender)] = "Sangha <sangha@localhost>"
     """Sender of e-mails."""
 
     oidc_providers: tuple[OidcProvider, ...] = ()
@@ -211,15 +127,15 @@ class Settings(BaseModel):
 
     signup: Literal["open", "invited", "closed"] = "open"
     """Who may become a user: anybody, people who are invited to an account, or nobody."""
-    signup_domains: Annotated[tuple[str, ...], BeforeValidator(_domains)] = ()
+    signup_domains: Annotated[tuple[str, ...], BeforeValidator(domains)] = ()
     """Domains of e-mail addresses that may sign up without an invitation, such as `example.com`; unset: any."""
-    allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(_domains)] = ()
+    allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(domains)] = ()
     """Host names that requests may be for, beside IP addresses, names without a dot and the public one; `*`: any."""
 
-    cors_origins: Annotated[tuple[str, ...], BeforeValidator(_origins)] = ()
+    cors_origins: Annotated[tuple[str, ...], BeforeValidator(origins)] = ()
     """Origins whose pages may use the API, such as `https://app.example.com`; `*`: any; unset: none."""
 
-    trusted_proxies: Annotated[str | None, AfterValidator(_networks)] = None
+    trusted_proxies: Annotated[str | None, AfterValidator(networks)] = None
     """Addresses or networks of reverse proxies whose `X-Forwarded-For` is trusted; unset: none."""
     visits_per_minute: int = Field(120, ge=1)
     """Unauthenticated requests and failed authentications per minute that one client address may make."""
@@ -241,8 +157,19 @@ class Settings(BaseModel):
     context: int | None = Field(None, ge=256, le=1_048_576)
     """Tokens of prompt and answer together; unset: those of the GGUF model, up to what the memory holds, 32,768 of a
     hosted one, and 4,096 of the engine `scripted`."""
-    script: Annotated[Script, BeforeValidator(_script)] = Field(default_factory=lambda: Script.model_validate({}))
+    script: Annotated[Script, BeforeValidator(script_fields)] = Field(default_factory=lambda: Script.model_validate({}))
     """Answers and faults of the scripted engine, such as `tokens=20,rate=0`."""
+
+    egress_allow: Annotated[tuple[str, ...], BeforeValidator(egress_rules)] = ("*",)
+    """Hosts that callers may have requests sent to: `*` is every public address, `mcp.internal`, `*.example.com` and
+    `10.1.0.0/16` may be private, each also with a port."""
+    egress_deny: Annotated[tuple[str, ...], BeforeValidator(egress_rules)] = ()
+    """Hosts and networks that callers may not have requests sent to, whatever `SANGHA_EGRESS_ALLOW` has."""
+    web_fetch_allow: Annotated[tuple[str, ...], BeforeValidator(egress_rules)] = ()
+    """Hosts whose pages the tool `web_fetch` may read, such as `*.example.com`; `*`: any; unset: there is no such
+    tool."""
+    tool_output_bytes: int = Field(262_144, ge=1_024, le=4_194_304)
+    """Bytes of a tool's output that a model gets; the rest is cut off."""
 
     upstreams: tuple[Upstream, ...] = ()
     """Names of the OpenAI-compatible endpoints; each has variables of its own. The engine `openai` uses the first."""
@@ -253,7 +180,7 @@ class Settings(BaseModel):
     """Secret or restricted API key of Stripe; the gateway `stripe` needs it."""
     stripe_webhook_secret: Annotated[str | None, Field(min_length=8)] = None
     """Signing secret of the webhook endpoint that Stripe sends events to; the gateway `stripe` needs it."""
-    stripe_api_base: Annotated[str | None, _url_of("http", "https"), AfterValidator(_with_host)] = None
+    stripe_api_base: Annotated[str | None, url_of("http", "https"), AfterValidator(with_host)] = None
     """URL of Stripe's API, for tests; unset: `https://api.stripe.com`."""
 
     reflection: Literal["auto", "on", "off"] = "auto"
