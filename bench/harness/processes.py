@@ -13,6 +13,7 @@ import psutil  # type: ignore[import-untyped]
 
 from models.jobs import workers
 from models.platform.database import Database
+from models.platform.operator_servers import operator_server_variables
 from models.platform.settings import Script, Settings, variable_name
 from models.platform.upstreams import upstream_variables
 from ops.child_process import ChildProcess, Service
@@ -26,13 +27,14 @@ def environment_of(settings: Settings) -> dict[str, str]:
     """Return all settings as variables. An empty one counts as unset, whatever the caller's environment has."""
     unset = {name: "" for name in os.environ if name.startswith("SANGHA_")}
     values = {variable_name(name): _text(getattr(settings, name)) for name in Settings.model_fields}
-    return unset | values | upstream_variables(settings.upstreams)
+    lists = upstream_variables(settings.upstreams) | operator_server_variables(settings.mcp_servers)
+    return unset | values | lists
 
 
 def _text(value: object) -> str:
     if isinstance(value, Script):
         return ",".join(f"{name}={item}" for name, item in value.model_dump(exclude_none=True).items())
-    if isinstance(value, tuple):  # upstreams have variables of their own; no stack of the harness has OIDC providers
+    if isinstance(value, tuple):  # upstreams and servers have variables of their own; no stack has OIDC providers
         return ",".join(each for each in value if isinstance(each, str))
     return "" if value is None else str(value)
 

@@ -186,6 +186,17 @@ def _require(connection: Connection, job_id: str, step: str) -> Effect:
     return effect
 
 
+DROP_RESULTS = "UPDATE effects SET result = '{}' WHERE job_id = %(job_id)s AND state = 'done'"
+
+
+def drop_results(connection: Connection, job_id: str) -> None:
+    """Delete what the other systems answered, in the transaction that ends the job: no attempt follows that needs it.
+
+    For answers with texts of an account's users, which are deleted with the job.
+    """
+    connection.execute(DROP_RESULTS, {"job_id": job_id})
+
+
 # Effects that only an operator can resolve: an intent whose job has ended will not be looked up by another attempt.
 UNRESOLVED = """
 (state = 'unknown' OR state = 'intent' AND NOT EXISTS (

@@ -24,6 +24,7 @@ from pydantic import (
 
 from models.platform.errors import ConfigurationError
 from models.platform.oidc_providers import OidcProvider, load_oidc_providers
+from models.platform.operator_servers import OperatorServer, load_operator_servers
 from models.platform.redis_url import BROKER_SCHEMES, REDIS_SCHEMES
 from models.platform.setting_checks import (
     bucket_or_folder,
@@ -165,6 +166,9 @@ class Settings(BaseModel):
     `10.1.0.0/16` may be private, each also with a port."""
     egress_deny: Annotated[tuple[str, ...], BeforeValidator(egress_rules)] = ()
     """Hosts and networks that callers may not have requests sent to, whatever `SANGHA_EGRESS_ALLOW` has."""
+    mcp_servers: tuple[OperatorServer, ...] = ()
+    """Names of the MCP servers that every account may use; each has variables of its own. Only here a server may be a
+    program."""
     web_fetch_allow: Annotated[tuple[str, ...], BeforeValidator(egress_rules)] = ()
     """Hosts whose pages the tool `web_fetch` may read, such as `*.example.com`; `*`: any; unset: there is no such
     tool."""
@@ -249,6 +253,7 @@ def load_settings(**overrides: object) -> Settings:
     values = {field: os.environ.get(variable_name(field)) or None for field in Settings.model_fields} | overrides
     values["oidc_providers"] = load_oidc_providers(os.environ) or None
     values["upstreams"] = load_upstreams(os.environ) or None
+    values["mcp_servers"] = load_operator_servers(os.environ) or None
     try:
         return Settings.model_validate({field: value for field, value in values.items() if value is not None})
     except ValidationError as error:

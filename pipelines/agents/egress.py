@@ -15,7 +15,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 
 import anyio
 import httpcore2
@@ -214,12 +214,17 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
         try:
             response = await self._pool.handle_async_request(_core_request(request))
         except KNOWN_ERRORS as error:
-            raise _translated(error) from error
+            raise translated(error) from error
         headers = httpx2.Headers(response.headers)
         encoding = headers.pop("content-encoding", "identity")
         assert not isinstance(response.stream, bytes)
-        stream = BoundedStream(response.stream, encoding, self._budget, _translated)  # type: ignore[arg-type]
+        translate = partial(self.body_error, request)
+        stream = BoundedStream(response.stream, encoding, self._budget, translate)  # type: ignore[arg-type]
         return httpx2.Response(response.status, headers=headers, stream=stream, extensions=response.extensions)
+
+    def body_error(self, request: httpx2.Request, error: Exception) -> Exception:
+        """Return the error to raise for one that reading the response to a request has raised."""
+        return translated(error)
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -261,7 +266,7 @@ def _core_request(request: httpx2.Request) -> httpcore2.Request:
 KNOWN_ERRORS = (httpcore2.NetworkError, httpcore2.TimeoutException, httpcore2.ProtocolError)
 
 
-def _translated(error: Exception) -> Exception:
+def translated(error: Exception) -> Exception:
     """Return httpx2's error for one of httpcore2's, and any other error as it is."""
     if not isinstance(error, KNOWN_ERRORS):
         return error

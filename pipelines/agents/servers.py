@@ -1,38 +1,38 @@
-"""The MCP servers whose tools a turn may call: of its request, its account, the operator, and the platform itself."""
+"""The MCP servers whose tools a turn may call: of its request, its account, the operator, and the platform itself.
+
+What a server says of its tools is a hint of a stranger (decision 60). `readOnlyHint` and `idempotentHint` count for a
+server of the operator, for one that its account trusts, and where the request filters by `read_only`: then its author
+relies on them.
+"""
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from models.agents import mcp_servers
+from models.agents.mcp_servers import McpServer
 from models.platform.database import Connection
+from models.platform.operator_servers import OperatorServer
 from models.platform.settings import Settings
 from models.turns.responses import Response
+from pipelines.agents import platform_tool_definitions
 from pipelines.agents.credentials import digest_of
+from pipelines.agents.listed_tool import ListedTool
+
+__all__ = ["AGENTS_LABEL", "PLATFORM_LABEL", "ListedTool", "ServerReference", "references"]
 
 #: The label of the tools that the platform itself has, and that of the agents which a turn may delegate to.
 PLATFORM_LABEL, AGENTS_LABEL = "sangha", "agents"
 
 ServerSource = Literal["request", "account", "operator", "platform"]
 
-
-@dataclass(frozen=True, slots=True)
-class ListedTool:
-    """A tool of a server, as it may be offered to the model.
-
-    input_schema  a schema that the engine's grammars accept
-    read_only     whether a call changes nothing, so that it may be repeated: only a trusted server's word counts
-    idempotent    whether a repeated call has no further effect; likewise
-    changed       whether its definition differs from the one that was pinned: a call needs an approval
-    """
-
-    name: str
-    description: str
-    input_schema: Mapping[str, Any]
-    annotations: Mapping[str, Any] = field(default_factory=dict)
-    read_only: bool = False
-    idempotent: bool = False
-    changed: bool = False
+#: The approval of operators' servers, as OpenAI's API has it.
+OPERATOR_APPROVALS: Mapping[str, Any] = {
+    "always": "always",
+    "never": "never",
+    "writes": {"never": {"read_only": True}},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,36 +44,130 @@ class ServerReference:
     allowed_tools     names, or `{"tool_names", "read_only"}` as in OpenAI's API; None: all
     require_approval  "always", "never", or OpenAI's filters
     key               of its cached tool list: a digest of its address and credentials
-    trusted           whether its annotations count: see decision 60
+    trusted           whether its annotations count
+    server_tools      the names that whoever registered it allows; None: all
     tools             what it offers, where that needs no question: the platform's own tools
+    name              its name in `SANGHA_MCP_SERVERS`
+    pin_key           of its pins: a digest of its address. New credentials do not make its tools new.
     """
 
     label: str
     source: ServerSource
     url: str | None
-    credentials: str | None = None
+    credentials: str | None = field(default=None, repr=False)
     allowed_tools: Any = None
     require_approval: Any = "always"
     key: str = ""
     trusted: bool = False
+    server_tools: frozenset[str] | None = None
     tools: Sequence[ListedTool] | None = None
+    name: str = ""
+    pin_key: str = ""
 
 
 def references(
     settings: Settings, connection: Connection, response: Response, tools: Sequence[Mapping[str, Any]]
 ) -> list[ServerReference]:
     """Return the servers of a turn's tools. A label that nothing is known of is left out."""
+    asked = [tool for tool in tools if tool["type"] == "mcp" and tool["server_label"] != AGENTS_LABEL]
+    names = [_registered_name(tool) for tool in asked if not tool.get("server_url")]
+    registered = mcp_servers.named(connection, response.account_id, names) if names else []
     sealed = response.request.get("mcp_credentials") or {}
-    return [_inline(tool, sealed.get(tool["server_label"])) for tool in tools if tool["type"] == "mcp"]
+    found = [_reference(settings, tool, registered, sealed.get(tool["server_label"])) for tool in asked]
+    return [reference for reference in found if reference is not None]
 
 
-def server_key(url: str, credentials: str | None) -> str:
-    """Return the key under which the tools of a server are cached: others' credentials may be offered other tools."""
-    return hashlib.sha256(f"{url}\n{digest_of(credentials)}".encode()).hexdigest()
+def _registered_name(tool: Mapping[str, Any]) -> str:
+    return str(tool.get("connector_id") or tool["server_label"])
 
 
-def _inline(tool: Mapping[str, Any], credentials: str | None) -> ServerReference:
-    url = tool["server_url"]
+def _reference(
+    settings: Settings, tool: Mapping[str, Any], registered: Sequence[McpServer], credentials: str | None
+) -> ServerReference | None:
+    if tool.get("server_url"):
+        return _of_request(tool, credentials)
+    name = _registered_name(tool)
+    if name == PLATFORM_LABEL:
+        return _platform(settings, tool)
+    for server in registered:
+        if name in (server.label, server.id):
+            return of_account(server, tool)
+    return next((_of_operator(server, tool) for server in settings.mcp_servers if server.name == name), None)
+
+
+def _of_request(tool: Mapping[str, Any], credentials: str | None) -> ServerReference:
+    url, allowed = tool["server_url"], tool.get("allowed_tools")
     approval = tool.get("require_approval") or "always"
-    key = server_key(url, credentials)
-    return ServerReference(tool["server_label"], "request", url, credentials, tool.get("allowed_tools"), approval, key)
+    return ServerReference(
+        label=tool["server_label"],
+        source="request",
+        url=url,
+        credentials=credentials,
+        allowed_tools=allowed,
+        require_approval=approval,
+        key=_digest(url, digest_of(credentials)),
+        trusted=filters_by_read_only(allowed) or filters_by_read_only(approval),
+        pin_key=_digest(url),
+    )
+
+
+def of_account(server: McpServer, tool: Mapping[str, Any]) -> ServerReference:
+    """Return the reference to a server of the account, as a tool of a request names it; `{}` names all of it."""
+    credentials = server.credentials.decode() if server.credentials is not None else None
+    return ServerReference(
+        label=tool.get("server_label") or server.label,
+        source="account",
+        url=server.url,
+        credentials=credentials,
+        allowed_tools=tool.get("allowed_tools"),
+        require_approval=_stricter(server.require_approval, tool.get("require_approval")),
+        key=_digest(server.url, digest_of(credentials)),
+        trusted=server.trusts_annotations,
+        server_tools=None if server.allowed_tools is None else frozenset(server.allowed_tools),
+        pin_key=_digest(server.url),
+    )
+
+
+def _of_operator(server: OperatorServer, tool: Mapping[str, Any]) -> ServerReference:
+    address = server.url or f"operator {server.name} {server.command}"
+    return ServerReference(
+        label=tool["server_label"],
+        source="operator",
+        url=server.url or None,
+        allowed_tools=tool.get("allowed_tools"),
+        require_approval=_stricter(OPERATOR_APPROVALS[server.approval], tool.get("require_approval")),
+        key=_digest(address, "operator"),
+        trusted=True,
+        server_tools=frozenset(server.allow) or None,
+        name=server.name,
+        pin_key=_digest(address),
+    )
+
+
+def _platform(settings: Settings, tool: Mapping[str, Any]) -> ServerReference:
+    return ServerReference(
+        label=tool["server_label"],
+        source="platform",
+        url=None,
+        allowed_tools=tool.get("allowed_tools"),
+        require_approval=tool.get("require_approval") or "never",
+        trusted=True,
+        tools=platform_tool_definitions.tools(settings),
+    )
+
+
+def _stricter(registered: Any, asked: Any) -> Any:
+    """Return the approval that applies: a request may ask for more approvals than the server's own, not for fewer."""
+    return "always" if asked == "always" else registered
+
+
+def filters_by_read_only(value: Any) -> bool:
+    """Return whether `allowed_tools` or `require_approval` has a filter by `read_only`."""
+    if not isinstance(value, Mapping):
+        return False
+    filters = (value, value.get("always"), value.get("never"))
+    return any(isinstance(each, Mapping) and each.get("read_only") is not None for each in filters)
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
