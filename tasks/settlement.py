@@ -137,6 +137,8 @@ def _begin_wait(connection: Connection, job: Job, outcome: WaitForChildren, even
         join_rule=outcome.join_rule,
         timeout=outcome.timeout,
         within_month=outcome.within_month,
+        record=outcome.record,
+        spent=outcome.spent,
     )
 
 

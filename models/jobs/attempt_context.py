@@ -9,6 +9,7 @@ from typing import Any, Literal
 import redis
 
 from models.jobs.attempts import Ending, is_current, store_progress, store_rewind
+from models.jobs.budgets import Draw
 from models.jobs.catalogue import CATALOGUE
 from models.jobs.jobs import Job, JoinRule, NewJob
 from models.journal import journal
@@ -36,6 +37,8 @@ class WaitForChildren:
                   pipeline's estimate and this: then the job runs again at once, with what is left.
     reserve       reserves what the children can cost, in the transaction that inserts them; the same holds if it raises
                   SpendingLimitReached
+    record        writes the rows that belong to the children, in the same transaction
+    spent         what the job itself has used of its tree's budget since its last wait
     """
 
     children: Sequence[NewJob]
@@ -43,6 +46,8 @@ class WaitForChildren:
     timeout: float | None = None
     within_month: bool = False
     reserve: Callable[[Connection], None] | None = None
+    record: Callable[[Connection], None] | None = None
+    spent: Draw | None = None
 
 
 #: What a pipeline returns.

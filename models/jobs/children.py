@@ -1,11 +1,11 @@
 """Children of a job: insert or adopt them, wait for them, and wake their parent."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
 from models.accounts.plans import Limits
-from models.jobs.budgets import Draw, draw
+from models.jobs.budgets import Draw, draw, settle
 from models.jobs.fence import RUNNING, execute_fenced
 from models.jobs.jobs import Job, JoinRule, NewJob, enqueue
 from models.jobs.quota import check_quota, lock_month
@@ -84,6 +84,8 @@ def wait_for_children(
     join_rule: JoinRule = "all",
     timeout: float | None = None,
     within_month: bool = False,
+    record: Callable[[Connection], None] | None = None,
+    spent: Draw | None = None,
 ) -> None:
     """Enqueue children and let the job wait for them without a thread, at most `timeout` seconds.
 
@@ -92,6 +94,8 @@ def wait_for_children(
     adopted with its descendants if that job has no parent: see decision 36.
 
     within_month  what the children reserve must fit what the account's month has left
+    record        writes rows that belong to the children
+    spent         what the job itself has used of its tree's budget since its last wait
 
     Raises Fenced, also if the job was cancelled before, InsufficientQuota, BudgetExhausted, and PermanentFailure for a
     job that cannot be a child.
@@ -104,7 +108,9 @@ def wait_for_children(
     inserted = [child for child in jobs if _insert_or_adopt(connection, child, job)]
     connection.execute(WAIT, {"id": job.id, "join_rule": join_rule, "timeout": timeout})
     archive_missing(connection, job.id, events)
-    _draw(connection, job, [child.draw for child in inserted if child.draw is not None])
+    if record is not None:
+        record(connection)
+    _draw(connection, job, [child.draw for child in inserted if child.draw is not None], spent)
 
 
 def _insert_or_adopt(connection: Connection, child: NewJob, parent: Job) -> bool:
@@ -130,8 +136,13 @@ def _insert_or_adopt(connection: Connection, child: NewJob, parent: Job) -> bool
     raise PermanentFailure(message, code="child_taken")
 
 
-def _draw(connection: Connection, parent: Job, draws: Sequence[Draw]) -> None:
-    """Draw what the new children may use. Last in the transaction: see `models/jobs/budgets.py`."""
+def _draw(connection: Connection, parent: Job, draws: Sequence[Draw], spent: Draw | None) -> None:
+    """Count what the parent has spent, and draw what the new children may use.
+
+    Last in the transaction: see `models/jobs/budgets.py`.
+    """
+    if spent is not None:
+        settle(connection, parent.root_id or parent.id, tokens=-spent.tokens, money=-spent.money)
     if draws:
         draw(
             connection,

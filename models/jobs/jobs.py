@@ -298,6 +298,14 @@ def read(connection: Connection, job_id: str, access: Access) -> Job | None:
     return Job(**row) if row else None
 
 
+READ_MANY = f"SELECT {COLUMNS} FROM jobs WHERE id = ANY(%(ids)s) AND account_id = %(account_id)s"
+
+
+def read_many(connection: Connection, ids: Sequence[str], account_id: str) -> list[Job]:
+    """Return those of the jobs that exist, unordered; not those that ended long ago."""
+    return [Job(**row) for row in fetch_all(connection, READ_MANY, {"ids": list(ids), "account_id": account_id})]
+
+
 LIST = f"""
 {SELECT.replace("FROM jobs", "FROM all_jobs AS jobs")}
 WHERE {ACCESSIBLE}

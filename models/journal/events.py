@@ -23,7 +23,19 @@ EXTENSION_EVENTS: Mapping[str, str] = {
     "sangha:memory.recalled": "Memories that were added to the prompt. `item_id`; `memories`, each with `id`, `kind` "
     "and `score`.",
     "sangha:engine.started": "Generation begins. `item_id`; `model`; `prompt_tokens`; `dropped_messages`, the "
-    "number of earlier messages that did not fit the context.",
+    "number of earlier messages that did not fit the context; `step`, from the second generation of a turn on.",
+    "sangha:step.generated": "A generation has ended whose calls the server runs. `step`; `usage`, its tokens.",
+    "sangha:tool_call.started": "The server begins a call. `item_id`; `job_id`; `server_label`; `name`.",
+    "sangha:tool_call.completed": "A call has its output. `item_id`; `job_id`; `status`.",
+    "sangha:agent.started": "The turn delegates to an agent. `item_id`; `job_id`; `response_id` of its turn; `agent` "
+    "with `id`, `name` and `version`.",
+    "sangha:agent.completed": "The agent has answered, or failed. `item_id`; `job_id`; `response_id`; `status`.",
+    "sangha:agent.handed_off": "Another agent continues the turn. `item_id`; `agent` with `id`, `name` and `version`.",
+    "sangha:approval.requested": "A call needs a person's approval. `item_id`, the id of the approval; `job_id` that "
+    "the turn waits for, or null; `reason`; `expires_at`, in Unix seconds; `call_id` of a call that may have been "
+    "executed already.",
+    "sangha:approval.decided": "`item_id`, the id of the approval; `status`: approved, denied or expired; `reason`, "
+    "the person's text.",
     "sangha:answer.restarted": "The engine cannot continue the answer and begins it again: discard its text so far. "
     "`item_id`; `discarded_tokens`.",
 }

@@ -9,8 +9,8 @@ from typing import Any, Literal, NotRequired
 import orjson
 from typing_extensions import TypedDict
 
-from models.turns.responses import Response
 from pipelines.chat.client_tools import INPUT, ClientTool, ToolType, function_name
+from pipelines.chat.mcp_items import call_output_text
 from pipelines.inference.engine import GeneratedCall, ToolCall
 
 CallStatus = Literal["in_progress", "completed", "incomplete"]
@@ -174,11 +174,13 @@ ID_PREFIXES: Mapping[str, str] = {
 CALLS = frozenset(type_ for type_, _ in CALLS_BY_TOOL.values())
 OUTPUTS = frozenset(f"{type_}_output" for type_ in CALLS)
 
+#: Calls that the server runs, whose item has their output.
+SERVER_CALLS = frozenset({"mcp_call"})
 
-def call_item(response: Response, number: int, tool: ClientTool, call: GeneratedCall) -> dict[str, Any]:
-    """Build the item of a generated call, `number` counting from 0. Its ids are the same for every attempt."""
+
+def call_item(suffix: str, tool: ClientTool, call: GeneratedCall) -> dict[str, Any]:
+    """Build the item of a generated call that the caller runs; `suffix` follows the prefixes of its ids."""
     type_, prefix = CALLS_BY_TOOL[tool.type]
-    suffix = f"{response.id.removeprefix('resp_')}_{number}"
     head = {"id": f"{prefix}_{suffix}", "type": type_, "call_id": f"call_{suffix}"}
     return {**head, **_call_fields(tool, call.arguments), "status": "completed"}
 
@@ -191,6 +193,8 @@ def tool_call(item: Mapping[str, Any]) -> ToolCall:
         case "custom_tool_call":
             name = function_name(item["name"], item.get("namespace"))
             return ToolCall(item["call_id"], name, _json({INPUT: item["input"]}))
+        case "mcp_call":
+            return ToolCall(item["id"], function_name(item["name"], item["server_label"]), item["arguments"])
         case "apply_patch_call":
             return ToolCall(item["call_id"], "apply_patch", _json({"diff": "", **item["operation"]}))
         case type_:
@@ -202,6 +206,8 @@ def output_text(item: Mapping[str, Any]) -> str:
     """Return the output of a call as text: no engine reads parts."""
     output = item["output"]
     match item["type"]:
+        case "mcp_call":
+            return call_output_text(item)
         case "shell_call_output":
             return "\n".join(_command_text(command) for command in output)
         case "apply_patch_call_output":
@@ -231,6 +237,13 @@ def call_events(item: Mapping[str, Any], position: Mapping[str, int]) -> Sequenc
                 ("response.custom_tool_call_input.delta", {**fields, "delta": text}),
                 ("response.custom_tool_call_input.done", {**fields, "input": text}),
             ]
+        case "mcp_call":
+            text = item["arguments"]
+            return [
+                ("response.mcp_call.in_progress", fields),
+                ("response.mcp_call_arguments.delta", {**fields, "delta": text}),
+                ("response.mcp_call_arguments.done", {**fields, "arguments": text}),
+            ]
         case "shell_call":
             commands = enumerate(item["action"]["commands"])
             return [event for number, command in commands for event in _command_events(position, number, command)]
@@ -239,8 +252,11 @@ def call_events(item: Mapping[str, Any], position: Mapping[str, int]) -> Sequenc
 
 
 def in_progress_item(item: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the item for the event that adds it: without the text that deltas contain."""
-    empty = {name: "" for name in ("arguments", "input") if name in item}
+    """Return the item for the event that adds it: without the text that deltas contain, and without an output."""
+    if "status" not in item:
+        return item
+    empty: dict[str, Any] = {"output": None, "error": None} if item["type"] == "mcp_call" else {}
+    empty |= {name: "" for name in ("arguments", "input") if name in item}
     return {**item, **empty, "status": "in_progress"}
 
 

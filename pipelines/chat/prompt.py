@@ -7,9 +7,10 @@ from typing import Any, Literal
 from models.platform.database import Connection
 from models.turns import conversations, responses
 from models.turns.responses import Response
-from pipelines.chat.call_items import CALLS, OUTPUTS, output_text, tool_call
+from pipelines.chat.call_items import CALLS, OUTPUTS, SERVER_CALLS, output_text, tool_call
 from pipelines.chat.client_tools import chosen_function, client_tools
 from pipelines.chat.compaction import expand_compaction, quote_selector
+from pipelines.chat.mcp_items import with_outputs
 from pipelines.chat.response_objects import item_text, reasoning_text
 from pipelines.chat.speakers import with_prompt_names
 from pipelines.inference.context import fit_messages
@@ -52,7 +53,7 @@ def messages_of(engine: Engine, request: Mapping[str, Any], items: Sequence[Mapp
     select = quote_selector(engine, compaction_threshold(engine, request))
     instructions = request["instructions"]
     system = [Message("system", instructions)] if instructions else []
-    return [*system, *with_prompt_names(_messages(expand_compaction(items, select)))]
+    return [*system, *with_prompt_names(_messages([*with_outputs(expand_compaction(items, select))]))]
 
 
 def compaction_threshold(engine: Engine, request: Mapping[str, Any]) -> float | None:
@@ -192,6 +193,8 @@ def _unmerged_messages(items: Sequence[Mapping[str, Any]]) -> Iterator[Message]:
 
 def _call_ids(item: Mapping[str, Any]) -> dict[str, str]:
     """Return the id of a call by the ids that its output may have: that of the local shell may name the item."""
+    if item["type"] == "mcp_call":
+        return {item["id"]: item["id"]}
     if item["type"] not in CALLS:
         return {}
     call_id = item["call_id"]
@@ -203,7 +206,7 @@ def _message(item: Mapping[str, Any], call_ids: Mapping[str, str]) -> Message | 
     match item["type"]:
         case "message":
             return Message(ROLES[item["role"]], item_text(item), name=item.get("name"))
-        case type_ if type_ in CALLS:
+        case type_ if type_ in CALLS or type_ in SERVER_CALLS:
             return Message("assistant", "", (tool_call(item),))
         case type_ if type_ in OUTPUTS and item["call_id"] in call_ids:
             return Message("tool", output_text(item), call_id=call_ids[item["call_id"]])

@@ -10,7 +10,7 @@ from models.journal.writer import Journal
 from models.turns.responses import Response
 from pipelines.chat import response_objects
 from pipelines.chat.response_objects import ItemStatus, ReasoningItem
-from pipelines.chat.transcript import ITEM_ADDED, ITEM_DONE, REASONING_DELTA, SUMMARY_DELTA, Transcript
+from pipelines.chat.transcript import ITEM_ADDED, ITEM_DONE, REASONING_DELTA, SUMMARY_DELTA, Step
 from pipelines.inference.engine import ReasoningToken
 
 NewEvent = tuple[str, Mapping[str, Any]]
@@ -22,15 +22,15 @@ class ReasoningWriter:
     tokens  the number of its tokens so far
     """
 
-    def __init__(self, response: Response, journal: Journal, transcript: Transcript) -> None:
-        self.tokens = transcript.reasoning_tokens
-        self._item_id = response_objects.reasoning_id(response)
+    def __init__(self, response: Response, journal: Journal, step: Step, output_index: int) -> None:
+        self.tokens = step.reasoning_tokens
+        self._item_id = response_objects.reasoning_id(response, step.number)
         self._as_summary = bool((response.request.get("reasoning") or {}).get("summary"))
         self._journal = journal
-        self._state = transcript.reasoning_state
+        self._state = step.reasoning_state
         self._status: ItemStatus = "completed"
-        self._pieces = [transcript.reasoning]
-        self._position = {"output_index": int(transcript.compaction is not None)}
+        self._pieces = [step.reasoning]
+        self._position = {"output_index": output_index}
         index = "summary_index" if self._as_summary else "content_index"
         self._part_position = {"item_id": self._item_id, **self._position, index: 0}
 

@@ -12,6 +12,7 @@ from models.journal.shared_fields import without_fields
 from models.turns.responses import Response, ResponseStatus, TokenUsage
 from pipelines.chat.call_items import CallItem, CallOutputItem, InputTextPart, parts_text
 from pipelines.chat.logprobs import with_bytes
+from pipelines.chat.mcp_items import McpApprovalRequestItem, McpApprovalResponseItem, McpCallItem, McpListToolsItem
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 
@@ -69,8 +70,10 @@ class CompactionItem(TypedDict):
     encrypted_content: str
 
 
-ItemObject = MessageItem | ReasoningItem | CallItem | CallOutputItem | CompactionItem
-OutputItem = MessageItem | ReasoningItem | CallItem | CompactionItem
+OutputItem = (
+    MessageItem | ReasoningItem | CallItem | CompactionItem | McpCallItem | McpListToolsItem | McpApprovalRequestItem
+)
+ItemObject = OutputItem | CallOutputItem | McpApprovalResponseItem
 
 
 class ResponseConversation(TypedDict):
@@ -264,14 +267,19 @@ def _error(response: Response) -> ResponseError | None:
     return {"code": code, "message": response.job_error["message"], "reason": reason}
 
 
-def reasoning_id(response: Response) -> str:
-    """Return the id of a response's reasoning: the same for every attempt."""
-    return "rs_" + response.id.removeprefix("resp_")
+def id_suffix(response: Response, step: int = 0) -> str:
+    """Return what follows the prefix in the ids of a step's items: the same for every attempt."""
+    return response.id.removeprefix("resp_") + (f"s{step}" if step else "")
 
 
-def output_message_id(response: Response) -> str:
-    """Return the id of a response's message: the same for every attempt."""
-    return "msg_" + response.id.removeprefix("resp_")
+def reasoning_id(response: Response, step: int = 0) -> str:
+    """Return the id of a step's reasoning."""
+    return "rs_" + id_suffix(response, step)
+
+
+def output_message_id(response: Response, step: int = 0) -> str:
+    """Return the id of a step's message."""
+    return "msg_" + id_suffix(response, step)
 
 
 def message_item(

@@ -21,7 +21,10 @@ from pipelines.chat.cancellation import cancel_jobs
 BusyPolicy = Literal["queue", "reject", "interrupt"]
 
 #: Prefixes of item ids by type. Output items have the same prefixes; ids of input items have an `i` at the end.
-ITEM_ID_PREFIXES = {"message": "msg", "reasoning": "rs", "compaction": "cmp", **ID_PREFIXES}
+ITEM_ID_PREFIXES = {
+    "message": "msg", "reasoning": "rs", "compaction": "cmp", "mcp_call": "mcp", "mcp_list_tools": "mcpl",
+    "mcp_approval_request": "mcpr", "mcp_approval_response": "mcpa", **ID_PREFIXES,
+}  # fmt: skip
 
 #: An item's id contains that of its response.
 ITEM_ID = re.compile(r"[a-z]+_([0-9a-f]{32})")

@@ -1,4 +1,8 @@
-"""Read from a turn's journal what earlier attempts have answered."""
+"""Read from a turn's journal what earlier attempts have answered.
+
+A turn has one step for each generation. `sangha:step.generated` marks the end of one whose calls the server runs; the
+next step generates with their outputs.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,36 +11,50 @@ from typing import Any, Literal
 import orjson
 
 from models.journal.events import Event
+from models.turns.responses import TokenUsage
 
 MEMORIES_RECALLED = "sangha:memory.recalled"
 ENGINE_STARTED = "sangha:engine.started"
 ANSWER_RESTARTED = "sangha:answer.restarted"
+STEP_GENERATED = "sangha:step.generated"
+#: Their payloads name the job that the turn waits for, by the id of an item.
+CALL_STARTED, AGENT_STARTED = "sangha:tool_call.started", "sangha:agent.started"
+APPROVAL_REQUESTED = "sangha:approval.requested"
+HANDED_OFF = "sangha:agent.handed_off"
 TEXT_DELTA = "response.output_text.delta"
 #: Reasoning is journalled as a text, or where the request asks for it as a summary.
 REASONING_DELTA, SUMMARY_DELTA = "response.reasoning_text.delta", "response.reasoning_summary_text.delta"
+CALL_ARGUMENTS = "response.mcp_call_arguments.done"
 ITEM_ADDED, ITEM_DONE = "response.output_item.added", "response.output_item.done"
+
+#: Types of items that precede the answer.
+LEADING_ITEMS = frozenset({"compaction", "mcp_list_tools"})
 
 
 ItemState = Literal["none", "in_progress", "completed"]
 
+NO_TOKENS = TokenUsage(0, 0, 0)
+
 
 @dataclass(slots=True)
-class Transcript:
-    """The part of an answer that is in the journal.
+class Step:
+    """What the journal has of one step.
 
-    event_types       the types of its events
+    begun             whether the engine has started
+    usage             the tokens of the generation, once it has ended and the server runs its calls
     text              the joined text deltas since the last restart, and their log probabilities
     message           the state of the message item
     reasoning         the joined deltas of the reasoning item
-    calls             the items of its calls, all complete
+    calls             the items of its calls, and of requests for approval, in the order in which they were added
     tokens            generated tokens since the last restart
     reasoning_tokens  how many of these tokens are reasoning
-    prompt_tokens     the prompt's tokens as counted when the answer began
-    recalled          the memories in the prompt
-    compaction        the item that replaces the conversation in the prompt
+    prompt_tokens     the prompt's tokens as counted when the step began
+    done              its complete items by their output index
     """
 
-    event_types: set[str]
+    number: int = 0
+    begun: bool = False
+    usage: TokenUsage | None = None
     text: str = ""
     logprobs: list[Mapping[str, Any]] = field(default_factory=list)
     message: ItemState = "none"
@@ -46,50 +64,165 @@ class Transcript:
     calls: list[Mapping[str, Any]] = field(default_factory=list)
     tokens: int = 0
     prompt_tokens: int = 0
+    done: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Transcript:
+    """The part of an answer that is in the journal.
+
+    event_types  the types of its events
+    step         the last step
+    items        the items of the steps before it, and those that precede the answer
+    usage        the tokens of the steps before it
+    waits        by the id of a call or a request for approval, the event that names the job which the turn waits for
+    recalled     the memories in the prompt
+    agent        the agent that has taken over the turn from the one that was asked
+    """
+
+    event_types: set[str] = field(default_factory=set)
+    step: Step = field(default_factory=Step)
+    items: list[Mapping[str, Any]] = field(default_factory=list)
+    usage: TokenUsage = NO_TOKENS
+    waits: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     recalled: Sequence[Mapping[str, Any]] = ()
-    compaction: Mapping[str, Any] | None = None
+    agent: Mapping[str, Any] | None = None
+
+    @property
+    def compaction(self) -> Mapping[str, Any] | None:
+        """The item that replaces the conversation in the prompt."""
+        return next((item for item in self.items if item["type"] == "compaction"), None)
+
+    @property
+    def answered_items(self) -> list[Mapping[str, Any]]:
+        """The items of earlier steps, which the next one continues."""
+        return [item for item in self.items if item["type"] not in LEADING_ITEMS]
+
+    def begin_next_step(self) -> None:
+        """Begin the step after one whose calls have outputs."""
+        assert self.step.usage is not None
+        self.items += [item for _, item in sorted(self.step.done.items())]
+        self.usage = add_usage(self.usage, self.step.usage)
+        self.step = Step(self.step.number + 1)
+
+
+def add_usage(first: TokenUsage, second: TokenUsage) -> TokenUsage:
+    """Add up the tokens of two generations."""
+    return TokenUsage(
+        first.input_tokens + second.input_tokens,
+        first.cached_tokens + second.cached_tokens,
+        first.output_tokens + second.output_tokens,
+        first.reasoning_tokens + second.reasoning_tokens,
+    )
 
 
 def read_transcript(history: Iterable[Event], tokens: int) -> Transcript:
     """Read a journal; `tokens` is the number of generated tokens in it."""
-    transcript = Transcript(set(), tokens=tokens)
+    transcript = Transcript()
+    earlier = 0  # tokens of completed steps, and of discarded parts of the answer
     for event in history:
         type_ = event.type.decode()
         transcript.event_types.add(type_)
-        if type_ == TEXT_DELTA:
-            delta = orjson.loads(event.data)
-            transcript.text += delta["delta"]
-            transcript.logprobs += delta.get("logprobs") or ()
-        elif type_ in (REASONING_DELTA, SUMMARY_DELTA):
-            transcript.reasoning += orjson.loads(event.data)["delta"]
-            transcript.reasoning_tokens += event.tokens
-        elif type_ == MEMORIES_RECALLED:
-            transcript.recalled = orjson.loads(event.data)["memories"]
-        elif type_ == ENGINE_STARTED:
-            transcript.prompt_tokens = orjson.loads(event.data)["prompt_tokens"]
+        if type_ == STEP_GENERATED:
+            transcript.step.usage = TokenUsage(**orjson.loads(event.data)["usage"])
+        elif type_ == ENGINE_STARTED and transcript.step.usage is not None:
+            earlier += transcript.step.usage.output_tokens
+            transcript.begin_next_step()
+            _read_start(transcript, event)
         elif type_ == ANSWER_RESTARTED:
-            restart(transcript, orjson.loads(event.data)["discarded_tokens"])
-        elif type_ in (ITEM_ADDED, ITEM_DONE):
-            _read_item(transcript, type_, orjson.loads(event.data)["item"])
+            discarded = orjson.loads(event.data)["discarded_tokens"]
+            earlier += discarded
+            restart(transcript.step, discarded)
+        elif type_ in _READERS:
+            _READERS[type_](transcript, event)
+    transcript.step.tokens = tokens - earlier
     return transcript
 
 
-def restart(transcript: Transcript, discarded_tokens: int) -> None:
+def restart(step: Step, discarded_tokens: int) -> None:
     """Discard the answer. The message item stays, unless there is reasoning: then both items are created again."""
-    transcript.tokens -= discarded_tokens
-    transcript.text, transcript.logprobs = "", []
-    if transcript.reasoning_state != "none":
-        transcript.message = transcript.reasoning_state = "none"
-        transcript.reasoning, transcript.reasoning_tokens = "", 0
+    step.tokens -= discarded_tokens
+    step.text, step.logprobs = "", []
+    if step.reasoning_state != "none":
+        step.message = step.reasoning_state = "none"
+        step.reasoning, step.reasoning_tokens = "", 0
 
 
-def _read_item(transcript: Transcript, type_: str, item: Mapping[str, Any]) -> None:
-    state: ItemState = "in_progress" if type_ == ITEM_ADDED else "completed"
+def _read_text(transcript: Transcript, event: Event) -> None:
+    delta = orjson.loads(event.data)
+    transcript.step.text += delta["delta"]
+    transcript.step.logprobs += delta.get("logprobs") or ()
+
+
+def _read_reasoning(transcript: Transcript, event: Event) -> None:
+    transcript.step.reasoning += orjson.loads(event.data)["delta"]
+    transcript.step.reasoning_tokens += event.tokens
+
+
+def _read_recalled(transcript: Transcript, event: Event) -> None:
+    transcript.recalled = orjson.loads(event.data)["memories"]
+
+
+def _read_start(transcript: Transcript, event: Event) -> None:
+    transcript.step.begun = True
+    transcript.step.prompt_tokens = orjson.loads(event.data)["prompt_tokens"]
+
+
+def _read_wait(transcript: Transcript, event: Event) -> None:
+    payload = orjson.loads(event.data)
+    transcript.waits[payload["item_id"]] = payload
+
+
+def _read_handoff(transcript: Transcript, event: Event) -> None:
+    transcript.agent = orjson.loads(event.data)["agent"]
+
+
+def _read_item(transcript: Transcript, event: Event) -> None:
+    payload = orjson.loads(event.data)
+    item, step = payload["item"], transcript.step
+    done = event.type.decode() == ITEM_DONE
+    state: ItemState = "completed" if done else "in_progress"
+    if done and item["type"] in LEADING_ITEMS:
+        transcript.items.append(item)
+        return
+    if done:
+        step.done[payload["output_index"]] = item
     if item["type"] == "message":
-        transcript.message = state
+        step.message = state
     elif item["type"] == "reasoning":
-        transcript.reasoning_state = state
-    elif item["type"] == "compaction":
-        transcript.compaction = item
-    elif type_ == ITEM_DONE:
-        transcript.calls.append(item)
+        step.reasoning_state = state
+    elif done or item["type"] == "mcp_call":  # one that the server runs is complete only with its output
+        put_item(step.calls, item)
+
+
+def put_item(items: list[Mapping[str, Any]], item: Mapping[str, Any]) -> None:
+    """Add an item, or replace its earlier state."""
+    for number, earlier in enumerate(items):
+        if earlier["id"] == item["id"]:
+            items[number] = item
+            return
+    items.append(item)
+
+
+def _read_arguments(transcript: Transcript, event: Event) -> None:
+    """Read the arguments of a call that the server runs, whose item is complete only with its output."""
+    payload = orjson.loads(event.data)
+    for item in transcript.step.calls:
+        if item["id"] == payload["item_id"]:
+            put_item(transcript.step.calls, {**item, "arguments": payload["arguments"]})
+
+
+_READERS = {
+    TEXT_DELTA: _read_text,
+    REASONING_DELTA: _read_reasoning,
+    SUMMARY_DELTA: _read_reasoning,
+    MEMORIES_RECALLED: _read_recalled,
+    ENGINE_STARTED: _read_start,
+    CALL_STARTED: _read_wait,
+    AGENT_STARTED: _read_wait,
+    APPROVAL_REQUESTED: _read_wait,
+    HANDED_OFF: _read_handoff,
+    CALL_ARGUMENTS: _read_arguments,
+    ITEM_ADDED: _read_item,
+    ITEM_DONE: _read_item,
+}

@@ -1,31 +1,38 @@
-"""Run a turn: assemble the prompt, generate, journal, end.
+"""Run a turn: assemble the prompt, generate, journal, run calls, end.
 
 An answer survives its worker: a new attempt reads the journalled text, passes it to the engine as the beginning of the
 answer, and the stream continues with the next sequence number. An engine that can't continue a text begins the answer
 again, which an event reports. A call is journalled whole or not at all: one that was not is generated again.
+
+An attempt generates at most once. If the server runs calls of the answer, the job waits for them without a thread, and
+the next attempt generates with their outputs (`pipelines.chat.server_calls`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from models.accounts.ownership import Access
-from models.jobs.attempt_context import Attempt
+from models.jobs.attempt_context import Attempt, Outcome, WaitForChildren
 from models.jobs.attempts import Ending
 from models.jobs.jobs import Job, NewJob
 from models.jobs.usage import UsageSource
+from models.journal.writer import Journal
 from models.platform.database import Connection
 from models.platform.errors import PermanentFailure
 from models.turns import conversations, responses
 from models.turns.responses import Response, TokenUsage
-from pipelines.chat import response_objects
+from pipelines.agents.turn_tools import TurnTools
+from pipelines.chat import response_objects, server_calls
 from pipelines.chat.answer_writer import AnswerWriter, whole_item_events
+from pipelines.chat.client_tools import ClientTool, client_tools
 from pipelines.chat.context_management import compaction_of
+from pipelines.chat.mcp_items import new_listings
 from pipelines.chat.memory_prompt import MemoryRecall, add_memories, recall_memories
 from pipelines.chat.prompt import Prompt, fit_prompt, messages_of, sampling_of, thread_items
 from pipelines.chat.recalled_memories import recalled_before, references
-from pipelines.chat.response_objects import CompactionItem, ItemStatus
+from pipelines.chat.response_objects import ItemStatus
 from pipelines.chat.transcript import (
     ANSWER_RESTARTED,
     ENGINE_STARTED,
@@ -43,43 +50,98 @@ from pipelines.inference.engine import (
     Message,
     ReasoningToken,
     Token,
+    Tool,
 )
 from pipelines.inference.own_prompts import OwnPrompts
 from pipelines.memory.follow_ups import remember_turn_job
 
+#: Why a turn ended: as its generation did, or at a limit of its calls.
+TurnEnd = AnswerEnd | server_calls.LimitReached
+
 #: Why an answer is incomplete, by what ended it.
-INCOMPLETE_REASONS: Mapping[AnswerEnd, str] = {"length": "max_output_tokens", "content_filter": "content_filter"}
+INCOMPLETE_REASONS: Mapping[TurnEnd, str] = {
+    "length": "max_output_tokens",
+    "content_filter": "content_filter",
+    "max_tool_calls": "max_tool_calls",
+    "max_steps": "max_steps",
+    "budget": "budget",
+    "deadline": "deadline",
+}
+
+#: Returns what a turn may call on the server, for the agent that has taken it over, if one has; or the jobs that ask
+#: servers for their tools, where these are not known yet.
+LoadTools = Callable[[Connection, Attempt, Response, Transcript], TurnTools | WaitForChildren]
 
 
 def run(
-    engine: Engine, attempt: Attempt, recall: MemoryRecall | None = None, own_prompts: OwnPrompts | None = None
-) -> Ending:
+    engine: Engine,
+    attempt: Attempt,
+    recall: MemoryRecall | None = None,
+    own_prompts: OwnPrompts | None = None,
+    load_tools: LoadTools | None = None,
+) -> Outcome:
     """Answer a turn, or continue its answer. Raises the reason to stop, PermanentFailure and EngineError.
 
-    Without `own_prompts` no cached tokens are reported.
+    Without `own_prompts` no cached tokens are reported, and without `load_tools` the server runs no calls.
     """
     transcript = read_transcript(attempt.history, attempt.tokens)
+    while True:
+        with attempt.database.connection() as connection:
+            response = load_response(connection, attempt.job)
+            tools = load_tools(connection, attempt, response, transcript) if load_tools else None
+        if isinstance(tools, WaitForChildren):
+            return tools
+        tools = tools or TurnTools(response.request)
+        answer, reason = AnswerWriter(response, attempt.journal, transcript), None
+        if transcript.step.usage is None:
+            answer, reason = _generate_step(engine, attempt, response, transcript, tools, recall, own_prompts)
+        if reason is None:
+            waits = server_calls.settle(attempt, answer, tools)
+            if waits is not None:
+                return waits
+            reason = server_calls.end_after(answer, tools)
+        if reason is not None:
+            return complete_turn(attempt, answer, reason)
+        transcript.begin_next_step()
+
+
+def _generate_step(
+    engine: Engine,
+    attempt: Attempt,
+    response: Response,
+    transcript: Transcript,
+    tools: TurnTools,
+    recall: MemoryRecall | None,
+    own_prompts: OwnPrompts | None,
+) -> tuple[AnswerWriter, TurnEnd | None]:
+    """Generate a step. Returns why the turn ends, or None if the server runs calls of the step."""
+    effective = replace(response, request=tools.request)
     with attempt.database.connection() as connection:
-        response = load_response(connection, attempt.job)
         items = thread_items(connection, response)
         recalled = recalled_before(connection, response, transcript.recalled)
-    compaction = None if ENGINE_STARTED in transcript.event_types else compaction_of(engine, response, items)
+    if server_calls.begin_approved(answer := AnswerWriter(response, attempt.journal, transcript), tools):
+        return answer, None
+    compaction = None if ENGINE_STARTED in transcript.event_types else compaction_of(engine, effective, items)
     if item := transcript.compaction or compaction:
         items = [item]
-    messages = messages_of(engine, response.request, items)
-    prompt = fit_prompt(engine, messages, response.request)
+    messages = messages_of(engine, tools.request, [*items, *transcript.answered_items])
+    prompt = fit_prompt(engine, messages, tools.request)
     if recall is not None and not {MEMORIES_RECALLED, ENGINE_STARTED} & transcript.event_types:
-        recalled = recall_memories(recall, attempt.database, response, messages, prompt, engine.context)
+        recalled = recall_memories(recall, attempt.database, effective, messages, prompt, engine.context)
     if recalled:
-        prompt, recalled = add_memories(engine, response, messages, prompt, recalled)
+        prompt, recalled = add_memories(engine, effective, messages, prompt, recalled)
         keeps_texts = recall is not None and recall.keeps_texts()
         response = replace(response, recalled=recalled if keeps_texts else references(recalled))
     if recall is not None and recalled and MEMORIES_RECALLED not in transcript.event_types:
         recall.count_used([memory["id"] for memory in recalled])
-    answer = begin_answer(engine, attempt, response, transcript, prompt, compaction)
-    reason = generate(engine, attempt, answer, prompt, own_prompts)
+    leading = [*([compaction] if compaction else []), *new_listings(response, tools, items)]
+    answer = begin_answer(engine, attempt, response, transcript, prompt, leading)
+    reason = generate(engine, attempt, answer, prompt, own_prompts, tools)
     attempt.check()
-    return complete_turn(attempt, answer, reason)
+    if reason == "stop" and server_calls.has_server_calls(answer):
+        answer.end_generation()
+        return answer, None
+    return answer, reason
 
 
 def load_response(connection: Connection, job: Job) -> Response:
@@ -96,13 +158,16 @@ def begin_answer(
     response: Response,
     transcript: Transcript,
     prompt: Prompt,
-    compaction: CompactionItem | None,
+    leading: Sequence[Mapping[str, Any]] = (),
 ) -> AnswerWriter:
-    """Journal what precedes the first token, unless an earlier attempt has, and take over its text and calls.
+    """Journal what precedes the first token of a step, unless an earlier attempt has, and take over its text and calls.
 
     Where tools may be called, or the model may reason first, the message begins only with its first text.
+
+    leading  items that precede the answer
     """
-    journal, item_id = attempt.journal, response_objects.output_message_id(response)
+    journal, step = attempt.journal, transcript.step
+    item_id = response_objects.output_message_id(response, step.number)
     started = {"model": engine.name, "prompt_tokens": prompt.tokens, "dropped_messages": prompt.dropped}
     if "response.in_progress" not in transcript.event_types:
         # For clients that receive OpenAI's types only.
@@ -111,37 +176,53 @@ def begin_answer(
             response, attempt.job.arguments, status="in_progress", sangha=sangha
         )
         journal.write("response.in_progress", payload)
-    if compaction is not None and transcript.compaction is None:
-        transcript.compaction = compaction
-        journal.write_atomically(whole_item_events(compaction), 0)
+        transcript.event_types.add("response.in_progress")
+    for item in leading:
+        _write_leading_item(journal, transcript, item)
     if response.recalled and MEMORIES_RECALLED not in transcript.event_types:
         journal.write(MEMORIES_RECALLED, {"item_id": item_id, "memories": response.recalled})
-    if ENGINE_STARTED not in transcript.event_types:
-        transcript.prompt_tokens = prompt.tokens
-        journal.write(ENGINE_STARTED, {"item_id": item_id, **started})
-    if (transcript.text or transcript.reasoning) and not (engine.continues or transcript.calls):
-        journal.write(ANSWER_RESTARTED, {"item_id": item_id, "discarded_tokens": transcript.tokens})
-        restart(transcript, transcript.tokens)
+        transcript.event_types.add(MEMORIES_RECALLED)
+        transcript.recalled = response.recalled
+    if not step.begun:
+        step.prompt_tokens, step.begun = prompt.tokens, True
+        number = {"step": step.number} if step.number else {}
+        journal.write(ENGINE_STARTED, {"item_id": item_id, **started, **number})
+        transcript.event_types.add(ENGINE_STARTED)
+    if (step.text or step.reasoning) and not (engine.continues or step.calls):
+        journal.write(ANSWER_RESTARTED, {"item_id": item_id, "discarded_tokens": step.tokens})
+        restart(step, step.tokens)
     answer = AnswerWriter(response, journal, transcript)
     if not (prompt.output_format.callable_tools or engine.reasons):
         answer.begin_message()
     return answer
 
 
+def _write_leading_item(journal: Journal, transcript: Transcript, item: Mapping[str, Any]) -> None:
+    if all(earlier["id"] != item["id"] for earlier in transcript.items):
+        journal.write_atomically(whole_item_events(item, len(transcript.items)), 0)
+        transcript.items.append(item)
+
+
 def generate(
-    engine: Engine, attempt: Attempt, answer: AnswerWriter, prompt: Prompt, own_prompts: OwnPrompts | None
-) -> AnswerEnd:
+    engine: Engine,
+    attempt: Attempt,
+    answer: AnswerWriter,
+    prompt: Prompt,
+    own_prompts: OwnPrompts | None,
+    tools: TurnTools,
+) -> TurnEnd:
     """Journal tokens and calls until the engine ends or the attempt is stopped."""
-    tokens_left = prompt.max_output_tokens - answer.output_tokens
+    most, limit = _most_output(answer, prompt, tools)
+    tokens_left = most - answer.output_tokens
     if tokens_left <= 0:
-        return "length"
+        return limit
     if answer.call_items and not engine.continues:
         return "stop"  # keep the journalled calls: the client may be executing them
     finish: Finish | None = None
     for output in engine.generate(
         prompt.messages,
         prefix=answer.text,
-        sampling=sampling_of(answer.response.request, tokens_left, answer.output_tokens),
+        sampling=sampling_of(tools.request, tokens_left, answer.output_tokens),
         cancelled=attempt.should_stop,
         output_format=prompt.output_format,
         reasoning=answer.reasoning.text,
@@ -151,7 +232,7 @@ def generate(
         if isinstance(output, Finish):
             finish = output
         else:
-            _write(answer, output)
+            _write(answer, output, tools)
     if finish is None or finish.reason == "cancelled":
         return "stop"  # the attempt raises the reason
     answer.count_hidden_reasoning(finish.hidden_reasoning)
@@ -160,23 +241,45 @@ def generate(
         thread, own = answer.response.thread, (prompt.messages, prompt.output_format)
         answer.cached_tokens = own_prompts.cached_tokens(thread, *own, finish)
         own_prompts.record(thread, *own, Message("assistant", answer.text, tuple(answer.tool_calls)), finish)
-    return finish.reason
+    return limit if finish.reason == "length" else finish.reason
 
 
-def _write(answer: AnswerWriter, output: EngineOutput) -> None:
+def _most_output(answer: AnswerWriter, prompt: Prompt, tools: TurnTools) -> tuple[int, TurnEnd]:
+    """Return the most tokens that the step may generate, and why the turn ends if it generates them."""
+    most, limit = prompt.max_output_tokens, answer.response.request["max_output_tokens"]
+    if limit is not None:
+        most = min(most, limit - answer.transcript.usage.output_tokens)
+    if tools.max_tokens is None:
+        return most, "length"
+    used = answer.transcript.usage.input_tokens + answer.transcript.usage.output_tokens
+    affordable = tools.max_tokens - used - prompt.tokens
+    return (affordable, "budget") if affordable < most else (most, "length")
+
+
+def _write(answer: AnswerWriter, output: EngineOutput, tools: TurnTools) -> None:
     if isinstance(output, ReasoningToken):
         answer.write_reasoning(output)
     elif isinstance(output, GeneratedCall):
-        answer.write_call(output)
+        _write_call(answer, output, tools)
     elif isinstance(output, Token):
         answer.write_text(output)
 
 
-def complete_turn(attempt: Attempt, answer: AnswerWriter, reason: AnswerEnd) -> Ending:
-    """End a turn whose answer is complete or has reached its limit."""
+def _write_call(answer: AnswerWriter, call: GeneratedCall, tools: TurnTools) -> None:
+    """Journal a call of a tool that the server or the caller runs; a name that no tool has is the caller's."""
+    if (tool := tools.server_tools.get(call.name)) is not None:
+        server_calls.begin(answer, tools, tool, call)
+        return
+    offered = client_tools(answer.response.request.get("tools") or [])
+    unknown = ClientTool(Tool(call.name, "", {}), "function", call.name)
+    answer.write_call(next((tool for tool in offered if tool.function.name == call.name), unknown), call)
+
+
+def complete_turn(attempt: Attempt, answer: AnswerWriter, reason: TurnEnd) -> Ending:
+    """End a turn whose answer is complete or has reached a limit."""
     details = {"reason": INCOMPLETE_REASONS[reason]} if reason in INCOMPLETE_REASONS else None
     status: ItemStatus = "incomplete" if details else "completed"
-    events = [*answer.missing_message_events(status), *answer.end_events(status)]
+    events = [*answer.missing_message_events(status), *answer.end_events(status), *answer.open_call_events()]
     response = replace(
         answer.response,
         job_state="completed",
@@ -198,13 +301,19 @@ def complete_turn(attempt: Attempt, answer: AnswerWriter, reason: AnswerEnd) -> 
     )
 
 
+#: Limits that end a turn as incomplete although its pipeline has not ended it, by the code of the error.
+LIMIT_ERRORS: Mapping[str, TurnEnd] = {"deadline_exceeded": "deadline", "budget_exhausted": "budget"}
+
+
 def end(attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: Mapping[str, Any] | None) -> Ending:
-    """End a turn that is cancelled or fails. The answer so far is kept and billed once."""
+    """End a turn that is cancelled, fails or is past its limits. The answer so far is kept and billed once."""
     events = [*attempt.history, *attempt.journal.attempt_events()]
     transcript = read_transcript(events, attempt.tokens + attempt.journal.tokens)
     with attempt.database.connection() as connection:
         response = replace(load_response(connection, attempt.job), recalled=references(transcript.recalled))
     answer = AnswerWriter(response, attempt.journal, transcript)
+    if state == "failed" and error and error["code"] in LIMIT_ERRORS:
+        return complete_turn(attempt, answer, LIMIT_ERRORS[error["code"]])
     usage = answer.usage
     response = replace(
         answer.response,
@@ -218,7 +327,7 @@ def end(attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: 
     end_event = (type_, response_objects.response_payload(response, attempt.job.arguments, **fields))
     return Ending(
         state,
-        attempt.journal.compose_endings([*answer.end_events("incomplete"), end_event]),
+        attempt.journal.compose_endings([*answer.end_events("incomplete"), *answer.open_call_events(), end_event]),
         result={"response_id": response.id, "status": response.status},
         error=error,
         record=_record_results(response, usage, attempt.job),

@@ -45,7 +45,7 @@ COMPLETED = replace(
     job_state="completed",
     output=[
         response_objects.message_item("msg_1", "hello", "completed"),
-        call_item(QUEUED, 0, LOOK_UP, GeneratedCall("look_up", "{}", 1)),
+        call_item("1_0", LOOK_UP, GeneratedCall("look_up", "{}", 1)),
     ],
     usage=response_objects.usage_object(TokenUsage(3, 1, 2)),
     incomplete_details={"reason": "max_output_tokens"},
@@ -90,4 +90,4 @@ def test_an_error_code_outside_of_openais_list_becomes_the_reason():
 
 def test_ids_of_a_responses_items_are_derived_from_its_id():
     assert response_objects.output_message_id(QUEUED) == "msg_1"
-    assert call_item(QUEUED, 2, LOOK_UP, GeneratedCall("look_up", "{}", 1))["call_id"] == "call_1_2"
+    assert call_item("1_2", LOOK_UP, GeneratedCall("look_up", "{}", 1))["call_id"] == "call_1_2"

@@ -7,6 +7,7 @@ from pipelines.chat.transcript import (
     ITEM_ADDED,
     ITEM_DONE,
     TEXT_DELTA,
+    Step,
     read_transcript,
 )
 
@@ -18,7 +19,7 @@ def journal(*entries):
 def test_an_empty_journal_is_an_empty_transcript():
     transcript = read_transcript([], 0)
 
-    assert (transcript.event_types, transcript.text, transcript.tokens, transcript.prompt_tokens) == (set(), "", 0, 0)
+    assert (transcript.event_types, transcript.items, transcript.step) == (set(), [], Step())
 
 
 def test_deltas_are_joined_exactly():
@@ -31,7 +32,8 @@ def test_deltas_are_joined_exactly():
         3,
     )
 
-    assert (transcript.text, transcript.tokens, transcript.prompt_tokens) == ('a "\n\U0001f3d4 b', 3, 7)
+    step = transcript.step
+    assert (step.text, step.tokens, step.prompt_tokens) == ('a "\n\U0001f3d4 b', 3, 7)
     assert transcript.event_types == {ENGINE_STARTED, TEXT_DELTA}
 
 
@@ -43,16 +45,16 @@ def test_a_restart_discards_text_and_tokens():
         6,
     )
 
-    assert (transcript.text, transcript.tokens) == ("new", 2)
+    assert (transcript.step.text, transcript.step.tokens) == ("new", 2)
 
 
 def test_the_state_of_the_message_and_complete_calls_are_read():
-    message, call = {"type": "message"}, {"type": "function_call", "call_id": "call_1"}
-    started_items = journal((ITEM_ADDED, {"item": message}), (ITEM_ADDED, {"item": call}))
+    message, call = {"id": "msg_1", "type": "message"}, {"id": "fc_1", "type": "function_call", "call_id": "call_1"}
+    added = [(ITEM_ADDED, {"output_index": number, "item": item}) for number, item in enumerate((message, call))]
+    done = [(ITEM_DONE, payload) for _, payload in added]
 
-    assert read_transcript([], 0).message == "none"
-    assert (read_transcript(started_items, 0).message, read_transcript(started_items, 0).calls) == ("in_progress", [])
-    completed = read_transcript(
-        [*started_items, *journal((ITEM_DONE, {"item": message}), (ITEM_DONE, {"item": call}))], 0
-    )
+    empty, begun, completed = (read_transcript(journal(*events), 0).step for events in ([], added, [*added, *done]))
+
+    assert empty.message == "none"
+    assert (begun.message, begun.calls) == ("in_progress", [])
     assert (completed.message, completed.calls) == ("completed", [call])

@@ -1,0 +1,322 @@
+"""Calls that the server runs for a turn: begin them, wait for their jobs, and add their outputs to the answer.
+
+    generated ─► approval ─► child job ─► output
+
+A call is journalled with the id of its job before the job exists, so that a repeated attempt inserts the same one or
+finds it. Everything here follows from the journal and from the rows of the jobs: the next attempt continues after a
+crash at any line.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from models.accounts.ownership import Access
+from models.jobs import jobs
+from models.jobs.attempt_context import Attempt, WaitForChildren
+from models.jobs.budgets import Draw
+from models.jobs.jobs import Job
+from models.platform.database import Connection
+from models.platform.ids import new_id
+from models.turns import responses
+from models.turns.responses import Response
+from pipelines.agents.approvals import approval_reason, expiry
+from pipelines.agents.turn_tools import ServerTool, TurnTools
+from pipelines.chat.answer_writer import AnswerWriter, is_done
+from pipelines.chat.mcp_items import approval_request_item, denial_text, execution_error, mcp_call_item
+from pipelines.chat.reasoning_writer import NewEvent
+from pipelines.chat.response_objects import item_text
+from pipelines.chat.transcript import AGENT_STARTED, APPROVAL_REQUESTED, CALL_STARTED, HANDED_OFF
+from pipelines.inference.engine import GeneratedCall
+
+#: The limits of its calls at which a turn ends.
+LimitReached = Literal["max_tool_calls", "max_steps", "budget", "deadline"]
+
+CALL_COMPLETED, AGENT_COMPLETED = "sangha:tool_call.completed", "sangha:agent.completed"
+APPROVAL_DECIDED = "sangha:approval.decided"
+
+IN_DOUBT = "It is not known whether this call was executed, because its worker was lost. It was not repeated."
+
+Item = Mapping[str, Any]
+
+
+def has_server_calls(answer: AnswerWriter) -> bool:
+    """Return whether the step has calls that the server runs."""
+    return any(item["type"] in ("mcp_call", "mcp_approval_request") for item in answer.call_items)
+
+
+def begin(answer: AnswerWriter, tools: TurnTools, tool: ServerTool, call: GeneratedCall) -> None:
+    """Journal a generated call: its beginning, or the request for its approval."""
+    label, name = tool.label, tool.tool.name
+    if tools.max_tool_calls is not None and _calls(answer) >= tools.max_tool_calls:
+        answer.add_item(mcp_call_item(answer.call_suffix, label, name, call.arguments, status="incomplete"), call.count)
+    elif reason := approval_reason(tool.approval, tool.tool, call.arguments):
+        request = approval_request_item(new_id("mcpr"), label, name, call.arguments)
+        answer.add_item(request, call.count, _requested(answer, tools, request["id"], reason))
+    else:
+        _begin_call(answer, tool, call.arguments, tokens=call.count)
+
+
+def begin_approved(answer: AnswerWriter, tools: TurnTools) -> bool:
+    """Begin the calls that this turn's input approves. Returns whether there are any."""
+    if answer.transcript.step.number or answer.transcript.step.begun or not tools.decided:
+        return False
+    begun = {item["approval_request_id"] for item in answer.call_items}
+    for approval in tools.decided:
+        if approval.id not in begun and approval.status == "approved":
+            tool = tools.named(approval.server_label, approval.tool_name)
+            if tool is not None:
+                _begin_call(answer, tool, approval.arguments, approval_id=approval.id)
+            else:
+                item = mcp_call_item(
+                    answer.call_suffix, approval.server_label, approval.tool_name, approval.arguments,
+                    status="failed", error=execution_error(_refusal("approved", None)),
+                    approval_request_id=approval.id,
+                )  # fmt: skip
+                answer.add_item(item)
+    if answer.call_items:
+        answer.end_generation()
+    return bool(answer.call_items)
+
+
+def settle(attempt: Attempt, answer: AnswerWriter, tools: TurnTools) -> WaitForChildren | None:
+    """Add the outputs of the jobs that have ended, and return the wait for the others; None if there are none.
+
+    A decided approval begins its call. So the pass is repeated until no job has ended.
+    """
+    while waits := _waits(answer):
+        ended = _ended_jobs(attempt, waits)
+        if not ended:
+            return _wait(attempt, answer, tools, waits)
+        for item, wait in waits:
+            if (job := ended.get(wait["job_id"])) is None:
+                continue
+            if item["type"] == "mcp_call" and "response_id" in wait:
+                _settle_agent(answer, item, *job)
+            else:
+                _settle(answer, tools, item, wait, job[0])
+    return None
+
+
+def end_after(answer: AnswerWriter, tools: TurnTools) -> Literal["stop"] | LimitReached | None:
+    """Return why the turn ends after this step, or None if it continues with the outputs."""
+    items = answer.call_items
+    if any(item["type"] not in ("mcp_call", "mcp_approval_request") for item in items):
+        return "stop"  # the caller runs some of the calls
+    if any(item["type"] == "mcp_approval_request" for item in items) and not tools.waits_for_approval:
+        return "stop"  # the next turn brings the decision
+    if any(item.get("status") == "incomplete" for item in items):
+        return "max_tool_calls"
+    if tools.max_steps is not None and answer.transcript.step.number + 1 >= tools.max_steps:
+        return "max_steps"
+    return None
+
+
+def _calls(answer: AnswerWriter) -> int:
+    """Return how many calls the server has begun for the response."""
+    items = [*answer.transcript.items, *answer.call_items]
+    return sum(item["type"] in ("mcp_call", "mcp_approval_request") for item in items)
+
+
+def _begin_call(
+    answer: AnswerWriter,
+    tool: ServerTool,
+    arguments: str,
+    *others: NewEvent,
+    tokens: int = 0,
+    approval_id: str | None = None,
+) -> None:
+    label, name = tool.label, tool.tool.name
+    item = mcp_call_item(answer.call_suffix, label, name, arguments, approval_request_id=approval_id)
+    if tool.handoff:
+        _hand_off(answer, tool, item, tokens)
+        return
+    started = _started(tool, item)
+    answer.add_item(item, tokens, *others, started)
+    answer.transcript.waits[item["id"]] = started[1]
+
+
+def _hand_off(answer: AnswerWriter, tool: ServerTool, item: Item, tokens: int) -> None:
+    """Let another agent continue the turn: there is nothing to wait for."""
+    assert tool.agent is not None
+    output = f"{tool.agent['name']} has taken over."
+    payload = {"item_id": item["id"], "agent": tool.agent}
+    answer.add_item({**item, "status": "completed", "output": output}, tokens, (HANDED_OFF, payload))
+    answer.transcript.agent = tool.agent
+
+
+def _started(tool: ServerTool, item: Item) -> NewEvent:
+    job = {"item_id": item["id"], "job_id": new_id("job")}
+    if tool.agent is not None:
+        return AGENT_STARTED, {**job, "response_id": new_id("resp"), "agent": tool.agent}
+    return CALL_STARTED, {**job, "server_label": tool.label, "name": tool.tool.name}
+
+
+def _requested(
+    answer: AnswerWriter, tools: TurnTools, approval_id: str, reason: str, call_id: str | None = None
+) -> NewEvent:
+    """Announce a request for approval, and the job that the turn waits for, if it does."""
+    payload = {
+        "item_id": approval_id,
+        "job_id": new_id("job") if tools.waits_for_approval else None,
+        "reason": reason,
+        "expires_at": int(expiry().timestamp()),
+        "call_id": call_id,
+    }
+    answer.transcript.waits[approval_id] = payload
+    return APPROVAL_REQUESTED, payload
+
+
+def _waits(answer: AnswerWriter) -> list[tuple[Item, Mapping[str, Any]]]:
+    """Return the undecided approvals, and the calls without an output, that have a job to wait for.
+
+    A call of which it is not known whether it was executed waits for an approval instead.
+    """
+    waits = answer.transcript.waits
+    approvals = [item for item in answer.call_items if _is_open_approval(answer, item)]
+    in_doubt = {waits[item["id"]].get("call_id") for item in approvals}
+    calls = [item for item in answer.call_items if not is_done(item) and item["id"] not in in_doubt]
+    return [(item, waits[item["id"]]) for item in [*approvals, *calls] if waits.get(item["id"], {}).get("job_id")]
+
+
+def _is_open_approval(answer: AnswerWriter, item: Item) -> bool:
+    if item["type"] != "mcp_approval_request":
+        return False
+    wait = answer.transcript.waits.get(item["id"], {})
+    if (call_id := wait.get("call_id")) is None:
+        return all(call.get("approval_request_id") != item["id"] for call in answer.call_items)
+    call = next(call for call in answer.call_items if call["id"] == call_id)
+    return not is_done(call) and answer.transcript.waits[call_id].get("approval_id") != item["id"]
+
+
+def _ended_jobs(
+    attempt: Attempt, waits: Sequence[tuple[Item, Mapping[str, Any]]]
+) -> Mapping[str, tuple[Job, Response | None]]:
+    """Return the jobs that have ended, or that were cancelled because others decided the wait, with their responses."""
+    with attempt.database.connection() as connection:
+        rows = jobs.read_many(connection, [wait["job_id"] for _, wait in waits], attempt.job.account_id)
+        over = [job for job in rows if job.ended or job.cancel_requested_at is not None]
+        access = Access.account(attempt.job.account_id)
+        turns = {job.id: job.arguments["response_id"] for job in over if job.kind == "turn.run"}
+        return {job.id: (job, responses.read(connection, turns[job.id], access) if job.id in turns else None)
+                for job in over}  # fmt: skip
+
+
+def _settle(answer: AnswerWriter, tools: TurnTools, item: Item, wait: Mapping[str, Any], job: Job) -> None:
+    if item["type"] == "mcp_approval_request":
+        _settle_approval(answer, tools, item, wait, job.result or {})
+    elif (job.result or {}).get("in_doubt"):
+        _settle_doubt(answer, tools, item)
+    else:
+        fields = {"item_id": item["id"], "job_id": job.id}
+        done = _call_outcome(item, job)
+        answer.complete_item(done, (CALL_COMPLETED, {**fields, "status": done["status"]}))
+
+
+def _settle_agent(answer: AnswerWriter, item: Item, job: Job, response: Response | None) -> None:
+    done = _agent_outcome(item, response)
+    fields = {"item_id": item["id"], "job_id": job.id, "response_id": response.id if response else None}
+    answer.complete_item(done, (AGENT_COMPLETED, {**fields, "status": done["status"]}))
+
+
+def _settle_approval(
+    answer: AnswerWriter, tools: TurnTools, request: Item, wait: Mapping[str, Any], result: Mapping[str, Any]
+) -> None:
+    """Begin, repeat or refuse a call as it was decided."""
+    status, text = result.get("status", "expired"), result.get("text")
+    decided = (APPROVAL_DECIDED, {"item_id": request["id"], "status": status, "reason": text})
+    tool = tools.named(request["server_label"], request["name"])
+    if (call_id := wait.get("call_id")) is not None:
+        call = next(call for call in answer.call_items if call["id"] == call_id)
+        if status == "approved" and tool is not None:
+            _repeat(answer, tool, call, request["id"], decided)
+        else:
+            answer.complete_item({**call, "status": "failed", "error": execution_error(IN_DOUBT)}, decided)
+    elif status == "approved" and tool is not None:
+        _begin_call(answer, tool, request["arguments"], decided, approval_id=request["id"])
+    else:
+        error = execution_error(_refusal(status, text))
+        item = mcp_call_item(
+            answer.call_suffix, request["server_label"], request["name"], request["arguments"], status="failed",
+            error=error, approval_request_id=request["id"],
+        )  # fmt: skip
+        answer.add_item(item, 0, decided)
+
+
+def _refusal(status: str, text: str | None) -> str:
+    match status:
+        case "approved":
+            return "The tool is no longer available."
+        case "denied":
+            return denial_text(text)
+        case _:
+            return "Nobody has approved this call in time."
+
+
+def _settle_doubt(answer: AnswerWriter, tools: TurnTools, item: Item) -> None:
+    """Ask a person whether to repeat a call that may have been executed; or say so, where the turn does not wait."""
+    if not tools.waits_for_approval:
+        answer.complete_item({**item, "status": "failed", "error": execution_error(IN_DOUBT)})
+        return
+    request = approval_request_item(new_id("mcpr"), item["server_label"], item["name"], item["arguments"])
+    answer.add_item(request, 0, _requested(answer, tools, request["id"], "in_doubt", item["id"]))
+
+
+def _repeat(answer: AnswerWriter, tool: ServerTool, call: Item, approval_id: str, decided: NewEvent) -> None:
+    type_, payload = _started(tool, call)
+    payload = {**payload, "approval_id": approval_id}
+    answer.write_events(decided, (type_, payload))
+    answer.transcript.waits[call["id"]] = payload
+
+
+def _call_outcome(item: Item, job: Job) -> Item:
+    """Return the item of a call with its output, or with what went wrong."""
+    if job.state == "completed" and job.result is not None:
+        error = job.result.get("error")
+        return {**item, "status": "failed" if error else "completed", "error": error,
+                "output": None if error else job.result.get("output")}  # fmt: skip
+    text = (job.error or {}).get("message") or "The call was cancelled."
+    return {**item, "status": "failed", "error": execution_error(text)}
+
+
+def _agent_outcome(item: Item, response: Response | None) -> Item:
+    """Return the item of a delegation with the agent's answer."""
+    if response is not None and response.status == "completed":
+        return {**item, "status": "completed", "output": answer_text(response)}
+    return {**item, "status": "failed", "error": execution_error(_agent_failure(response))}
+
+
+def _agent_failure(response: Response | None) -> str:
+    if response is None:
+        return "The answer of the agent was deleted."
+    if response.status == "incomplete":
+        reason = (response.incomplete_details or {}).get("reason")
+        return f"The agent stopped at a limit ({reason}). Its answer so far: {answer_text(response)}"
+    message = (response.job_error or {}).get("message")
+    return f"The agent failed: {message}" if message else "The agent was cancelled."
+
+
+def answer_text(response: Response) -> str:
+    """Return the text of a response's last message."""
+    messages = [item for item in response.output if item["type"] == "message"]
+    return item_text(messages[-1]) if messages else ""
+
+
+def _wait(
+    attempt: Attempt, answer: AnswerWriter, tools: TurnTools, waits: Sequence[tuple[Item, Mapping[str, Any]]]
+) -> WaitForChildren:
+    """Return the wait for jobs that have not ended, and insert those that do not exist."""
+    with attempt.database.connection() as connection:
+        existing = {
+            job.id for job in
+            jobs.read_many(connection, [wait["job_id"] for _, wait in waits], attempt.job.account_id)
+        }  # fmt: skip
+        children = [tools.make_child(connection, item, wait) for item, wait in waits if wait["job_id"] not in existing]
+
+    def record(connection: Connection) -> None:
+        for child in children:
+            child.record(connection)
+
+    usage = answer.step_usage
+    is_root = attempt.job.parent_id is None
+    spent = Draw(tokens=usage.input_tokens + usage.output_tokens) if is_root and children else None
+    return WaitForChildren([child.job for child in children], tools.join_rule, record=record, spent=spent)
