@@ -29,6 +29,7 @@ def declare_actors(runner: JobRunner) -> dict[str, int]:
     runner.declare("payment.charge", Handler(run=partial(charge.run, gateways), end=charge.end))
     runner.declare("payment.check", Handler(run=partial(charge.check, gateways), end=charge.end))
     runner.declare("payment.refund", Handler(run=partial(refund.run, gateways), end=plain_ending))
+    runner.declare("refund.check", Handler(run=partial(refund.check, gateways), end=plain_ending))
     runner.declare("gateway.event", Handler(run=partial(webhook_events.run, gateways), end=webhook_events.end))
     request = partial(collection.collect, gateways.default)
     runner.declare("invoice.draft", Handler(run=partial(draft.run, request), end=plain_ending))

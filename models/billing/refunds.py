@@ -9,7 +9,7 @@ never give back more than was paid.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -28,6 +28,9 @@ from models.platform.records import columns
 
 #: The effect of a refund's job.
 REFUND = "refund"
+
+#: How long a refund that its gateway has not decided waits for an event before the gateway is asked.
+CHECK_AFTER = timedelta(minutes=10)
 
 RefundState = Literal["pending", "succeeded", "failed"]
 
@@ -206,8 +209,18 @@ WHERE id = %(payment_id)s AND account_id = %(account_id)s AND state = 'succeeded
 """
 
 
-def settle(connection: Connection, refund: Refund, outcome: RefundOutcome) -> None:
-    """Apply the state of a refund at its gateway, once. One that failed later gives the amount back to its payment."""
+STORE_PENDING = """
+UPDATE refunds SET gateway_refund_id = coalesce(%(gateway_refund_id)s, gateway_refund_id)
+WHERE id = %(id)s AND account_id = %(account_id)s AND state = 'pending'
+RETURNING id
+"""
+
+
+def settle(connection: Connection, refund: Refund, outcome: RefundOutcome) -> list[NewJob]:
+    """Apply the state of a refund at its gateway, once. One that failed later gives the amount back to its payment.
+
+    Returns the job that asks the gateway again, if it has not decided.
+    """
     payments.lock(connection, refund.payment_id, refund.account_id)
     parameters = {
         "id": refund.id,
@@ -220,21 +233,27 @@ def settle(connection: Connection, refund: Refund, outcome: RefundOutcome) -> No
         "from_states": ["pending"] if outcome.state == "succeeded" else ["pending", "succeeded"],
     }
     if outcome.state == "pending":
-        return
+        return [_check_later(refund)] if fetch_one(connection, STORE_PENDING, parameters) else []
     before = read(connection, refund.id, refund.account_id)
     if fetch_one(connection, END, parameters) is None or before is None:
-        return
+        return []
     if refund.refund_job_id is not None:  # an event may be first: nobody has to look the call up any more
         effects.record_if_declared(connection, refund.refund_job_id, REFUND, outcome.to_json())
     if outcome.state == "succeeded":
         _post(connection, refund, refund.id, refund.amount)
         connection.execute(MARK_REFUNDED, parameters)
-        return
+        return []
     connection.execute(RELEASE, parameters)
     if refund.credit_note_id is not None:
         _grant(connection, refund)
     if before.state == "succeeded":  # the customer's bank has returned it
         _post(connection, refund, f"{refund.id}:failed", -refund.amount)
+    return []
+
+
+def _check_later(refund: Refund) -> NewJob:
+    run_at, unique_key = datetime.now(UTC) + CHECK_AFTER, f"refund.check {refund.id}"
+    return NewJob("refund.check", refund.account_id, {"refund_id": refund.id}, run_at=run_at, unique_key=unique_key)
 
 
 def _grant(connection: Connection, refund: Refund) -> None:

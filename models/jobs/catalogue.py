@@ -54,6 +54,7 @@ CATALOGUE: Mapping[str, JobKind] = {
     "payment.charge": JobKind(queue="billing", priority=-1, time_limit=120, attempts=40, backoff=2, cancellable=False),
     "payment.refund": JobKind(queue="billing", time_limit=120, attempts=40, backoff=2, cancellable=False),
     "payment.check": JobKind(queue="billing", priority=1, time_limit=120, attempts=40, backoff=10, cancellable=False),
+    "refund.check": JobKind(queue="billing", priority=1, time_limit=120, attempts=40, backoff=10, cancellable=False),
     "gateway.event": JobKind(queue="billing", time_limit=120, attempts=40, backoff=2, cancellable=False),
     # A draft of a million records takes 200 transactions.
     "invoice.draft": JobKind(queue="billing", time_limit=1500, attempts=40, backoff=2, cancellable=False),

@@ -95,9 +95,7 @@ def _apply_refund(connection: Connection, event: GatewayEvent, news: RefundNews)
         refund = refunds.add_foreign(connection, payment, news.amount, news.outcome)
         if refund is not None:
             refund = credit_note.of_foreign_refund(connection, payment, refund)
-    if refund is not None:
-        refunds.settle(connection, refund, news.outcome)
-    return []
+    return refunds.settle(connection, refund, news.outcome) if refund is not None else []
 
 
 def _add_method(connection: Connection, event: GatewayEvent, news: StoredMethod) -> list[NewJob] | None:

@@ -39,13 +39,14 @@ class ChargeRequest:
 
 @dataclass(frozen=True, slots=True)
 class RefundRequest:
-    """A part of a payment to give back."""
+    """A part of a payment to give back. `gateway_refund_id` is its id at the gateway, if it is known."""
 
     refund_id: str
     payment_id: str
     gateway_payment_id: str
     amount: Decimal
     currency: str
+    gateway_refund_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ decides what becomes of a charge:
     pm_test_duplicate_events     succeeds, and its event is sent twice
     pm_test_disputed             succeeds, and the customer's bank takes the money back until it decides
     pm_test_dispute_lost         succeeds, and the customer's bank takes the money back for good
+    pm_test_refund_pending       succeeds; a refund of it is pending until it is looked up
     pm_test_refund_fails         succeeds, but cannot be refunded
 
 Every change sends an event, as a provider's webhook does.
@@ -60,6 +61,7 @@ METHODS: Mapping[str, str] = {
     "pm_test_duplicate_events": "Visa 0004",
     "pm_test_disputed": "Visa 0259",
     "pm_test_dispute_lost": "Visa 0260",
+    "pm_test_refund_pending": "Visa 5125",
     "pm_test_refund_fails": "Visa 5126",
 }
 
@@ -152,15 +154,19 @@ class Simulator:
         refused = charge is None or charge.details.get("card") == "pm_test_refund_fails"
         refund = _refunded(request, charge, succeeds=fits and not refused)
         simulated_objects.insert(connection, refund)
-        if refund.state == "succeeded":
+        if refund.state != "failed":
             simulated_objects.add_returned(connection, request.gateway_payment_id, request.amount)
         _send_event(connection, refund, f"refund.{refund.state}")
         return refund
 
     def look_up_refund(self, request: RefundRequest) -> RefundOutcome | None:
-        """See Gateway."""
-        with self._database.connection() as connection:
+        """See Gateway. One that is pending has succeeded by now."""
+        with self._database.transaction() as connection:
             refund = simulated_objects.find(connection, request.refund_id)
+            ended = refund and simulated_objects.change_state(connection, refund.id, "succeeded", from_state="pending")
+            if ended:
+                _send_event(connection, ended, "refund.succeeded")
+        refund = ended or refund
         return _refund_outcome(refund) if refund else None
 
     def create_customer(self, account_id: str, name: str) -> str:
@@ -254,15 +260,17 @@ def _charged(request: ChargeRequest, card: str) -> SimulatedObject:
 
 
 def _refunded(request: RefundRequest, charge: SimulatedObject | None, *, succeeds: bool) -> SimulatedObject:
+    waits = charge is not None and charge.details.get("card") == "pm_test_refund_pending"
+    state = "failed" if not succeeds else "pending" if waits else "succeeded"
     return SimulatedObject(
         new_id("re_test"), "refund", request.refund_id, charge.customer if charge else "",
-        charge.id if charge else None, "succeeded" if succeeds else "failed", request.currency, request.amount,
+        charge.id if charge else None, state, request.currency, request.amount,
     )  # fmt: skip
 
 
 def _refund_outcome(refund: SimulatedObject) -> RefundOutcome:
-    if refund.state == "succeeded":
-        return RefundOutcome("succeeded", refund.id)
+    if refund.state != "failed":
+        return RefundOutcome("pending" if refund.state == "pending" else "succeeded", refund.id)
     return RefundOutcome("failed", refund.id, {"code": "refund_failed", "message": "The charge cannot be refunded."})
 
 

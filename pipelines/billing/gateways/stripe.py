@@ -183,7 +183,8 @@ class StripeGateway:
         query = {"payment_intent": request.gateway_payment_id, "limit": 100}
         with answers():
             for each in self._client.v1.refunds.list(query).auto_paging_iter():
-                if (refund := to_plain(each))["metadata"].get("refund") == request.refund_id:
+                refund = to_plain(each)
+                if request.refund_id == refund["metadata"].get("refund") or refund["id"] == request.gateway_refund_id:
                     return refund_outcome(refund)
         return None
 

@@ -22,7 +22,8 @@ def payment_outcome(intent: Mapping[str, Any], at: datetime, disputes: Iterable[
     """Return the outcome of a payment by its intent, with the latest charge and its balance transaction."""
     status, intent_id = intent["status"], intent["id"]
     if status == "succeeded":
-        return PaymentOutcome("succeeded", intent_id, at, fee=_fee(intent), **_disputed(disputes))
+        disputed, lost = _disputed(disputes)
+        return PaymentOutcome("succeeded", intent_id, at, fee=_fee(intent), disputed=disputed, lost=lost)
     if status == "requires_action":
         action = intent.get("next_action") or {}
         return PaymentOutcome(
@@ -86,13 +87,16 @@ def _fee(intent: Mapping[str, Any]) -> Decimal:
     return from_stripe(transaction["fee"], transaction["currency"])
 
 
-def _disputed(disputes: Iterable[Mapping[str, Any]]) -> dict[str, Decimal]:
-    """Return the amounts `disputed` and `lost`. A state that is not known here counts as open."""
-    amounts = {"disputed": ZERO, "lost": ZERO}
+def _disputed(disputes: Iterable[Mapping[str, Any]]) -> tuple[Decimal, Decimal]:
+    """Return what is disputed, and what is lost. A state that is not known here counts as open."""
+    open_amount, lost = ZERO, ZERO
     for each in disputes:
-        if each["status"] not in OVER_DISPUTES:
-            amounts["lost" if each["status"] == "lost" else "disputed"] += from_stripe(each["amount"], each["currency"])
-    return amounts
+        amount = from_stripe(each["amount"], each["currency"])
+        if each["status"] == "lost":
+            lost += amount
+        elif each["status"] not in OVER_DISPUTES:
+            open_amount += amount
+    return open_amount, lost
 
 
 def _error(intent: Mapping[str, Any]) -> dict[str, str]:

@@ -16,6 +16,7 @@ RUNNERS = {
     "payment.charge": charge.run,
     "payment.check": charge.check,
     "payment.refund": refund.run,
+    "refund.check": refund.check,
     "gateway.event": webhook_events.run,
 }
 

@@ -348,3 +348,41 @@ OFFICIAL = {
 @pytest.mark.parametrize("call", PARAMETERS)
 def test_parameters_that_the_local_server_takes_are_those_of_stripe(call):
     assert PARAMETERS[call] <= set(OFFICIAL[call].__annotations__)
+
+
+@pytest.mark.parametrize(
+    ("status", "state"), [("succeeded", "succeeded"), ("failed", "failed"), ("canceled", "failed")]
+)
+def test_refund_that_is_pending_at_stripe_is_looked_up(charged, work, books, server, database, status, state):
+    payment, job = charged("pm_slow_refund")
+    work(job)
+    with database.transaction() as connection:
+        made, refund_job = refunds.new_refund(connection, payment, amount=Decimal("2.50"))
+    work(refund_job)
+    assert books.refund(made.id).state == "pending"
+
+    [refund] = server.of_type("refund")
+    refund["status"] = status
+    work(NewJob("refund.check", made.account_id, {"refund_id": made.id}))
+
+    assert books.refund(made.id).state == state
+    assert books.payment(payment.id).refunded == (Decimal("2.50") if state == "succeeded" else 0)
+
+
+def test_pending_refund_of_the_dashboard_is_looked_up_not_made_again(charged, work, books, server, receive, database):
+    # Given a refund that was made at Stripe, without our id, and is pending
+    payment, job = charged()
+    work(job)
+    [intent] = server.of_type("payment_intent")
+    fields = {"payment_intent": intent["id"], "amount": 500, "currency": "eur", "status": "pending"}
+    refund = server.create("re", "refund", fields)
+    receive(*server.event("refund.created", refund))
+    with database.connection() as connection:
+        [made] = refunds.list_of_payment(connection, payment.id, payment.account_id)
+
+    # When its event is lost
+    refund["status"] = "succeeded"
+    work(NewJob("refund.check", made.account_id, {"refund_id": made.id}))
+
+    assert books.refund(made.id).state == "succeeded"
+    assert len(server.of_type("refund")) == 1
