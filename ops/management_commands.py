@@ -293,17 +293,20 @@ def audit() -> None:
 
 @audit.command("money")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per difference, and a summary.")
+@click.option("--days", type=click.IntRange(0, 3650), default=7, show_default=True,
+              help="Days of payments to compare with the gateways' own books; 0: none.")  # fmt: skip
 @data_dir
-def audit_money(as_json: bool, data_dir: Path | None) -> None:
+def audit_money(as_json: bool, days: int, data_dir: Path | None) -> None:
     """Prove that the ledger, usage, prices, invoices, payments and credits agree.
 
     Prints each difference with the ids that it concerns. Exits with 1 if there is one. Changes nothing, and sees one
-    snapshot of the database; its memory does not depend on the number of rows.
+    snapshot of the database; its memory does not depend on the number of rows. Afterwards it lists the payments of the
+    last days at Stripe, or at the simulator, and compares them, their refunds and their disputes with those here.
     """
     settings = prepare(quiet=True, data_dir=data_dir)
     from ops.money_audit import print_audit
 
-    sys.exit(0 if print_audit(settings, as_json=as_json) else 1)
+    sys.exit(0 if print_audit(settings, as_json=as_json, days=days) else 1)
 
 
 def selection(job_ids: tuple[str, ...], all_jobs: bool) -> tuple[str, ...]:

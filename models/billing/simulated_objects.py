@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal
 
 from psycopg.types.json import Jsonb
 
 from models.billing.currencies import ZERO
-from models.platform.database import Connection, fetch_one
+from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.records import columns
 
 
@@ -28,6 +29,7 @@ class SimulatedObject:
     returned: Decimal = ZERO
     disputed: Decimal = ZERO
     details: Mapping[str, Any] = field(default_factory=dict)
+    created_at: datetime | None = None
 
 
 COLUMNS = columns(SimulatedObject)
@@ -66,6 +68,21 @@ def lock(connection: Connection, object_id: str) -> SimulatedObject | None:
 def find(connection: Connection, key: str) -> SimulatedObject | None:
     """Return the object with an idempotency key."""
     return _optional(fetch_one(connection, FIND, {"key": key}))
+
+
+LIST_CHARGES = f"""
+SELECT {COLUMNS} FROM simulated_objects
+WHERE kind = 'charge' AND state = 'succeeded' AND created_at >= %(start)s AND created_at < %(end)s AND id > %(after)s
+ORDER BY id LIMIT %(limit)s
+"""
+
+
+def list_charges(
+    connection: Connection, start: datetime, end: datetime, *, after: str, limit: int
+) -> list[SimulatedObject]:
+    """Return at most `limit` charges that have succeeded and were created in a time, with ids after one."""
+    parameters = {"start": start, "end": end, "after": after, "limit": limit}
+    return [SimulatedObject(**row) for row in fetch_all(connection, LIST_CHARGES, parameters)]
 
 
 CHANGE_STATE = f"""

@@ -16,7 +16,7 @@ def test_books_that_agree_exit_with_zero(installation: Database) -> None:
     result = sangha("audit", "money")
 
     assert result.exit_code == 0
-    assert len(result.output.splitlines()) == len(CHECKS)
+    assert len(result.output.splitlines()) == len(CHECKS) + 1
     assert all(line.split()[0] == "ok" for line in result.output.splitlines())
 
 

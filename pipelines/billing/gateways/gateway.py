@@ -5,7 +5,7 @@ further effect. Its outcome can be looked up by that key. Every call may raise G
 what happened, and `PermanentFailure` for a request that the gateway refuses as malformed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -99,6 +99,25 @@ class MethodDetached:
     gateway_method_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class BookedPayment:
+    """A payment that has arrived, by the gateway's own books.
+
+    payment_id, account_id  ours, if the gateway has them; None: it was not made by Sangha
+    disputed                what customers' banks have taken back, and what of it they keep, together
+    at                      when it arrived
+    """
+
+    payment_id: str | None
+    account_id: str | None
+    gateway_payment_id: str
+    amount: Decimal
+    currency: str
+    refunded: Decimal
+    disputed: Decimal
+    at: datetime
+
+
 #: What an event is about, as the gateway has it now. None: nothing of ours.
 News = PaymentNews | RefundNews | StoredMethod | MethodDetached | None
 
@@ -142,3 +161,9 @@ class Gateway(Protocol):
 
     def fetch(self, payload: str) -> News:
         """Ask for the present state of what an event is about."""
+
+    def list_payments(self, start: datetime, end: datetime) -> Iterator[BookedPayment]:
+        """Yield the payments that were created there from `start` until before `end` and have arrived, page by page."""
+
+    def read_payment(self, gateway_payment_id: str) -> BookedPayment | None:
+        """Return a payment that has arrived. None if it has not, or does not exist."""

@@ -1,12 +1,19 @@
 """The gateway `manual`: customers pay invoices by bank transfer, and an operator marks the payments as paid."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
 from models.billing.payments import GatewayName, PaymentOutcome
 from models.billing.refunds import RefundOutcome
 from models.platform.errors import Conflict, NotFound
-from pipelines.billing.gateways.gateway import ChargeRequest, MethodSetUp, News, Notice, RefundRequest
+from pipelines.billing.gateways.gateway import (
+    BookedPayment,
+    ChargeRequest,
+    MethodSetUp,
+    News,
+    Notice,
+    RefundRequest,
+)
 
 
 class ManualGateway:
@@ -56,5 +63,13 @@ class ManualGateway:
         raise NotFound("The gateway 'manual' sends no events.")
 
     def fetch(self, payload: str) -> News:
+        """See Gateway."""
+        return None
+
+    def list_payments(self, start: datetime, end: datetime) -> Iterator[BookedPayment]:
+        """See Gateway. There are no books but ours."""
+        return iter(())
+
+    def read_payment(self, gateway_payment_id: str) -> BookedPayment | None:
         """See Gateway."""
         return None

@@ -25,6 +25,10 @@ class Gateways:
 
             self._open["stripe"] = StripeGateway(settings)
 
+    def with_books(self) -> list[Gateway]:
+        """Return the gateways that have books of their own."""
+        return [gateway for name, gateway in self._open.items() if name != "manual"]
+
     def get(self, name: str) -> Gateway:
         """Return a gateway. Raises Conflict if the settings lack it."""
         for known, gateway in self._open.items():

@@ -20,7 +20,7 @@ Every change sends an event, as a provider's webhook does.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -38,6 +38,7 @@ from models.platform.ids import new_id
 from pipelines.billing import gateway_notices
 from pipelines.billing.gateways import signatures
 from pipelines.billing.gateways.gateway import (
+    BookedPayment,
     ChargeRequest,
     GatewayFailed,
     MethodDetached,
@@ -72,6 +73,9 @@ DECLINES: Mapping[str, tuple[str, str]] = {
 
 #: The part of an amount that the simulator keeps.
 FEE = Decimal("0.029")
+
+#: Charges of a page of the books.
+PAGE = 500
 
 #: Seconds that a slow charge takes.
 SLOW = 3.0
@@ -231,6 +235,23 @@ class Simulator:
             return RefundNews(found.idempotency_key, found.parent_id or "", found.amount, _refund_outcome(found))
         return _stored_method(found) if found.state == "attached" else MethodDetached(found.id)
 
+    def list_payments(self, start: datetime, end: datetime) -> Iterator[BookedPayment]:
+        """See Gateway."""
+        last = ""
+        while True:
+            with self._database.connection() as connection:
+                charges = simulated_objects.list_charges(connection, start, end, after=last, limit=PAGE)
+            yield from map(_booked, charges)
+            if len(charges) < PAGE:
+                return
+            last = charges[-1].id
+
+    def read_payment(self, gateway_payment_id: str) -> BookedPayment | None:
+        """See Gateway."""
+        with self._database.connection() as connection:
+            charge = simulated_objects.read(connection, gateway_payment_id)
+        return _booked(charge) if charge and (charge.kind, charge.state) == ("charge", "succeeded") else None
+
     def _card_of(self, method: str | None) -> str:
         return method.rpartition("_")[0] if method else "pm_test_visa"
 
@@ -256,6 +277,14 @@ def _charged(request: ChargeRequest, card: str) -> SimulatedObject:
         request.amount, fee=rounded(request.amount * FEE, request.currency),
         disputed=request.amount if card == "pm_test_disputed" else ZERO,
         details={"card": card, "lost": str(request.amount if card == "pm_test_dispute_lost" else ZERO)},
+    )  # fmt: skip
+
+
+def _booked(charge: SimulatedObject) -> BookedPayment:
+    disputed = charge.disputed + Decimal(charge.details.get("lost", "0"))
+    return BookedPayment(
+        charge.idempotency_key, charge.customer, charge.id, charge.amount, charge.currency, charge.returned, disputed,
+        charge.created_at or datetime.now(UTC),
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ metadata, by which they are found again: lists are consistent at once, Stripe's 
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +19,7 @@ from models.billing.refunds import RefundOutcome
 from models.platform.errors import InvalidRequest
 from models.platform.settings import Settings
 from pipelines.billing.gateways.gateway import (
+    BookedPayment,
     ChargeRequest,
     GatewayFailed,
     MethodDetached,
@@ -41,6 +42,7 @@ from pipelines.billing.gateways.stripe_calls import (
     to_plain,
 )
 from pipelines.billing.gateways.stripe_objects import (
+    booked_payment,
     error_of,
     needs_customer,
     payment_outcome,
@@ -296,10 +298,31 @@ class StripeGateway:
 
     def _outcome(self, intent: Any, at: datetime) -> PaymentOutcome:
         plain = to_plain(intent)
-        charge = plain.get("latest_charge")
-        disputes = []
-        if isinstance(charge, Mapping) and charge.get("disputed"):
-            with answers():
-                found = self._client.v1.disputes.list({"payment_intent": plain["id"], "limit": 100})
-                disputes = [to_plain(each) for each in found.auto_paging_iter()]
-        return payment_outcome(plain, at, disputes)
+        return payment_outcome(plain, at, self._disputes(plain))
+
+    def _disputes(self, intent: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        charge = intent.get("latest_charge")
+        if not isinstance(charge, Mapping) or not charge.get("disputed"):
+            return []
+        with answers():
+            found = self._client.v1.disputes.list({"payment_intent": intent["id"], "limit": 100})
+            return [to_plain(each) for each in found.auto_paging_iter()]
+
+    def list_payments(self, start: datetime, end: datetime) -> Iterator[BookedPayment]:
+        """See Gateway."""
+        query = {
+            "created": {"gte": int(start.timestamp()), "lt": int(end.timestamp())}, "limit": 100,
+            "expand": ["data.latest_charge"],
+        }  # fmt: skip
+        with answers():
+            for intent in self._client.v1.payment_intents.list(query).auto_paging_iter():
+                if (plain := to_plain(intent))["status"] == "succeeded":
+                    yield booked_payment(plain, self._disputes(plain))
+
+    def read_payment(self, gateway_payment_id: str) -> BookedPayment | None:
+        """See Gateway."""
+        try:
+            intent = self._intent(gateway_payment_id)
+        except stripe.InvalidRequestError:
+            return None
+        return booked_payment(intent, self._disputes(intent)) if intent["status"] == "succeeded" else None

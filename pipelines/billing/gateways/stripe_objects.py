@@ -1,14 +1,14 @@
 """Convert Stripe's objects to ours."""
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 from models.billing.currencies import ZERO
 from models.billing.payments import PaymentOutcome
 from models.billing.refunds import RefundOutcome
-from pipelines.billing.gateways.gateway import RefundNews, StoredMethod
+from pipelines.billing.gateways.gateway import BookedPayment, RefundNews, StoredMethod
 from pipelines.billing.gateways.stripe_amounts import from_stripe
 
 #: States of a dispute in which the customer's bank does not have the money: an inquiry (`warning_…`) takes none.
@@ -47,6 +47,17 @@ def error_of(error: Mapping[str, Any]) -> dict[str, str]:
         "code": str(code or error.get("code") or "payment_failed"),
         "message": str(error.get("message") or "The payment failed."),
     }
+
+
+def booked_payment(intent: Mapping[str, Any], disputes: Iterable[Mapping[str, Any]]) -> BookedPayment:
+    """Return a payment that has arrived, by its intent with the latest charge."""
+    charge, currency, metadata = intent["latest_charge"], intent["currency"], intent.get("metadata") or {}
+    return BookedPayment(
+        metadata.get("payment"), metadata.get("account"), intent["id"],
+        from_stripe(intent["amount_received"], currency), currency.upper(),
+        from_stripe(charge["amount_refunded"], currency), sum(_disputed(disputes), ZERO),
+        datetime.fromtimestamp(charge["created"], UTC),
+    )  # fmt: skip
 
 
 def refund_outcome(refund: Mapping[str, Any]) -> RefundOutcome:
