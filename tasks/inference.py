@@ -4,6 +4,7 @@ from functools import partial
 
 from models.jobs.attempt_context import Handler, plain_ending
 from models.platform.compatibility import Compatibility
+from pipelines.agents.server_tools import load_tools
 from pipelines.chat import compact_context, token_count, turn
 from pipelines.chat.turn_recall import TurnRecall
 from pipelines.inference.llamacpp.embedder import load_embedder
@@ -28,7 +29,13 @@ def declare_actors(runner: JobRunner) -> dict[str, int]:
     sharing = SlotSharing(engine.slots)
     if engine.continues:
         sharing.watch_lanes(runner.database)
-    run_turn = partial(turn.run, engine, recall=recaller, own_prompts=OwnPrompts(engine))
+    run_turn = partial(
+        turn.run,
+        engine,
+        recall=recaller,
+        own_prompts=OwnPrompts(engine),
+        load_tools=partial(load_tools, runner.settings),
+    )
     handlers = {
         "turn.run": Handler(sharing.interactive(run_turn), turn.end),
         "tokens.count": Handler(partial(token_count.run, engine), plain_ending),

@@ -64,3 +64,11 @@ READ_FOR_RESPONSE = f"SELECT {COLUMNS} FROM approvals WHERE response_id = %(resp
 def read_for_response(connection: Connection, response_id: str) -> Sequence[Approval]:
     """Return the approvals that the calls of a turn need."""
     return [Approval(**row) for row in fetch_all(connection, READ_FOR_RESPONSE, {"response_id": response_id})]
+
+
+READ_MANY = f"SELECT {COLUMNS} FROM approvals WHERE id = ANY(%(ids)s) AND account_id = %(account_id)s ORDER BY id"
+
+
+def read_many(connection: Connection, ids: Sequence[str], account_id: str) -> Sequence[Approval]:
+    """Return those of the approvals that the account has."""
+    return [Approval(**row) for row in fetch_all(connection, READ_MANY, {"ids": list(ids), "account_id": account_id})]

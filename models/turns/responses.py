@@ -108,6 +108,11 @@ def insert_with_job(connection: Connection, response: Response, job: NewJob) -> 
     connection.execute(INSERT_WITH_JOB, job_parameters | insert_parameters(response))
 
 
+def insert(connection: Connection, response: Response) -> None:
+    """Insert a turn whose job exists, unless an earlier attempt has."""
+    connection.execute(f"{INSERT} ON CONFLICT (id) DO NOTHING", insert_parameters(response))
+
+
 def insert_parameters(response: Response) -> dict[str, Any]:
     """Return the parameters of `INSERT`."""
     return {

@@ -1,18 +1,32 @@
 """When a call needs a person's approval, and the approval that it then waits for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
 
-from models.agents.approvals import Approval, ApprovalReason
+from models.agents.approvals import Approval, ApprovalReason, insert, read_many
 from models.jobs.jobs import NewJob
+from models.platform.database import Connection
 from models.turns.responses import Response
-from pipelines.agents.servers import ListedTool
+from pipelines.agents.definitions import Definition
+from pipelines.agents.listed_tool import ListedTool
+from pipelines.agents.servers import ServerReference
+from pipelines.agents.turn_tools import Child
 
 #: How long an approval can be given.
 EXPIRES_AFTER = timedelta(days=1)
+
+
+def policy_of(server: ServerReference | None, definition: Definition | None) -> Any:
+    """Return when the calls of a server need an approval: as the agent says, otherwise as the server's tool does.
+
+    Delegations need none unless the agent says so.
+    """
+    if definition is not None and definition.approval is not None:
+        return definition.approval
+    return server.require_approval if server is not None else "never"
 
 
 def approval_reason(policy: Any, tool: ListedTool, arguments: str) -> ApprovalReason | None:
@@ -60,28 +74,42 @@ def expiry() -> datetime:
     return datetime.now(UTC) + EXPIRES_AFTER
 
 
-def new_approval(
-    response: Response, item: Mapping[str, Any], *, reason: ApprovalReason, expires_at: datetime,
-    gate_job_id: str | None, agent_name: str | None,
-) -> Approval:  # fmt: skip
-    """Return the row for a request for approval."""
+def gate(response: Response, item: Mapping[str, Any], wait: Mapping[str, Any]) -> Child:
+    """Return the job that a turn waits for until a request for approval is decided, and the row of the approval."""
+    approval = new_approval(response, item, wait)
+    return Child(gate_job(approval), lambda connection: insert(connection, approval))
+
+
+def taken_by(connection: Connection, response: Response) -> Sequence[Approval]:
+    """Return the approvals of earlier turns that the input of a turn has decided."""
+    ids = [item["approval_request_id"] for item in response.input if item["type"] == "mcp_approval_response"]
+    return read_many(connection, ids, response.account_id) if ids else ()
+
+
+def new_approval(response: Response, item: Mapping[str, Any], wait: Mapping[str, Any]) -> Approval:
+    """Return the row for a request for approval.
+
+    item  of the request
+    wait  the payload of `sangha:approval.requested`
+    """
+    agent = wait.get("agent") or response.request.get("agent") or {}
     return Approval(
         id=item["id"],
         account_id=response.account_id,
         user_id=response.user_id,
         response_id=response.id,
-        gate_job_id=gate_job_id,
-        reason=reason,
+        gate_job_id=wait["job_id"],
+        reason=wait["reason"],
         server_label=item["server_label"],
         tool_name=item["name"],
         arguments=item["arguments"],
-        agent_name=agent_name,
+        agent_name=agent.get("name"),
         status="pending",
         decided_by=None,
         decision_text=None,
         created_at=datetime.now(UTC),
         decided_at=None,
-        expires_at=expires_at,
+        expires_at=datetime.fromtimestamp(wait["expires_at"], UTC),
     )
 
 

@@ -50,13 +50,17 @@ def find(connection: Connection, account_id: str, server: ServerReference, name:
     return next((tool for tool in listed if tool.name == name and _allowed(tool, server)), None)
 
 
-def list_job(response: Response, server: ServerReference) -> NewJob:
-    """Return the job that asks a server for its tools: a child of the turn."""
+def list_job(response: Response, server: ServerReference, agent: Mapping[str, Any] | None = None) -> NewJob:
+    """Return the job that asks a server for its tools: a child of the turn, which `agent` may have taken over."""
     return NewJob(
         "tool.list",
         response.account_id,
-        arguments={"response_id": response.id, "server_label": server.label},
-        unique_key=f"tool_list:{response.id}:{server.label}",
+        arguments={
+            "response_id": response.id,
+            "server_label": server.label,
+            **({"agent": dict(agent)} if agent else {}),
+        },
+        unique_key=f"tool_list:{response.id}:{server.key}",
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from models.agents.approvals import Approval
 from models.jobs.jobs import JoinRule, NewJob
 from models.platform.database import Connection
-from pipelines.agents.servers import ListedTool
+from pipelines.agents.listed_tool import ListedTool
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,7 @@ class ServerTool:
     approval  when its calls need an approval: see `pipelines.agents.approvals`
     agent     of a delegation, the agent's id, name and version
     handoff   whether the agent takes over the turn, instead of answering to it
+    context   what the agent reads: its task, or also the conversation
     """
 
     label: str
@@ -25,6 +26,7 @@ class ServerTool:
     approval: Any = "never"
     agent: Mapping[str, Any] | None = None
     handoff: bool = False
+    context: str = "task"
 
 
 @dataclass(frozen=True, slots=True)

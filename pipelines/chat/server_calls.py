@@ -8,9 +8,11 @@ crash at any line.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from models.accounts.ownership import Access
+from models.agents.approvals import Approval
 from models.jobs import jobs
 from models.jobs.attempt_context import Attempt, WaitForChildren
 from models.jobs.budgets import Draw
@@ -19,8 +21,8 @@ from models.platform.database import Connection
 from models.platform.ids import new_id
 from models.turns import responses
 from models.turns.responses import Response
-from pipelines.agents.approvals import approval_reason, expiry
-from pipelines.agents.turn_tools import ServerTool, TurnTools
+from pipelines.agents.approvals import approval_reason, expiry, new_approval
+from pipelines.agents.turn_tools import Child, ServerTool, TurnTools
 from pipelines.chat.answer_writer import AnswerWriter, is_done
 from pipelines.chat.mcp_items import approval_request_item, denial_text, execution_error, mcp_call_item
 from pipelines.chat.reasoning_writer import NewEvent
@@ -147,7 +149,8 @@ def _hand_off(answer: AnswerWriter, tool: ServerTool, item: Item, tokens: int) -
 def _started(tool: ServerTool, item: Item) -> NewEvent:
     job = {"item_id": item["id"], "job_id": new_id("job")}
     if tool.agent is not None:
-        return AGENT_STARTED, {**job, "response_id": new_id("resp"), "agent": tool.agent}
+        context = {} if tool.context == "task" else {"context": tool.context}
+        return AGENT_STARTED, {**job, "response_id": new_id("resp"), "agent": tool.agent, **context}
     return CALL_STARTED, {**job, "server_label": tool.label, "name": tool.tool.name}
 
 
@@ -305,18 +308,38 @@ def _wait(
     attempt: Attempt, answer: AnswerWriter, tools: TurnTools, waits: Sequence[tuple[Item, Mapping[str, Any]]]
 ) -> WaitForChildren:
     """Return the wait for jobs that have not ended, and insert those that do not exist."""
+    step_jobs = [wait["job_id"] for item in answer.call_items if (wait := answer.transcript.waits.get(item["id"]))]
     with attempt.database.connection() as connection:
-        existing = {
-            job.id for job in
-            jobs.read_many(connection, [wait["job_id"] for _, wait in waits], attempt.job.account_id)
-        }  # fmt: skip
-        children = [tools.make_child(connection, item, wait) for item, wait in waits if wait["job_id"] not in existing]
+        rows = jobs.read_many(connection, [id_ for id_ in step_jobs if id_], attempt.job.account_id)
+        existing = {job.id for job in rows}
+        new = [(item, wait) for item, wait in waits if wait["job_id"] not in existing]
+        siblings = sum("response_id" in wait for _, wait in new)
+        children = [tools.make_child(connection, item, {**wait, "siblings": siblings}) for item, wait in new]
+    return WaitForChildren(
+        [child.job for child in children],
+        tools.join_rule,
+        record=partial(_record, children),
+        spent=_spent(attempt, answer) if not existing else None,
+    )
 
-    def record(connection: Connection) -> None:
-        for child in children:
-            child.record(connection)
 
+def _spent(attempt: Attempt, answer: AnswerWriter) -> Draw | None:
+    """Return what the root of a tree has used in this step. Other turns of a tree have drawn what they use."""
+    if attempt.job.parent_id is not None:
+        return None
     usage = answer.step_usage
-    is_root = attempt.job.parent_id is None
-    spent = Draw(tokens=usage.input_tokens + usage.output_tokens) if is_root and children else None
-    return WaitForChildren([child.job for child in children], tools.join_rule, record=record, spent=spent)
+    return Draw(tokens=usage.input_tokens + usage.output_tokens)
+
+
+def _record(children: Sequence[Child], connection: Connection) -> None:
+    for child in children:
+        child.record(connection)
+
+
+def approvals_of_next_turn(answer: AnswerWriter, tools: TurnTools) -> Sequence[Approval]:
+    """Return the approvals that the turn ends without: the next one brings the decisions."""
+    if tools.waits_for_approval:
+        return ()
+    waits = answer.transcript.waits
+    requests = [item for item in answer.call_items if item["type"] == "mcp_approval_request"]
+    return [new_approval(answer.response, item, waits[item["id"]]) for item in requests if item["id"] in waits]

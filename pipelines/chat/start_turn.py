@@ -123,7 +123,9 @@ def start_turns(
         return [existing[each] for each in ids]
     with database.connection() as connection:
         prepared = [
-            _prepare(connection, caller, turn, *each, allowance, shares_fields=shares_fields, web_process=web_process)
+            prepare_turn(
+                connection, caller, turn, *each, allowance, shares_fields=shares_fields, web_process=web_process
+            )
             for turn, each in missing
         ]
         limited = allowance.billed and bool(applicable_limits(connection, caller.account_id, caller.key_id))
@@ -148,7 +150,7 @@ def start_turn_in_transaction(
     Raises what `start_turn` does.
     """
     shares_fields = oldest_code(connection) >= SINCE
-    prepared = _prepare(connection, caller, turn, *new_turn_ids(), allowance, shares_fields=shares_fields)
+    prepared = prepare_turn(connection, caller, turn, *new_turn_ids(), allowance, shares_fields=shares_fields)
     _reserve_money(connection, caller, [prepared], allowance)
     return AcceptedTurn(prepared.response, prepared.opening_events, _insert(connection, turn, prepared, allowance))
 
@@ -168,7 +170,7 @@ class PreparedTurn:
         return list(self.job.opening)
 
 
-def _prepare(
+def prepare_turn(
     connection: Connection,
     caller: Caller,
     turn: NewTurn,
@@ -176,9 +178,13 @@ def _prepare(
     job_id: str,
     allowance: Allowance,
     *,
-    shares_fields: bool,
+    shares_fields: bool = False,
     web_process: str | None = None,
 ) -> PreparedTurn:
+    """Return a turn to insert, with its job and the first events of its stream. Reads only.
+
+    Raises NotFound and InvalidRequest as `start_turns` does.
+    """
     allowance.limits.check_model(turn.request["model"])
     access = Access.own(caller)
     thread = find_thread(connection, access, turn.conversation_id, turn.previous_id)

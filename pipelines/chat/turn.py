@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from models.accounts.ownership import Access
+from models.agents.approvals import Approval
+from models.agents.approvals import insert as insert_approval
 from models.jobs.attempt_context import Attempt, Outcome, WaitForChildren
 from models.jobs.attempts import Ending
 from models.jobs.jobs import Job, NewJob
@@ -70,7 +72,7 @@ INCOMPLETE_REASONS: Mapping[TurnEnd, str] = {
 
 #: Returns what a turn may call on the server, for the agent that has taken it over, if one has; or the jobs that ask
 #: servers for their tools, where these are not known yet.
-LoadTools = Callable[[Connection, Attempt, Response, Transcript], TurnTools | WaitForChildren]
+LoadTools = Callable[[Connection, Attempt, Response, Mapping[str, Any] | None, int], TurnTools | WaitForChildren]
 
 
 def run(
@@ -88,10 +90,9 @@ def run(
     while True:
         with attempt.database.connection() as connection:
             response = load_response(connection, attempt.job)
-            tools = load_tools(connection, attempt, response, transcript) if load_tools else None
+            tools = _load(load_tools, connection, attempt, response, transcript)
         if isinstance(tools, WaitForChildren):
             return tools
-        tools = tools or TurnTools(response.request)
         answer, reason = AnswerWriter(response, attempt.journal, transcript), None
         if transcript.step.usage is None:
             answer, reason = _generate_step(engine, attempt, response, transcript, tools, recall, own_prompts)
@@ -101,8 +102,17 @@ def run(
                 return waits
             reason = server_calls.end_after(answer, tools)
         if reason is not None:
-            return complete_turn(attempt, answer, reason)
+            approvals = server_calls.approvals_of_next_turn(answer, tools)
+            return complete_turn(attempt, answer, reason, approvals)
         transcript.begin_next_step()
+
+
+def _load(
+    load_tools: LoadTools | None, connection: Connection, attempt: Attempt, response: Response, transcript: Transcript
+) -> TurnTools | WaitForChildren:
+    if load_tools is None:
+        return TurnTools(response.request)
+    return load_tools(connection, attempt, response, transcript.agent, transcript.step.number)
 
 
 def _generate_step(
@@ -115,7 +125,7 @@ def _generate_step(
     own_prompts: OwnPrompts | None,
 ) -> tuple[AnswerWriter, TurnEnd | None]:
     """Generate a step. Returns why the turn ends, or None if the server runs calls of the step."""
-    effective = replace(response, request=tools.request)
+    effective = replace(response, request=dict(tools.request))
     with attempt.database.connection() as connection:
         items = thread_items(connection, response)
         recalled = recalled_before(connection, response, transcript.recalled)
@@ -275,7 +285,9 @@ def _write_call(answer: AnswerWriter, call: GeneratedCall, tools: TurnTools) -> 
     answer.write_call(next((tool for tool in offered if tool.function.name == call.name), unknown), call)
 
 
-def complete_turn(attempt: Attempt, answer: AnswerWriter, reason: TurnEnd) -> Ending:
+def complete_turn(
+    attempt: Attempt, answer: AnswerWriter, reason: TurnEnd, approvals: Sequence[Approval] = ()
+) -> Ending:
     """End a turn whose answer is complete or has reached a limit."""
     details = {"reason": INCOMPLETE_REASONS[reason]} if reason in INCOMPLETE_REASONS else None
     status: ItemStatus = "incomplete" if details else "completed"
@@ -295,7 +307,7 @@ def complete_turn(attempt: Attempt, answer: AnswerWriter, reason: TurnEnd) -> En
             [*events, (end_event_type, response_objects.response_payload(response, attempt.job.arguments))]
         ),
         result={"response_id": response.id, "status": response.status},
-        record=_record_results(response, answer.usage, attempt.job),
+        record=_record_results(response, answer.usage, attempt.job, approvals),
         follow_ups=_follow_ups(response),
         tokens=answer.usage.input_tokens + answer.usage.output_tokens,
     )
@@ -336,7 +348,9 @@ def end(attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: 
     )
 
 
-def _record_results(response: Response, usage: TokenUsage, job: Job) -> Any:
+def _record_results(
+    response: Response, usage: TokenUsage, job: Job, approvals: Sequence[Approval] = ()
+) -> Callable[[Connection], None]:
     """Return a function that writes output, usage and the conversation's items in the transaction that ends the job."""
 
     def record(connection: Connection) -> None:
@@ -345,6 +359,8 @@ def _record_results(response: Response, usage: TokenUsage, job: Job) -> Any:
         if response.conversation_id:
             items = [*response.input, *response.output]
             conversations.add_items(connection, response.conversation_id, items, response_id=response.id)
+        for approval in approvals:
+            insert_approval(connection, approval)
 
     return record
 

@@ -1,0 +1,136 @@
+"""Delegate to an agent: a turn of its own below the one that delegates, or its takeover of that turn."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from models.accounts import admin
+from models.accounts.accounts import Caller, Role
+from models.accounts.plans import Allowance
+from models.jobs import budgets
+from models.jobs.budgets import Draw
+from models.jobs.jobs import Job
+from models.jobs.usage import KEY_ARGUMENT
+from models.platform.database import Connection
+from models.platform.errors import BudgetExhausted
+from models.platform.settings import Settings
+from models.turns import responses
+from models.turns.responses import Response
+from pipelines.agents import definitions
+from pipelines.agents.definitions import SubAgent
+from pipelines.agents.listed_tool import ListedTool
+from pipelines.agents.turn_tools import Child
+from pipelines.chat.prompt import thread_items
+from pipelines.chat.start_turn import NewTurn, prepare_turn
+from pipelines.inference.registry import context_size
+
+#: The name of the tool with which an agent takes over a turn, as the OpenAI Agents SDK has it.
+HANDOFF_PREFIX = "transfer_to_"
+
+#: The smallest share of the tree's tokens with which a delegation is begun.
+MIN_TOKENS = 64
+
+TASK = {
+    "type": "object",
+    "properties": {"task": {"type": "string", "description": "What the agent should do. It reads nothing else."}},
+    "required": ["task"],
+    "additionalProperties": False,
+}
+
+
+def delegation_tool(agent: SubAgent, description: str) -> ListedTool:
+    """Return the tool that delegates to an agent."""
+    text = f"Delegate a task to the agent '{agent.name}', and read its answer. {description}".strip()
+    return ListedTool(agent.name, text, TASK)
+
+
+def handoff_tool(agent: SubAgent, description: str) -> ListedTool:
+    """Return the tool that lets an agent take over the turn."""
+    text = f"Let the agent '{agent.name}' answer instead. {description}".strip()
+    empty = {"type": "object", "properties": {}, "additionalProperties": False}
+    return ListedTool(f"{HANDOFF_PREFIX}{agent.name}", text, empty, read_only=True)
+
+
+def child_turn(
+    settings: Settings,
+    connection: Connection,
+    job: Job,
+    response: Response,
+    item: Mapping[str, Any],
+    wait: Mapping[str, Any],
+) -> Child:
+    """Return the turn of the agent that a call delegates to. Raises BudgetExhausted if the tree has no tokens left."""
+    agent = wait["agent"]
+    sub_agent = SubAgent(agent["name"], context=wait.get("context", "task"))
+    caller = Caller(response.user_id or "", response.account_id, Role.MEMBER)
+    turn = NewTurn(_request(response, agent), _input(connection, response, item, sub_agent), space=response.space)
+    account = admin.read_account(connection, response.account_id)
+    allowance = Allowance(context=context_size(settings))
+    if account is not None:
+        allowance = replace(allowance, limits=account.limits)
+    prepared = prepare_turn(connection, caller, turn, wait["response_id"], wait["job_id"], allowance)
+    key = {KEY_ARGUMENT: job.arguments[KEY_ARGUMENT]} if KEY_ARGUMENT in job.arguments else {}
+    new_job = replace(
+        prepared.job,
+        unique_key=f"delegate:{item['id']}",
+        draw=Draw(tokens=_share(connection, job, wait["siblings"]), calls=1),
+        arguments={**prepared.job.arguments, **key},
+        owner_id=response.user_id,
+    )
+    child = replace(prepared.response, user_id=response.user_id)
+    return Child(new_job, lambda inserting: responses.insert(inserting, child))
+
+
+def _share(connection: Connection, job: Job, siblings: int) -> int:
+    """Return how many tokens of the tree one of the agents that are asked at once may use; 0 where none limits them."""
+    left = budgets.remaining(connection, job.root_id or job.id)
+    if left is None or left.tokens is None:
+        return 0
+    if (share := left.tokens // siblings) < MIN_TOKENS:
+        raise BudgetExhausted(f"The tree of {job.root_id or job.id} has {left.tokens} tokens left.")
+    return share
+
+
+def _request(response: Response, agent: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the request of an agent's turn: its definition has the rest."""
+    asked = response.request
+    return {
+        "model": f"{definitions.MODEL_PREFIX}{agent['name']}",
+        "engine_model": asked.get("engine_model") or asked["model"],
+        "agent": dict(agent),
+        "instructions": None,
+        "background": True,
+        "metadata": {},
+        "temperature": None,
+        "top_p": None,
+        "max_output_tokens": None,
+        "user": asked["user"],
+        "safety_identifier": asked.get("safety_identifier"),
+        "sampling_defaults": asked.get("sampling_defaults"),
+        "memory": {"remember": False},
+        "approvals": "wait",
+        "residency": asked.get("residency"),
+    }
+
+
+def _input(
+    connection: Connection, response: Response, item: Mapping[str, Any], agent: SubAgent
+) -> Sequence[Mapping[str, Any]]:
+    """Return what an agent reads: the conversation, if it is to, and the task."""
+    task = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": _task(item["arguments"])}]}
+    if agent.context != "conversation":
+        return [task]
+    messages = [each for each in thread_items(connection, response) if each["type"] == "message"]
+    return [*({name: each[name] for name in ("type", "role", "content")} for each in messages), task]
+
+
+def _task(arguments: str) -> str:
+    """Return the task that the model has written. Arguments that were not checked may be anything."""
+    with suppress(ValueError):
+        parsed = orjson.loads(arguments)
+        if isinstance(parsed, dict) and isinstance(parsed.get("task"), str):
+            return str(parsed["task"])
+    return arguments
