@@ -35,3 +35,6 @@ def configure_logging(*, verbose: bool = False, quiet: bool = False) -> None:
         logging.getLogger(name).setLevel(logging.INFO if verbose else logging.WARNING)
     # pika logs a lost connection as ten errors and three tracebacks; its callers log it as one line.
     logging.getLogger("pika").setLevel(logging.INFO if verbose else logging.CRITICAL)
+    # The SDK of MCP logs each answer of a server that it cannot parse with a traceback; the call's result tells it.
+    for name in ("mcp", "client"):
+        logging.getLogger(name).setLevel(logging.INFO if verbose else logging.CRITICAL)

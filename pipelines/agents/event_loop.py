@@ -9,7 +9,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, wait
 from functools import cache
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import anyio
 
@@ -28,7 +28,8 @@ def run(function: Callable[[], Awaitable[Value]], should_stop: Callable[[], bool
 
     should_stop  called in this thread, every POLL seconds; what it raises stops the coroutine, too
     """
-    future = asyncio.run_coroutine_threadsafe(_scoped(function, scope := anyio.CancelScope()), _loop())
+    task = _Task(function)
+    future = asyncio.run_coroutine_threadsafe(task.run(), _loop())
     try:
         while not future.done():
             if should_stop():
@@ -36,15 +37,31 @@ def run(function: Callable[[], Awaitable[Value]], should_stop: Callable[[], bool
             wait([future], POLL)
     finally:
         if not future.done():
-            _loop().call_soon_threadsafe(scope.cancel)
             future.add_done_callback(_retrieve)
+            _loop().call_soon_threadsafe(task.cancel)
     return future.result()
 
 
-async def _scoped(function: Callable[[], Awaitable[Value]], scope: anyio.CancelScope) -> Value:
-    with scope:
-        return await function()
-    raise Stopped
+class _Task(Generic[Value]):
+    """A coroutine function that can be cancelled before and while it runs. All methods run in the event loop."""
+
+    def __init__(self, function: Callable[[], Awaitable[Value]]) -> None:
+        self._function = function
+        self._scope: anyio.CancelScope | None = None
+        self._cancelled = False
+
+    async def run(self) -> Value:
+        """Call the function. Raises Stopped if it was cancelled."""
+        with anyio.CancelScope() as self._scope:
+            if not self._cancelled:
+                return await self._function()
+        raise Stopped
+
+    def cancel(self) -> None:
+        """Cancel the function, if it is still running."""
+        self._cancelled = True
+        if self._scope is not None:
+            self._scope.cancel()
 
 
 def _retrieve(future: Future[Value]) -> None:

@@ -20,7 +20,10 @@ MAX_ROUNDS, ROUND_DELAY = 10, 0.25
 DEFAULT_INTERVAL, MIN_INTERVAL, MAX_INTERVAL = 1.0, 0.2, 30.0
 
 #: Seconds for the request that cancels a task.
-CANCEL_TIMEOUT = 2.0
+CANCEL_TIMEOUT = 1.5
+
+#: Characters of a task's id.
+MAX_TASK_ID = 1_024
 
 
 class _AnyResult(BaseModel):
@@ -46,7 +49,7 @@ async def call_tool(connection: Connection, name: str, arguments: Mapping[str, A
         raw = await _send(connection, name, arguments, request_state, state)
         match raw.get("resultType"):
             case "task":
-                state.task_id = str(raw["taskId"])
+                state.task_id = _new_task_id(raw)
                 return await follow_task(connection, state.task_id, state)
             case "input_required":
                 required = InputRequiredResult.model_validate(raw, by_name=False)
@@ -114,6 +117,14 @@ def _task_outcome(connection: Connection, raw: Mapping[str, Any]) -> CallOutcome
                 InputRequiredResult.model_validate({"inputRequests": raw.get("inputRequests")}, by_name=False)
             )
     return None
+
+
+def _new_task_id(raw: Mapping[str, Any]) -> str:
+    """Return the id of the task that a call has made. Raises ServerFault."""
+    task_id = raw.get("taskId")
+    if not isinstance(task_id, str) or not 0 < len(task_id) <= MAX_TASK_ID or not task_id.isprintable():
+        raise ServerFault("mcp_protocol_error", "The server made a task without a valid id.", uncertain=True)
+    return task_id
 
 
 def _input_required(required: InputRequiredResult) -> CallOutcome:

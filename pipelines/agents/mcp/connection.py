@@ -22,6 +22,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_types import (
     CONNECTION_CLOSED,
     INTERNAL_ERROR,
+    PARSE_ERROR,
     ElicitRequestParams,
     ElicitResult,
     Implementation,
@@ -38,8 +39,8 @@ from pipelines.agents.mcp.values import clean_text
 #: Bytes that a server may send during one operation.
 MAX_BYTES = 8 << 20
 
-#: Seconds for the end of a connection after the operation: of a session, for example.
-CLOSE_TIMEOUT = 1.0
+#: Seconds for the end of a connection after the operation: of a session, or of a call that is cancelled.
+CLOSE_TIMEOUT = 2.0
 
 #: Characters of a server's error message that are kept.
 MAX_MESSAGE = 2_000
@@ -83,16 +84,24 @@ async def operate(
 ) -> Value:
     """Connect, return what the operation returns, and disconnect. Raises ServerFault.
 
+    If it is cancelled, the operation is cancelled first: the connection has CLOSE_TIMEOUT seconds to tell the server.
+
     timeout  seconds for everything
     """
     transport = McpTransport(policy, ByteBudget(MAX_BYTES), resolver)
     transport.called = target.command is not None  # nothing is noted of a program
     results: list[Value] = []
+    whole = anyio.CancelScope(deadline=anyio.current_time() + timeout, shield=True)
+    part = anyio.CancelScope()
     try:
-        with anyio.CancelScope(deadline=anyio.current_time() + timeout) as scope:
-            async with _connected(target, transport, policy, timeout) as connection:
-                results.append(await operation(connection))
-                scope.deadline = anyio.current_time() + CLOSE_TIMEOUT
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_pass_on_cancellation, whole, part)
+            with whole:
+                async with _connected(target, transport, policy, timeout) as connection:
+                    with part:
+                        results.append(await operation(connection))
+                    whole.deadline = anyio.current_time() + CLOSE_TIMEOUT
+            tasks.cancel_scope.cancel()
     except Exception as error:
         if not results:
             raise _fault(_cause(error), transport, target) from error
@@ -100,6 +109,14 @@ async def operate(
         message = f"The server did not answer within {timeout:g} seconds."
         raise ServerFault("timeout", message, uncertain=transport.called)
     return results[0]
+
+
+async def _pass_on_cancellation(whole: anyio.CancelScope, part: anyio.CancelScope) -> None:
+    try:
+        await anyio.sleep_forever()
+    finally:
+        part.cancel()
+        whole.deadline = min(whole.deadline, anyio.current_time() + CLOSE_TIMEOUT)
 
 
 @asynccontextmanager
@@ -174,12 +191,14 @@ def _transport_fault(error: Exception, *, uncertain: bool) -> ServerFault:
 
 def _protocol_fault(error: MCPError, transport: McpTransport) -> ServerFault:
     """Return the fault of an error of the protocol, or of an HTTP status, for which the SDK makes one up."""
-    message = clean_text(error.message)[:MAX_MESSAGE]
     if transport.status is not None and error.code == INTERNAL_ERROR:
         uncertain = transport.called and transport.status >= 500
         text = f"The server answered with the HTTP status {transport.status}."
         return ServerFault("http_error", text, code=transport.status, uncertain=uncertain)
+    if error.code == PARSE_ERROR:
+        return ServerFault("mcp_protocol_error", "The server's answer is not a message of the protocol.")
     uncertain = transport.called and error.code == CONNECTION_CLOSED
+    message = clean_text(error.message)[:MAX_MESSAGE]
     return ServerFault("mcp_protocol_error", message, code=error.code, uncertain=uncertain)
 
 

@@ -10,8 +10,8 @@ OPEN_OBJECT: Mapping[str, Any] = {"type": "object", "properties": {}, "additiona
 
 
 def clean_text(text: str) -> str:
-    """Return the text without NUL, which Postgres does not store, and with U+FFFD for halves of surrogate pairs."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").replace("\0", "")
+    """Return the text without NUL, which Postgres does not store."""
+    return text.replace("\0", "")
 
 
 def clean_object(value: object) -> Mapping[str, Any] | None:
