@@ -41,11 +41,15 @@ def load_tools(
     request = definitions.apply(definition, response.request) if definition else response.request
     effective = replace(response, request=dict(request))
     servers = references(settings, connection, effective, request.get("tools") or [])
-    lists = {server.label: tool_lists.read(connection, response.account_id, server) for server in servers}
+    account_id = response.account_id
+    lists = {server.label: tool_lists.read(connection, account_id, server, expired=step > 0) for server in servers}
     unknown = [server for server in servers if lists[server.label] is None]
     errors, waits = _list_jobs(connection, attempt.job, effective, unknown, reference)
     if waits is not None:
         return waits
+    # A list may expire while the turn waits for its job.
+    lists |= {server.label: tool_lists.read(connection, account_id, server, expired=True)
+              for server in unknown if errors[server.label] is None}  # fmt: skip
     tools = [*_listed(servers, lists, definition), *_agents(connection, attempt.job, definition)]
     listings = [
         ToolListing(server.label, lists[server.label] or (), errors.get(server.label))
@@ -81,7 +85,7 @@ def _list_jobs(
     response: Response,
     servers: Sequence[ServerReference],
     agent: Mapping[str, Any] | None,
-) -> tuple[Mapping[str, str], WaitForChildren | None]:
+) -> tuple[Mapping[str, str | None], WaitForChildren | None]:
     """Return why servers could not be asked for their tools, and the wait for those that have not been asked."""
     if not servers:
         return {}, None
@@ -95,7 +99,9 @@ def _list_jobs(
             for server, each in zip(servers, new, strict=True)}, None  # fmt: skip
 
 
-def _list_error(job: Job) -> str:
+def _list_error(job: Job) -> str | None:
+    if job.result is not None and job.result.get("error") is None:
+        return None
     error = (job.result or {}).get("error") or job.error or {}
     return str(error.get("message") or "The server did not list its tools.")
 

@@ -29,11 +29,16 @@ OPEN_OBJECT: Mapping[str, Any] = {"type": "object", "properties": {}, "additiona
 LIST_TIMEOUT = 20.0
 
 
-def read(connection: Connection, account_id: str, server: ServerReference) -> Sequence[ListedTool] | None:
-    """Return the tools that a server offers, as far as `allowed_tools` allows them. None: `tool.list` has to ask it."""
+def read(
+    connection: Connection, account_id: str, server: ServerReference, *, expired: bool = False
+) -> Sequence[ListedTool] | None:
+    """Return the tools that a server offers, as far as `allowed_tools` allows them. None: `tool.list` has to ask it.
+
+    expired  also of a list that has expired: a turn keeps the one that it began with
+    """
     if server.tools is not None:
         return [tool for tool in server.tools if _allowed(tool, server)]
-    cached = tool_lists.read(connection, account_id, server.key)
+    cached = tool_lists.read(connection, account_id, server.key, expired=expired)
     if cached is None:
         return None
     pins = tool_pins.read(connection, account_id, server.pin_key)
