@@ -245,7 +245,9 @@ def test_a_schema_that_cannot_be_stored_becomes_that_of_any_object(settings):
         assert list_tools(settings, url).tools[0]["input_schema"]["properties"] == {}
 
 
-@pytest.mark.parametrize("tools", [[tool(inputSchema="no object")], [{"name": 1}], "none"])
+@pytest.mark.parametrize(
+    "tools", [[tool(inputSchema="no object")], [tool(inputSchema={"type": "string"})], [{"name": 1}], "none"]
+)
 def test_a_list_that_does_not_follow_the_protocol_is_an_error(settings, tools):
     answer = {**listing(), "tools": tools}
 
