@@ -48,7 +48,12 @@ def client_tools(tools: Sequence[Mapping[str, Any]]) -> list[ClientTool]:
 
 
 def expand_tool(tool: Mapping[str, Any]) -> Iterator[ClientTool]:
-    """Yield a stored tool, or the members of a group. A group's description goes with its first member."""
+    """Yield a stored tool, or the members of a group. A group's description goes with its first member.
+
+    Those of an MCP server are not known yet: for a turn they are a group, see `pipelines.agents.turn_tools`.
+    """
+    if tool["type"] == "mcp":
+        return
     if tool["type"] != "namespace":
         yield _client_tool(tool)
         return
@@ -70,6 +75,12 @@ def chosen_function(tools: Sequence[ClientTool], choice: Mapping[str, Any]) -> s
     """Return the engine's name of the tool that a tool choice names; the choice was checked when it was accepted."""
     name = choice.get("name") or choice["type"]
     return next((tool.function.name for tool in tools if tool.name == name), name)
+
+
+def chosen_tools(tools: Sequence[ClientTool], choice: Mapping[str, Any]) -> list[ClientTool]:
+    """Return the tools of an MCP server that a tool choice names: one, or all of the server."""
+    label, name = choice["server_label"], choice.get("name")
+    return [tool for tool in tools if tool.namespace == label and name in (None, tool.name)]
 
 
 def _client_tool(

@@ -8,7 +8,7 @@ from models.platform.database import Connection
 from models.turns import conversations, responses
 from models.turns.responses import Response
 from pipelines.chat.call_items import CALLS, OUTPUTS, SERVER_CALLS, output_text, tool_call
-from pipelines.chat.client_tools import chosen_function, client_tools
+from pipelines.chat.client_tools import ClientTool, chosen_function, chosen_tools, client_tools
 from pipelines.chat.compaction import expand_compaction, quote_selector
 from pipelines.chat.mcp_items import with_outputs
 from pipelines.chat.response_objects import item_text, reasoning_text
@@ -108,8 +108,7 @@ def _answer_limit(request: Mapping[str, Any]) -> int | None:
 def output_format_of(request: Mapping[str, Any]) -> OutputFormat:
     """Return the output format that a request asks for."""
     tools = client_tools(request.get("tools") or ())
-    choice_field = request.get("tool_choice") or "auto"
-    choice: Any = choice_field if isinstance(choice_field, str) else ("function", chosen_function(tools, choice_field))
+    tools, choice = _chosen(tools, request.get("tool_choice") or "auto")
     format_ = (request.get("text") or {}).get("format") or {}
     schema = {"json_object": {}, "json_schema": format_.get("schema", {})}.get(format_.get("type", "text"))
     effort, template = (request.get("reasoning") or {}).get("effort"), request.get("chat_template_kwargs") or {}
@@ -124,6 +123,19 @@ def output_format_of(request: Mapping[str, Any]) -> OutputFormat:
         template={name: break_control_tokens(value) if isinstance(value, str) else value
                   for name, value in template.items()},
     )  # fmt: skip
+
+
+def _chosen(tools: list[ClientTool], choice: Any) -> tuple[list[ClientTool], Any]:
+    """Return the tools that are offered and the choice among them, as engines know it.
+
+    The tools of an MCP server that cannot be asked are unknown: then the model may answer without them.
+    """
+    if isinstance(choice, str):
+        return tools, choice
+    if choice["type"] != "mcp":
+        return tools, ("function", chosen_function(tools, choice))
+    of_server = chosen_tools(tools, choice)
+    return (of_server, "required") if of_server else (tools, "auto")
 
 
 def sampling_of(request: Mapping[str, Any], max_tokens: int, generated: int = 0) -> Sampling:

@@ -200,6 +200,7 @@ def _parse_turn(request: Request, body: Work) -> ScheduledWork:
         turn = _in_space(
             request, new_turn(turn_request.model_copy(update={"background": True}), request.platform.settings)
         )
+        _check_scheduled(turn)
 
     def check(connection: Connection) -> None:
         with _prefix_param("work.request"):
@@ -213,6 +214,19 @@ def _parse_turn(request: Request, body: Work) -> ScheduledWork:
         )
     plan = turns.turn_plan(turn, any_model=turn_request.model in (None, DEFAULT_MODEL))
     return ScheduledWork("turn", {"request": stored_request}, plan, check)
+
+
+def _check_scheduled(turn: NewTurn) -> None:
+    """Raise InvalidRequest for what a schedule does not keep, or must not repeat."""
+    if "mcp_credentials" in turn.request:
+        message = (
+            "Unsupported value for 'tools': 'headers' and 'authorization' of MCP servers are not stored in schedules. "
+            "Register the server with POST /v1/mcp_servers, and name it by its 'server_label'."
+        )
+        raise InvalidRequest(message, param="tools", code="unsupported_value")
+    if any(item["type"] == "mcp_approval_response" for item in turn.input):
+        message = "Unsupported value for 'input': schedules give no approvals."
+        raise InvalidRequest(message, param="input", code="unsupported_value")
 
 
 def _in_space(request: Request, turn: NewTurn) -> NewTurn:

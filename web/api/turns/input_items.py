@@ -1,4 +1,4 @@
-"""Input items: messages, calls that the caller ran, their outputs, and references to earlier items.
+"""Input items: messages, calls and their outputs, decisions on approvals, and references to earlier items.
 
 Types that a text model cannot read, such as images, are rejected. Output items of a response are accepted unchanged.
 """
@@ -20,6 +20,14 @@ from web.api.turns.call_types import (
 )
 from web.api.turns.content_types import MAX_ITEMS, AuthorName, Content, Id, ItemStatus, Refusal
 from web.api.turns.ignored_parts import IgnoredPart
+from web.api.turns.mcp_types import (
+    McpApprovalRequest,
+    McpApprovalResponse,
+    McpCall,
+    McpItem,
+    McpListTools,
+    stored_mcp_item,
+)
 from web.http.validation import RequestBody, branch, discriminate_by_type, discriminate_text
 
 
@@ -79,10 +87,13 @@ class ItemReference(RequestBody):
 #: Calls of tools that another server ran, in outputs of its responses.
 HOSTED_CALLS = (
     "web_search_call", "file_search_call", "code_interpreter_call", "image_generation_call", "tool_search_call",
-    "tool_search_output", "mcp_call", "mcp_list_tools", "mcp_approval_request", "mcp_approval_response",
+    "tool_search_output",
 )  # fmt: skip
 
-ITEM_TYPES = ("message", *CALLS_AND_OUTPUTS, "reasoning", "compaction", "item_reference")
+#: Items of calls that this server ran, of requests for their approval, and of decisions on these.
+MCP_ITEMS = ("mcp_list_tools", "mcp_call", "mcp_approval_request", "mcp_approval_response")
+
+ITEM_TYPES = ("message", *CALLS_AND_OUTPUTS, *MCP_ITEMS, "reasoning", "compaction", "item_reference")
 
 
 class HostedCall(IgnoredPart):
@@ -100,6 +111,10 @@ def _infer_type(value: Mapping[str, Any]) -> str:
 Item = Annotated[
     Annotated[InputMessage, Tag(branch("message"))]
     | Annotated[CallOrOutput, Tag(branch("call"))]
+    | Annotated[McpListTools, Tag(branch("mcp_list_tools"))]
+    | Annotated[McpCall, Tag(branch("mcp_call"))]
+    | Annotated[McpApprovalRequest, Tag(branch("mcp_approval_request"))]
+    | Annotated[McpApprovalResponse, Tag(branch("mcp_approval_response"))]
     | Annotated[ReasoningItem, Tag(branch("reasoning"))]
     | Annotated[Compaction, Tag(branch("compaction"))]
     | Annotated[ItemReference, Tag(branch("item_reference"))]
@@ -118,7 +133,7 @@ InputItems = Annotated[
 
 
 def stored_items(input_items: str | Sequence[Item]) -> list[dict[str, Any]]:
-    """Convert input to stored items without ids. References are not resolved.
+    """Convert input to stored items without ids, except for requests for approvals. References are not resolved.
 
     Hosted calls, and reasoning without a text, are dropped.
     """
@@ -147,6 +162,8 @@ def _stored_item(item: Item, call_ids: Mapping[str, str]) -> dict[str, Any]:
             return _reasoning(item)
         case _ if isinstance(item, Call | CallOutput):
             return stored_call(item)
+        case _ if isinstance(item, McpItem):
+            return stored_mcp_item(item)
         case _:
             return {}
 

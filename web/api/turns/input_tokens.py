@@ -1,6 +1,6 @@
 """`POST /v1/responses/input_tokens`: count the tokens of a turn's prompt without running it.
 
-Only the engine counts exactly, by its chat template and vocabulary.
+Only the engine counts exactly, by its chat template and vocabulary. The tools of MCP servers are not counted.
 """
 
 from typing import Literal
@@ -30,7 +30,9 @@ async def count(request: Request) -> Response:
     """`POST /v1/responses/input_tokens`: count the tokens of a response's prompt without creating the response."""
     body = await read_body(request, CountTokens)
     items = stored_items(body.input) if body.input is not None else []
-    prompt = PromptRequest(await convert(request, prompt_parameters, body), items, *parse_thread(body))
+    parameters = await convert(request, prompt_parameters, body)
+    parameters.pop("mcp_credentials", None)  # no server is asked for its tools
+    prompt = PromptRequest(parameters, items, *parse_thread(body))
     counted = await run_prompt_job(request, token_count.KIND, prompt)
     result: InputTokens = {"object": "response.input_tokens", "input_tokens": counted["input_tokens"]}
     return json_response(result)

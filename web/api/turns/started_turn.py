@@ -28,6 +28,7 @@ from web.api.job_events import EventBatches
 from web.api.job_results import job_headers
 from web.api.request import Request
 from web.api.turns.disconnects import cancelled_after_disconnect, disconnect_action
+from web.api.turns.input_items import MCP_ITEMS
 from web.api.turns.retries import add_commands, is_unreadable, join_original, new_ids, store_state
 from web.http.disconnects import OnDisconnect, disconnect_policy
 from web.http.threads import run_in_thread
@@ -63,8 +64,11 @@ async def start(request: Request, turn: NewTurn, *, stream: bool) -> StartedTurn
     return started
 
 
-#: The first schema version whose workers know tools beside functions, and compactions.
-TOOLS_SINCE = "0030"
+#: Tools and input items of MCP servers.
+MCP_PARTS = frozenset({"mcp", *MCP_ITEMS})
+
+#: The first schema version whose workers know tools beside functions, and compactions; and tools of MCP servers.
+TOOLS_SINCE, MCP_SINCE = "0030", "0034"
 
 
 def needs_new_workers(turn: NewTurn) -> bool:
@@ -77,9 +81,16 @@ def needs_new_workers(turn: NewTurn) -> bool:
     )
 
 
+def _uses_mcp(turn: NewTurn) -> bool:
+    parts = [*(turn.request.get("tools") or ()), *turn.input]
+    return any(part["type"] in MCP_PARTS for part in parts)
+
+
 def _check_versions(request: Request, turns: Sequence[NewTurn]) -> None:
     if any(map(needs_new_workers, turns)):
         require_new_workers(request)
+    if any(map(_uses_mcp, turns)) and not request.platform.compatibility.at_least(MCP_SINCE):
+        raise Unavailable("Tools of MCP servers are available once the upgrade of this server is finalized.")
 
 
 def require_new_workers(request: Request) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from web.api.turns.mcp_types import McpReference, McpTool, stored_mcp_tool
 from web.api.turns.tool_types import (
     ApplyPatchTool,
     CustomDefinition,
@@ -25,8 +26,10 @@ NESTED = (NestedFunctionTool, NestedCustomTool, NestedFunctionReference, NestedC
 
 
 def stored_tool(tool: Any) -> dict[str, Any] | None:
-    """Return the stored form of a tool, or None for one that the caller does not run."""
+    """Return the stored form of a tool, or None for one that nobody runs."""
     match tool:
+        case McpTool():
+            return stored_mcp_tool(tool)
         case HostedTool() | ShellTool(is_hosted=True):
             return None
         case NestedFunctionTool(function=FunctionDefinition() as function) | (FunctionDefinition() as function):
@@ -51,9 +54,11 @@ def definition_path(tool: Any) -> str:
 
 
 def allowed_tools(tools: Sequence[dict[str, Any]], references: Iterable[Any]) -> list[dict[str, Any]]:
-    """Return the stored tools, and the members of groups, that the references name."""
-    names = {reference_name(reference) or reference.type for reference in references}
-    narrowed = (_allowed(tool, names) for tool in tools)
+    """Return the stored tools, and the members of groups and servers, that the references name."""
+    named = [*references]
+    servers = [reference for reference in named if isinstance(reference, McpReference)]
+    names = {reference_name(each) or each.type for each in named if not isinstance(each, McpReference)}
+    narrowed = (_allowed_of_server(tool, servers) if tool["type"] == "mcp" else _allowed(tool, names) for tool in tools)
     return [tool for tool in narrowed if tool]
 
 
@@ -73,6 +78,18 @@ def _allowed(tool: dict[str, Any], names: set[str]) -> dict[str, Any] | None:
         return tool
     members = [member for member in tool.get("tools", ()) if member["name"] in names]
     return {**tool, "tools": members} if members else None
+
+
+def _allowed_of_server(tool: dict[str, Any], references: Iterable[McpReference]) -> dict[str, Any] | None:
+    """Return the tool of a server with those of its allowed tools that the references name; None if they name none."""
+    named = [each.name for each in references if each.server_label == tool["server_label"]]
+    if not named or None in named:
+        return tool if named else None
+    allowed = tool.get("allowed_tools")
+    filters = allowed if isinstance(allowed, dict) else {"tool_names": allowed}
+    names = filters.get("tool_names")
+    both = [name for name in dict.fromkeys(named) if names is None or name in names]
+    return {**tool, "allowed_tools": {**filters, "tool_names": both} if isinstance(allowed, dict) else both}
 
 
 def _format(format_: Any) -> Mapping[str, Any]:

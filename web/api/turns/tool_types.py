@@ -1,7 +1,7 @@
 """Request types of tools and of tool choices.
 
-The caller runs all tools of a turn. A tool that the server would have to run, such as a web search, is ignored and
-named in the response, or rejected if the request requires it.
+The caller runs all tools of a turn but those of MCP servers, which this server calls. Another tool that it would have
+to run, such as a web search, is ignored and named in the response, or rejected if the request requires it.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from web.api.turns.content_types import FunctionName
 from web.api.turns.ignored_parts import IgnoredPart
+from web.api.turns.mcp_types import McpReference, McpTool
 from web.http.ignored_fields import is_tolerant, mark_without_effect
 from web.http.validation import RequestBody, branch, discriminate_text, should_be_one_of
 
@@ -157,11 +158,14 @@ class ApplyPatchTool(RequestBody):
 #: Types of tools that the caller runs.
 CLIENT_TOOLS = ("function", "custom", "namespace", "local_shell", "shell", "apply_patch")
 
+#: Types of tools of a turn.
+TOOLS = (*CLIENT_TOOLS, "mcp")
+
 
 class HostedTool(IgnoredPart):
     """A tool that the server would have to run, such as `web_search`. It is ignored."""
 
-    supported = CLIENT_TOOLS
+    supported = TOOLS
 
 
 def _branch_of_member(value: Any) -> str | None:
@@ -173,7 +177,7 @@ def _branch_of_member(value: Any) -> str | None:
 
 def _branch_of_tool(value: Any) -> str | None:
     type_ = _type(value)
-    return branch(type_) if type_ in CLIENT_TOOLS[2:] else _branch_of_member(value)
+    return branch(type_) if type_ in TOOLS[2:] else _branch_of_member(value)
 
 
 def _type(value: Any) -> Any:
@@ -221,8 +225,9 @@ Tool = Annotated[
     | Annotated[LocalShellTool, Tag(branch("local_shell"))]
     | Annotated[ShellTool, Tag(branch("shell"))]
     | Annotated[ApplyPatchTool, Tag(branch("apply_patch"))]
+    | Annotated[McpTool, Tag(branch("mcp"))]
     | Annotated[HostedTool, Tag(branch("hosted"))],
-    _discriminator(_branch_of_tool, CLIENT_TOOLS),
+    _discriminator(_branch_of_tool, TOOLS),
 ]
 
 
@@ -280,6 +285,8 @@ def _branch_of_reference(value: Any) -> str | None:
     type_ = _type(value)
     if type_ in ("function", "custom", "namespace"):
         return branch(f"nested_{type_}" if type_ != "namespace" and _has_object(value, type_) else "named")
+    if type_ == "mcp":
+        return branch("mcp")
     return branch("typed") if isinstance(type_, str) else None
 
 
@@ -287,8 +294,9 @@ AnyReference = Annotated[
     Annotated[ToolReference, Tag(branch("named"))]
     | Annotated[NestedFunctionReference, Tag(branch("nested_function"))]
     | Annotated[NestedCustomReference, Tag(branch("nested_custom"))]
+    | Annotated[McpReference, Tag(branch("mcp"))]
     | Annotated[TypeReference, Tag(branch("typed"))],
-    _discriminator(_branch_of_reference, CLIENT_TOOLS),
+    _discriminator(_branch_of_reference, TOOLS),
 ]
 
 
@@ -322,10 +330,11 @@ ToolSelection = Annotated[
     Annotated[ToolReference, Tag(branch("named"))]
     | Annotated[NestedFunctionReference, Tag(branch("nested_function"))]
     | Annotated[NestedCustomReference, Tag(branch("nested_custom"))]
+    | Annotated[McpReference, Tag(branch("mcp"))]
     | Annotated[TypeReference, Tag(branch("typed"))]
     | Annotated[AllowedTools, Tag(branch("allowed"))]
     | Annotated[NestedAllowedTools, Tag(branch("nested_allowed"))],
-    _discriminator(_branch_of_selection, ("allowed_tools", *CLIENT_TOOLS)),
+    _discriminator(_branch_of_selection, ("allowed_tools", *TOOLS)),
 ]
 ToolChoice = Annotated[
     Annotated[Literal["auto", "none", "required"], Tag(branch("text"))]

@@ -14,6 +14,8 @@ from pipelines.inference.engine import OutputFormat
 from pipelines.inference.json_schema import NamedSchema, first_schema_error
 from web.api.turns.content_types import FunctionName
 from web.api.turns.hints import Verbosity
+from web.api.turns.mcp_tools import check_mcp_tools, check_server
+from web.api.turns.mcp_types import McpReference
 from web.api.turns.stored_tools import allowed_tools, definition_path, reference_name, stored_tool
 from web.api.turns.tool_types import AllowedToolList, AllowedTools, Description, NestedAllowedTools, Schema, Tool
 from web.http.validation import RequestBody, branch, discriminate_by_type
@@ -58,11 +60,11 @@ class TextOptions(RequestBody):
 
 @dataclass(frozen=True, slots=True)
 class ResolvedTools:
-    """The tools of a request that the caller runs.
+    """The tools of a request.
 
     stored    those that the model may call, in the Responses API's form
     choice    the stored tool choice
-    by_param  all tools as an engine knows them, by the parameter that contains each
+    by_param  all that the caller runs as an engine knows them, by the parameter that contains each
     """
 
     stored: list[dict[str, Any]]
@@ -75,12 +77,13 @@ def resolve_tools(tools: Sequence[Tool] | None, choice: Any) -> ResolvedTools:
 
     For `allowed_tools` only the allowed tools are stored, and its mode is the choice.
     """
+    check_mcp_tools(tools or [])
     offered = [(f"tools[{n}]{definition_path(tool)}", stored_tool(tool)) for n, tool in enumerate(tools or [])]
     by_param = _tools_by_param([(param, tool) for param, tool in offered if tool])
     stored, choice = _resolve_choice(choice, [tool for _, tool in offered if tool], by_param.values())
     if choice == "required" and not stored:
         raise InvalidRequest(
-            "Invalid value for 'tool_choice': 'required' needs at least one tool in 'tools' that the caller runs.",
+            "Invalid value for 'tool_choice': 'required' needs at least one tool in 'tools' that can be called.",
             param="tool_choice",
         )
     return ResolvedTools(stored, choice or "auto", by_param)
@@ -163,8 +166,13 @@ def _resolve_choice(
     if isinstance(choice, AllowedTools | NestedAllowedTools):
         allowed, param = _allowed_list(choice)
         for number, reference in enumerate(allowed.tools):
+            if isinstance(reference, McpReference):
+                check_server(reference, stored, f"{param}.tools[{number}]")
             _require_allowed(reference, tools, f"{param}.tools[{number}]{definition_path(reference)}.name")
         return allowed_tools(stored, allowed.tools), allowed.mode
+    if isinstance(choice, McpReference):
+        check_server(choice, stored, "tool_choice")
+        return stored, choice.model_dump(exclude_none=True)
     return stored, choice if isinstance(choice, str | None) else _require_tool(choice, tools)
 
 

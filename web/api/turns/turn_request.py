@@ -20,6 +20,7 @@ from pipelines.inference.registry import model_name, sampling_defaults
 from web.api.turns.content_types import Id
 from web.api.turns.hints import CacheOptions, CacheRetention, ServiceTier, only_known
 from web.api.turns.input_items import InputItems, stored_items
+from web.api.turns.mcp_tools import sealed_credentials
 from web.api.turns.models import DEFAULT_MODEL
 from web.api.turns.sampling_parameters import (
     Effort,
@@ -33,6 +34,7 @@ from web.api.turns.sampling_parameters import (
 )
 from web.api.turns.tool_types import MAX_TOOLS, Tool, ToolChoice
 from web.api.turns.tools_and_formats import (
+    ResolvedTools,
     TextOptions,
     check_calls,
     check_schemas,
@@ -220,6 +222,7 @@ def prompt_parameters(body: PromptParameters, settings: Settings) -> dict[str, A
         "model": resolve_model(body.model, settings),
         "instructions": body.instructions,
         "tools": tools.stored,
+        **_mcp_credentials(body, settings, tools),
         "tool_choice": tools.choice,
         "parallel_tool_calls": body.parallel_tool_calls is not False,
         "text": text_parameters(body.text),
@@ -229,6 +232,11 @@ def prompt_parameters(body: PromptParameters, settings: Settings) -> dict[str, A
     }
     check_calls(tools, output_format_of(parameters))
     return parameters
+
+
+def _mcp_credentials(body: PromptParameters, settings: Settings, tools: ResolvedTools) -> dict[str, Any]:
+    sealed = sealed_credentials(settings, body.tools or [], tools.stored)
+    return {"mcp_credentials": sealed} if sealed else {}
 
 
 def parse_thread(body: PromptParameters) -> tuple[str | None, str | None]:

@@ -42,7 +42,7 @@ def test_tools_that_the_caller_runs_are_stored_in_openais_form():
 def test_tools_that_the_caller_does_not_run_are_ignored_and_named():
     hosted = [
         {"type": "web_search", "external_web_access": False},
-        {"type": "mcp", "server_label": "docs", "server_url": "https://example.com"},
+        {"type": "code_interpreter", "container": {"type": "auto"}},
         {"type": "shell", "environment": {"type": "container_auto"}},
         {"type": "from_the_future"},
     ]
@@ -50,7 +50,8 @@ def test_tools_that_the_caller_does_not_run_are_ignored_and_named():
 
     assert [tool["name"] for tool in request["tools"]] == ["look"]
     assert ignored == [
-        "tools[1] (web_search)", "tools[2] (mcp)", "tools[3] (shell in a container)", "tools[4] (from_the_future)",
+        "tools[1] (web_search)", "tools[2] (code_interpreter)", "tools[3] (shell in a container)",
+        "tools[4] (from_the_future)",
     ]  # fmt: skip
 
 

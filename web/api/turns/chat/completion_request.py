@@ -19,7 +19,15 @@ from web.api.turns.choices import MAX_CHOICES
 from web.api.turns.content_types import MAX_ITEMS, FunctionName
 from web.api.turns.hints import CacheOptions, CacheRetention, ServiceTier, Verbosity
 from web.api.turns.sampling_parameters import Effort, SamplingParameters, TemplateParameters
-from web.api.turns.tool_types import MAX_TOOLS, ChatTool, Description, FunctionDefinition, Schema, ToolChoice
+from web.api.turns.tool_types import (
+    MAX_TOOLS,
+    ChatTool,
+    Description,
+    FunctionDefinition,
+    HostedTool,
+    Schema,
+    ToolChoice,
+)
 from web.api.turns.turn_request import (
     LOGPROBS,
     ClientLabel,
@@ -239,7 +247,11 @@ def to_response_body(body: CreateChatCompletion) -> CreateResponse:
 
 
 def _tools(body: CreateChatCompletion) -> dict[str, Any]:
-    tools = None if body.tools is None else [tool.model_dump(exclude_none=True) for tool in body.tools]
+    # Responses know types of tools that chat completions ignore. Their positions are kept for errors.
+    tools = None if body.tools is None else [
+        {"type": "ignored"} if isinstance(tool, HostedTool) else tool.model_dump(exclude_none=True)
+        for tool in body.tools
+    ]  # fmt: skip
     choice = body.tool_choice if isinstance(body.tool_choice, str | None) else body.tool_choice.model_dump()
     return {"tools": tools, "tool_choice": choice, "parallel_tool_calls": body.parallel_tool_calls}
 
