@@ -20,6 +20,8 @@ from web.api.accounts import (
     signup,
     usage,
 )
+from web.api.agents import agents
+from web.api.agents.schemas import AgentDeleted, AgentObject, CreateAgent, UpdateAgent
 from web.api.billing.invoice_routes import INVOICE_ROUTES
 from web.api.billing.metering_routes import METERING_ROUTES
 from web.api.billing.payment_routes import PAYMENT_ROUTES
@@ -177,6 +179,14 @@ ROUTES = (
     Route("GET", "/v1/jobs/{job_id}", jobs.read, Rights.READ, response=JobObject),
     Route("GET", "/v1/jobs/{job_id}/events", jobs.events, Rights.READ, query=StreamCursor, streams=True),
     Route("POST", "/v1/jobs/{job_id}/cancel", jobs.cancel, Rights.WRITE, response=JobObject, cost=0),
+    Route("POST", "/v1/agents", agents.create, Rights.WRITE, body=CreateAgent, response=AgentObject, status=201,
+          creates=True),
+    Route("GET", "/v1/agents", agents.list_agents, Rights.READ, query=Listing, response=Page[AgentObject]),
+    Route("GET", "/v1/agents/{agent_id}", agents.read, Rights.READ, query=agents.ReadAgent, response=AgentObject),
+    Route("GET", "/v1/agents/{agent_id}/versions", agents.list_versions, Rights.READ, query=agents.ListVersions,
+          response=Page[AgentObject]),
+    Route("PATCH", "/v1/agents/{agent_id}", agents.update, Rights.WRITE, body=UpdateAgent, response=AgentObject),
+    Route("DELETE", "/v1/agents/{agent_id}", agents.delete, Rights.WRITE, response=AgentDeleted, cost=0),
     Route("POST", "/v1/schedules", schedules.create, Rights.INFERENCE, body=CreateSchedule, response=ScheduleObject,
           status=201, creates=True, restores=True),
     Route("GET", "/v1/schedules", schedules.list_schedules, Rights.READ, query=Listing, response=Page[ScheduleObject]),

@@ -1,7 +1,7 @@
 """The turns, as responses. The status of a response is its job's state, which is stored once and joined when read."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -66,6 +66,11 @@ class Response:
     completed_at: datetime | None = None
     is_completion: bool = False
     space: str = ""
+
+    @property
+    def engine_model(self) -> str:
+        """The model that generates, also where an agent is asked."""
+        return str(self.request.get("engine_model") or self.request["model"])
 
     @property
     def status(self) -> ResponseStatus:
@@ -273,9 +278,14 @@ def delete(connection: Connection, response_id: str, account_id: str) -> bool:
 
 def bill(connection: Connection, response: Response, usage: TokenUsage, source: UsageSource) -> None:
     """Store a turn's usage and post its cost."""
-    model = response.request["model"]
+    agent = (response.request.get("agent") or {}).get("name")
     usage_records.bill(
-        connection, usage, job_id=response.job_id, account_id=response.account_id, model=model, source=source
+        connection,
+        usage,
+        job_id=response.job_id,
+        account_id=response.account_id,
+        model=response.engine_model,
+        source=replace(source, agent=agent) if agent else source,
     )
 
 

@@ -15,6 +15,7 @@ from models.accounts.accounts import Caller
 from models.accounts.ownership import Access
 from models.accounts.plans import UNLIMITED, Allowance
 from models.billing.spending import MostTokens, applicable_limits, reserve
+from models.jobs.budgets import BudgetLimits, open_budget
 from models.jobs.cancellation import Cancellation
 from models.jobs.jobs import NewJob
 from models.jobs.quota import check_quota, check_unfinished_jobs, lock_account, max_prompt_tokens
@@ -28,6 +29,8 @@ from models.platform.errors import Conflict, LimitExceeded, NotFound, SpendingLi
 from models.platform.ids import new_id
 from models.turns import responses, web_processes
 from models.turns.responses import UNREAD_SECONDS, Response
+from pipelines.agents import definitions
+from pipelines.agents.agent_turns import budget_of, deadline_of, resolve_agent
 from pipelines.chat.memory_prompt import memory_token_limit, recall_enabled, remember_enabled
 from pipelines.chat.response_objects import SHARED_ARGUMENT, ResponseObject, response_object
 from pipelines.chat.thread import BusyPolicy, apply_busy_policy, find_thread, resolve_items
@@ -157,12 +160,16 @@ def start_turn_in_transaction(
 
 @dataclass(frozen=True, slots=True)
 class PreparedTurn:
-    """A turn that is not inserted yet. `thread` is the one it continues, None where it begins one."""
+    """A turn that is not inserted yet. `thread` is the one it continues, None where it begins one.
+
+    budget  the limits of the tree of jobs that it begins; None: it has none
+    """
 
     response: Response
     job: NewJob
     thread: str | None
     most_tokens: MostTokens
+    budget: BudgetLimits | None = None
 
     @property
     def opening_events(self) -> list[Event]:
@@ -185,7 +192,9 @@ def prepare_turn(
 
     Raises NotFound and InvalidRequest as `start_turns` does.
     """
-    allowance.limits.check_model(turn.request["model"])
+    request, definition = resolve_agent(connection, caller.account_id, turn.request)
+    turn = replace(turn, request=request)
+    allowance.limits.check_model(request.get("engine_model") or request["model"])
     access = Access.own(caller)
     thread = find_thread(connection, access, turn.conversation_id, turn.previous_id)
     items = resolve_items(connection, access, response_id, turn.input)
@@ -206,7 +215,8 @@ def prepare_turn(
         unremembered=bool(turn.request.get("store", True) and remember_enabled(turn.request)),
         space=turn.space,
     )
-    most_tokens = _most_tokens(turn, items, allowance, history=thread is not None)
+    effective = replace(turn, request=definitions.apply(definition, request)) if definition else turn
+    most_tokens = _most_tokens(effective, items, allowance, history=thread is not None)
     opening, shared = _opening_events(response_object(response), shares_fields=shares_fields)
     job = NewJob(
         kind="turn.run",
@@ -224,8 +234,9 @@ def prepare_turn(
         opening=opening,
         reserved_tokens=_reservation(most_tokens, allowance),
         input_bytes=len(orjson.dumps([items, response.request])),
+        deadline_at=deadline_of(definition) if definition else None,
     )
-    return PreparedTurn(response, job, thread, most_tokens)
+    return PreparedTurn(response, job, thread, most_tokens, budget_of(definition) if definition else None)
 
 
 def _insert_all(
@@ -248,7 +259,7 @@ def _connect(
 ) -> AbstractContextManager[Connection]:
     """Check out a connection, with a transaction if anything is locked or changed beside one insertion."""
     limited = allowance.limits.tokens_per_month is not None or allowance.billed
-    alone = len(prepared) == 1 and prepared[0].thread is None and not limited
+    alone = len(prepared) == 1 and prepared[0].thread is None and prepared[0].budget is None and not limited
     return database.connection() if alone else database.batch()
 
 
@@ -262,6 +273,8 @@ def _insert(connection: Connection, turn: NewTurn, prepared: PreparedTurn, allow
     if prepared.thread is not None:
         lock_serial_key(connection, prepared.thread)
     responses.insert_with_job(connection, prepared.response, prepared.job)
+    if prepared.budget is not None:
+        open_budget(connection, prepared.job.id, account_id, prepared.budget)
     return interrupted
 
 
@@ -292,7 +305,8 @@ def _reserve_money(
     """Reserve the most that the turns can cost, where spending may be limited. Raises SpendingLimitReached."""
     if allowance.billed:
         most = {each.job.id: each.most_tokens for each in prepared}
-        reserve(connection, caller.account_id, most, key_id=caller.key_id)
+        agent = (prepared[0].response.request.get("agent") or {}).get("name")
+        reserve(connection, caller.account_id, most, key_id=caller.key_id, agent=agent)
 
 
 def _reservation(most: MostTokens, allowance: Allowance) -> int:
@@ -306,7 +320,7 @@ def _most_tokens(
     turn: NewTurn, items: Sequence[Mapping[str, Any]], allowance: Allowance, *, history: bool
 ) -> MostTokens:
     """Return the most tokens that a turn can be billed for, where they or their cost are limited."""
-    model, context = turn.request["model"], allowance.context
+    model, context = turn.request.get("engine_model") or turn.request["model"], allowance.context
     if allowance.limits.tokens_per_month is None and not allowance.billed:
         return MostTokens(model, 0, 0, context)
     input_tokens = context if history else max_input_tokens(turn.request, items, context)

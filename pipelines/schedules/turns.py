@@ -10,6 +10,7 @@ from models.accounts.plans import Allowance
 from models.platform.database import Connection
 from models.platform.errors import InvalidRequest
 from models.platform.settings import Settings
+from pipelines.agents.agent_turns import is_agent
 from pipelines.chat.start_turn import AcceptedTurn, NewTurn, start_turn_in_transaction
 from pipelines.chat.thread import find_thread, resolve_references
 from pipelines.inference.registry import context_size, model_name
@@ -40,7 +41,7 @@ def start(
     """Start the turn within the account's limits. Raises the errors of `pipelines.chat.start_turn`."""
     served = model_name(settings)
     turn = NewTurn(**{**plan, "request": {**plan["request"], "model": plan["request"]["model"] or served}})
-    if turn.request["model"] != served:
+    if turn.request["model"] != served and not is_agent(turn.request["model"]):
         message = f"The model '{turn.request['model']}' is no longer served; '{served}' is."
         raise InvalidRequest(message, param="model", code="model_not_found")
     allowance = Allowance(auth_context.limits, context=context_size(settings), billed=auth_context.billed)

@@ -5,11 +5,14 @@ from typing import Literal
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
+from models.agents import agents
 from models.platform.errors import NotFound
 from models.platform.texts import truncate
+from pipelines.agents.definitions import MODEL_PREFIX
 from pipelines.inference.registry import embedder_name, model_name
 from web.api.request import Request
 from web.http.responses import json_response, page_object
+from web.http.threads import run_in_thread
 
 #: An alias of the local models, for callers that do not know which are installed.
 DEFAULT_MODEL = "default"
@@ -25,8 +28,8 @@ class ModelObject(TypedDict):
 
 
 async def list_models(request: Request) -> Response:
-    """`GET /v1/models`: list the available models that the account's plan includes."""
-    names = _model_names(request)
+    """`GET /v1/models`: list the available models that the account's plan includes, and the account's agents."""
+    names = [*_model_names(request), *await run_in_thread(_agent_models, request)]
     return json_response(page_object([_model_object(name, request.platform.started) for name in names]))
 
 
@@ -35,7 +38,7 @@ async def retrieve_model(request: Request) -> Response:
     name = request.path_params["model"]
     if not name:
         raise NotFound("There is no endpoint '/v1/models/'. The list of models is at '/v1/models'.")
-    if name not in _model_names(request):
+    if name not in _model_names(request) and name not in await run_in_thread(_agent_models, request):
         raise NotFound(f"The model '{truncate(name)}' does not exist.", param="model", code="model_not_found")
     return json_response(_model_object(name, request.platform.started))
 
@@ -45,6 +48,11 @@ def _model_names(request: Request) -> list[str]:
     chat, embedder = model_name(settings), embedder_name(settings)
     names = [*([chat, DEFAULT_MODEL] if limits.allow(chat) else []), *([embedder] if limits.allow(embedder) else [])]
     return list(dict.fromkeys(names))
+
+
+def _agent_models(request: Request) -> list[str]:
+    with request.platform.database.connection() as connection:
+        return [f"{MODEL_PREFIX}{name}" for name in agents.names(connection, request.caller.account_id)]
 
 
 def _model_object(name: str, created: int) -> ModelObject:

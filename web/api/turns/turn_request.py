@@ -13,6 +13,7 @@ from models.memory.spaces import MAX_NAME
 from models.platform.errors import InvalidRequest, NotFound
 from models.platform.settings import Settings
 from models.platform.texts import truncate
+from pipelines.agents.agent_turns import is_agent
 from pipelines.chat.memory_prompt import MAX_MEMORIES
 from pipelines.chat.prompt import output_format_of
 from pipelines.chat.start_turn import NewTurn
@@ -218,8 +219,10 @@ def prompt_parameters(body: PromptParameters, settings: Settings) -> dict[str, A
     """
     tools = resolve_tools(body.tools, body.tool_choice)
     check_schemas(schemas_of(tools, body.text))
+    model = resolve_model(body.model, settings)
     parameters = {
-        "model": resolve_model(body.model, settings),
+        "model": model,
+        **({"engine_model": model_name(settings)} if is_agent(model) else {}),
         "instructions": body.instructions,
         "tools": tools.stored,
         **_mcp_credentials(body, settings, tools),
@@ -252,8 +255,13 @@ def parse_thread(body: PromptParameters) -> tuple[str | None, str | None]:
 
 
 def resolve_model(name: str | None, settings: Settings) -> str:
-    """Return the name of the local model, also for `default` and None. Raises NotFound for another name, as OpenAI."""
+    """Return the name of the local model, also for `default` and None, and that of an agent as it is.
+
+    Raises NotFound for another name, as OpenAI. Whether the agent exists is found when the turn begins.
+    """
     local = model_name(settings)
+    if name is not None and is_agent(name):
+        return name
     if name not in (None, DEFAULT_MODEL, local):
         raise NotFound(
             f"The model '{truncate(str(name))}' does not exist. Available models are: '{local}', '{DEFAULT_MODEL}'.",

@@ -1,0 +1,190 @@
+"""Request and response schemas of `/v1/agents`."""
+
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, Tag
+from typing_extensions import TypedDict
+
+from models.agents.agents import Agent
+from models.jobs.jobs import JoinRule
+from pipelines.agents.definitions import MAX_DEPTH, AgentLimits, parse
+from web.api.turns.tool_types import MAX_TOOLS, Tool
+from web.api.turns.tools_and_formats import TextOptions
+from web.api.turns.turn_request import MemoryOptions, Metadata
+from web.http.validation import RequestBody, branch, discriminate_text
+
+AgentName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+
+#: Agents that one agent may delegate to.
+MAX_SUB_AGENTS = 32
+
+
+class SubAgentObject(RequestBody):
+    """An agent to delegate to. With `handoff` it takes over the turn; `context` is what it reads."""
+
+    name: AgentName
+    handoff: bool = False
+    context: Literal["task", "conversation"] = "task"
+
+
+SubAgents = Annotated[
+    list[
+        Annotated[
+            Annotated[AgentName, Tag(branch("text"))] | Annotated[SubAgentObject, Tag(branch("other"))],
+            discriminate_text("an object"),
+        ]
+    ],
+    Field(max_length=MAX_SUB_AGENTS),
+]
+
+
+class LimitsParameters(RequestBody):
+    """The limits of an agent's turn. All but `steps` hold for the whole tree of the agents that it delegates to.
+
+    `steps` are generations of one turn, `tokens` those of all prompts and answers, `money` an amount in the account's
+    currency, `depth` delegations below each other, `children` all delegations, `seconds` the time until the answer.
+    """
+
+    steps: int | None = Field(None, ge=1, le=100)
+    tokens: int | None = Field(None, ge=1, le=1_000_000_000)
+    money: Annotated[str, StringConstraints(pattern=r"^\d{1,12}(\.\d{1,6})?$")] | None = None
+    depth: int | None = Field(None, ge=0, le=MAX_DEPTH)
+    children: int | None = Field(None, ge=0, le=1000)
+    seconds: int | None = Field(None, ge=1, le=86_400)
+
+
+class ToolFilter(RequestBody):
+    """Tools by their names, or those whose server says that they only read."""
+
+    tool_names: Annotated[list[Annotated[str, Field(max_length=128)]], Field(max_length=128)] | None = None
+    read_only: bool | None = None
+
+
+class ApprovalFilters(RequestBody):
+    """Which calls need an approval, and which do not."""
+
+    always: ToolFilter | None = None
+    never: ToolFilter | None = None
+
+
+ApprovalPolicy = Annotated[
+    Annotated[Literal["always", "never", "not_read_only"], Tag(branch("text"))]
+    | Annotated[ApprovalFilters, Tag(branch("other"))],
+    discriminate_text("an object"),
+]
+
+
+class DefinitionParameters(RequestBody):
+    """What an agent is. A change of these fields makes a new version."""
+
+    description: str | None = Field(None, max_length=1024)
+    instructions: str | None = Field(None, max_length=131_072)
+    model: Annotated[str, Field(max_length=256)] | None = None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
+    agents: SubAgents | None = None
+    join: JoinRule | None = None
+    memory: MemoryOptions | None = None
+    limits: LimitsParameters | None = None
+    approval: ApprovalPolicy | None = None
+    residency: Literal["local", "any"] | None = None
+    text: TextOptions | None = None
+
+
+class CreateAgent(DefinitionParameters):
+    """The body of `POST /v1/agents`."""
+
+    name: AgentName
+    metadata: Metadata | None = None
+
+
+class UpdateAgent(DefinitionParameters):
+    """The body of `PATCH /v1/agents/{id}`. Omitted fields stay unchanged.
+
+    With `expected_version` the agent is changed only if it has that version.
+    """
+
+    name: AgentName | None = None
+    metadata: Metadata | None = None
+    expected_version: int | None = Field(None, ge=1)
+
+
+class LimitsObject(TypedDict):
+    """The limits of an agent's turn; null: none."""
+
+    steps: int
+    tokens: int | None
+    money: str | None
+    depth: int
+    children: int
+    seconds: int | None
+
+
+class AgentObject(TypedDict):
+    """A version of an agent. Times are in Unix seconds."""
+
+    id: str
+    object: Literal["agent"]
+    name: str
+    version: int
+    description: str
+    instructions: str | None
+    model: str | None
+    tools: list[dict[str, Any]]
+    agents: list[dict[str, Any]]
+    join: JoinRule
+    memory: dict[str, Any] | None
+    limits: LimitsObject
+    approval: Any
+    residency: str
+    text: dict[str, Any] | None
+    metadata: dict[str, str]
+    created_by: str | None
+    created_at: int
+    updated_at: int
+
+
+class AgentDeleted(TypedDict):
+    """A deleted agent."""
+
+    id: str
+    object: Literal["agent.deleted"]
+    deleted: Literal[True]
+
+
+def agent_object(agent: Agent) -> AgentObject:
+    """Convert a version of an agent to its API object. Credentials are not part of it."""
+    definition = parse(agent.definition)
+    return {
+        "id": agent.id,
+        "object": "agent",
+        "name": agent.name,
+        "version": agent.version,
+        "description": definition.description,
+        "instructions": definition.instructions,
+        "model": definition.model,
+        "tools": [dict(tool) for tool in definition.tools],
+        "agents": [{"name": each.name, "handoff": each.handoff, "context": each.context} for each in definition.agents],
+        "join": definition.join,
+        "memory": dict(definition.memory) if definition.memory else None,
+        "limits": _limits_object(definition.limits),
+        "approval": definition.approval,
+        "residency": definition.residency,
+        "text": dict(definition.text) if definition.text else None,
+        "metadata": agent.metadata,
+        "created_by": agent.created_by,
+        "created_at": int(agent.created_at.timestamp()),
+        "updated_at": int(agent.updated_at.timestamp()),
+    }
+
+
+def _limits_object(limits: AgentLimits) -> LimitsObject:
+    money: Decimal | None = limits.money
+    return {
+        "steps": limits.steps,
+        "tokens": limits.tokens,
+        "money": None if money is None else f"{money:f}",
+        "depth": limits.depth,
+        "children": limits.children,
+        "seconds": limits.seconds,
+    }
