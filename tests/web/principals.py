@@ -227,6 +227,11 @@ def _schedule(principals: Principals, database: Database, person: str) -> dict[s
     }
 
 
+def _agent(principals: Principals, database: Database, person: str) -> dict[str, str]:
+    body = {"name": new_id("agent").replace("_", "-"), "instructions": "Be brief."}
+    return {"agent_id": _json(principals.request(person, "POST", "/v1/agents", json=body))["id"]}
+
+
 def _key(principals: Principals, database: Database, person: str) -> dict[str, str]:
     with database.transaction() as connection:
         return {"key_id": principals.create_key(connection, principals.create_member(connection), Scope.READ)[1]}
@@ -307,6 +312,7 @@ RESOURCE_FACTORIES = {
     "item_id": _turn,
     "key_id": _key,
     "schedule_id": _schedule,
+    "agent_id": _agent,
     "session_id": _session,
     "user_id": _member,
     "invitation_id": _invitation,

@@ -51,6 +51,16 @@ MATRIX: dict[Rights, dict[str, str | None]] = {
     Rights.METRICS: dict.fromkeys(ALL_USERS, "operator_required") | KEYS_REJECTED | {"operator": ADMITTED},
 }
 
+#: Routes that change what the whole account uses, which members may do only with what they have created themselves.
+CREATORS_OR_ADMINS = {("PATCH", "/v1/agents/{agent_id}"), ("DELETE", "/v1/agents/{agent_id}")}
+
+
+def expectations(route: Route) -> dict[str, str | None]:
+    """Return the expectations for requests about resources of the owner."""
+    refused = MEMBERS_REJECTED if (route.method, route.path) in CREATORS_OR_ADMINS else {}
+    return MATRIX[route.rights] | refused
+
+
 #: Path parameters that do not name anything of an account.
 FIXED_PARAMETERS = {
     "name": "index.css",
@@ -71,6 +81,7 @@ MANAGED = {"job_id", "schedule_id"}
 
 #: Path parameters of what the roles of an account decide about, whose ever it is; tests of their routes say how.
 BY_ROLE = {
+    "agent_id",
     "invoice_id",
     "credit_note_id",
     "account_id",
@@ -182,7 +193,7 @@ def send(principals, database):
 
 @pytest.mark.parametrize("route", ROUTES, ids=name)
 def test_a_route_admits_exactly_the_principals_of_its_rights(route, send):
-    expected = MATRIX[route.rights]
+    expected = expectations(route)
     for principal in UNAUTHENTICATED:
         response = send(principal, route)
         if route.rights == Rights.PUBLIC:
@@ -208,7 +219,7 @@ def test_a_route_admits_exactly_the_principals_of_its_rights(route, send):
     ids=name,
 )
 def test_what_belongs_to_a_member_does_not_exist_for_other_members(route, person, send):
-    admitted = [principal for principal, code in MATRIX[route.rights].items() if code is ADMITTED]
+    admitted = [principal for principal, code in expectations(route).items() if code is ADMITTED]
     may_see = may_see_resources_of(person, route)
     for principal in sorted(set(admitted) - may_see):
         response = send(principal, route, of=person)

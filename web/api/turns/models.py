@@ -8,6 +8,7 @@ from typing_extensions import TypedDict
 from models.agents import agents
 from models.platform.errors import NotFound
 from models.platform.texts import truncate
+from pipelines.agents.agent_turns import is_agent
 from pipelines.agents.definitions import MODEL_PREFIX
 from pipelines.inference.registry import embedder_name, model_name
 from web.api.request import Request
@@ -38,7 +39,8 @@ async def retrieve_model(request: Request) -> Response:
     name = request.path_params["model"]
     if not name:
         raise NotFound("There is no endpoint '/v1/models/'. The list of models is at '/v1/models'.")
-    if name not in _model_names(request) and name not in await run_in_thread(_agent_models, request):
+    known = await run_in_thread(_agent_models, request) if is_agent(name) else _model_names(request)
+    if name not in known:
         raise NotFound(f"The model '{truncate(name)}' does not exist.", param="model", code="model_not_found")
     return json_response(_model_object(name, request.platform.started))
 

@@ -8,7 +8,9 @@ from web.api.turns import models
 
 
 @pytest.fixture
-def client(make_client):
+def client(make_client, monkeypatch):
+    """The routes, for an account with an agent."""
+    monkeypatch.setattr(models, "_agent_models", lambda request: ["agent/helper"])
     return make_client(
         Route("GET", "/v1/models", models.list_models, Rights.READ),
         Route("GET", "/v1/models/{model:path}", models.retrieve_model, Rights.READ),
@@ -19,12 +21,16 @@ def test_the_list_has_openais_shape(client):
     answer = client.get("/v1/models").json()
 
     assert answer["object"] == "list"
-    assert [model["id"] for model in answer["data"]] == ["scripted", "default", "all-minilm-l6-v2"]
+    assert [model["id"] for model in answer["data"]] == ["scripted", "default", "all-minilm-l6-v2", "agent/helper"]
     assert {"id", "object", "created", "owned_by"} == set(answer["data"][0])
 
 
 def test_a_model_is_read_by_name(client):
     assert client.get("/v1/models/default").json()["id"] == "default"
+
+
+def test_an_agent_is_read_as_a_model(client):
+    assert client.get("/v1/models/agent/helper").json()["id"] == "agent/helper"
 
 
 def test_the_list_with_a_slash_is_not_taken_for_a_model(client):
@@ -34,7 +40,7 @@ def test_the_list_with_a_slash_is_not_taken_for_a_model(client):
     assert response.json()["error"]["code"] == "not_found"
 
 
-@pytest.mark.parametrize("name", ["other", "some/other", "%2e%2e"])
+@pytest.mark.parametrize("name", ["other", "some/other", "%2e%2e", "agent/other"])
 def test_an_unknown_model_is_a_404(client, name):
     response = client.get(f"/v1/models/{name}")
 
