@@ -76,7 +76,7 @@ def child_turn(
     new_job = replace(
         prepared.job,
         unique_key=f"delegate:{item['id']}",
-        draw=Draw(tokens=_share(connection, job, wait["siblings"]), calls=1),
+        draw=Draw(tokens=_share(connection, job, wait), calls=1),
         arguments={**prepared.job.arguments, **key},
         owner_id=response.user_id,
     )
@@ -84,14 +84,17 @@ def child_turn(
     return Child(new_job, lambda inserting: responses.insert(inserting, child))
 
 
-def _share(connection: Connection, job: Job, siblings: int) -> int:
-    """Return how many tokens of the tree one of the agents that are asked at once may use; 0 where none limits them."""
+def _share(connection: Connection, job: Job, wait: Mapping[str, Any]) -> int:
+    """Return how many tokens of the tree one of the agents that are asked at once may use; 0 where none limits them.
+
+    What the turn itself has spent in this step is counted with its wait.
+    """
     left = budgets.remaining(connection, job.root_id or job.id)
     if left is None or left.tokens is None:
         return 0
-    if (share := left.tokens // siblings) < MIN_TOKENS:
+    if (share := (left.tokens - wait["spent"]) // wait["siblings"]) < MIN_TOKENS:
         raise BudgetExhausted(f"The tree of {job.root_id or job.id} has {left.tokens} tokens left.")
-    return share
+    return int(share)
 
 
 def _request(response: Response, agent: Mapping[str, Any]) -> Mapping[str, Any]:

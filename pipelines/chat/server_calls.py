@@ -313,13 +313,15 @@ def _wait(
         rows = jobs.read_many(connection, [id_ for id_ in step_jobs if id_], attempt.job.account_id)
         existing = {job.id for job in rows}
         new = [(item, wait) for item, wait in waits if wait["job_id"] not in existing]
-        siblings = sum("response_id" in wait for _, wait in new)
-        children = [tools.make_child(connection, item, {**wait, "siblings": siblings}) for item, wait in new]
+        spent = _spent(attempt, answer) if not existing else None
+        asked = sum("response_id" in wait for _, wait in new)
+        shared = {"siblings": asked, "spent": spent.tokens if spent else 0}
+        children = [tools.make_child(connection, item, {**wait, **shared}) for item, wait in new]
     return WaitForChildren(
         [child.job for child in children],
         tools.join_rule,
         record=partial(_record, children),
-        spent=_spent(attempt, answer) if not existing else None,
+        spent=spent,
     )
 
 
