@@ -91,7 +91,8 @@ EXPORTS: Mapping[str, LiteralString] = {
         SELECT agent_id, agent_versions.version, definition, agent_versions.created_by, agent_versions.created_at
         FROM agent_versions JOIN agents ON agents.id = agent_id WHERE account_id = %(account_id)s""",
     "mcp_servers": """
-        SELECT id, label, url, description, allowed_tools, require_approval, created_by, created_at, updated_at
+        SELECT id, label, url, description, allowed_tools, require_approval, trusts_annotations, created_by,
+               created_at, updated_at
         FROM mcp_servers WHERE account_id = %(account_id)s""",
     "approvals": """
         SELECT id, user_id, response_id, reason, server_label, tool_name, arguments, agent_name, status, decided_by,

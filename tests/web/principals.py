@@ -253,6 +253,11 @@ def _invitation(principals: Principals, database: Database, person: str) -> dict
         return {"invitation_id": invitations.create(connection, new_id("inv"), principals.account_id, **fields).id}
 
 
+def _mcp_server(principals: Principals, database: Database, person: str) -> dict[str, str]:
+    body = {"label": new_id("tests"), "url": "https://mcp.example.com/"}
+    return {"server_id": _json(principals.request("owner", "POST", "/v1/mcp_servers", json=body))["id"]}
+
+
 def _file(principals: Principals, database: Database, person: str) -> dict[str, str]:
     file_id = new_id("file")
     principals.client.app.state.platform.objects.put(f"principals/{file_id}", io.BytesIO(b"x"))  # type: ignore[attr-defined]
@@ -317,6 +322,7 @@ RESOURCE_FACTORIES = {
     "user_id": _member,
     "invitation_id": _invitation,
     "file_id": _file,
+    "server_id": _mcp_server,
     "memory_id": _memory,
     "meditation_id": _meditation,
     "invoice_id": _invoice,

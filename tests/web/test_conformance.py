@@ -77,7 +77,7 @@ def api(isolated_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -
     for name in ("run", "logs"):
         (folder / name).mkdir()
     app = build(isolated_settings)
-    worker = ConfiguredWorker("worker", isolated_settings, ["inference", "memory", "recall"])
+    worker = ConfiguredWorker("worker", isolated_settings, ["inference", "memory", "recall", "tools"])
     with running_server(worker, folder / "run", folder / "logs"), run_server(app) as (_, client):
         client.app = app  # type: ignore[attr-defined]
         yield client
@@ -154,6 +154,8 @@ class ExistingResources:
         if name == "schedule_id":
             trigger, work = {"type": "interval", "seconds": 3600}, {"kind": "turn", "request": {"input": "hello"}}
             return self._post("/v1/schedules", {"name": "hourly", "trigger": trigger, "work": work})["id"]
+        if name == "server_id":
+            return self._post("/v1/mcp_servers", {"label": "tests", "url": "https://mcp.example.com/"})["id"]
         if name == "key_id":
             return self._post("/v1/api_keys", {"name": "a key", "scopes": ["read"]})["id"]
         if name == "memory_id":

@@ -68,6 +68,7 @@ BODIES: dict[str, dict[str, Any]] = {
         "work": {"kind": "turn", "request": {"input": "x"}},
     },
     "POST /v1/api_keys": {"name": "odd"},
+    "POST /v1/mcp_servers": {"label": "odd", "url": "https://mcp.example.com/"},
     "PATCH /v1/memories/{memory_id}": {"importance": 0.5},
     "POST /v1/account/invitations": {"email": "odd@example.com"},
     "PUT /admin/plans/{plan_id}": {"name": "odd", "limits": {}},
@@ -90,6 +91,7 @@ WAITING = {
     "/v1/responses/compact",
     "/v1/responses/input_tokens",
     "/v1/quotes",
+    "/v1/mcp_servers/{server_id}/test",
 }
 UNKNOWN, STRICT = {"zz_unknown": 1}, {"x-sangha-strict": "1"}
 

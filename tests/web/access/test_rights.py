@@ -91,6 +91,7 @@ BY_ROLE = {
     "key_id",
     "payment_id",
     "payment_method_id",
+    "server_id",
 }
 
 #: Routes of managed resources that are personal: they show texts, or act as the user.
@@ -154,7 +155,7 @@ BODIES: dict[tuple[str, str], object] = {
 ONE_AT_A_TIME = {"/v1/account/export"}
 
 #: Routes that may respond with 503.
-MAY_BE_UNAVAILABLE = {"/readyz"}
+MAY_BE_UNAVAILABLE = {"/readyz", "/v1/mcp_servers/{server_id}/test"}
 
 
 def name(route: Route) -> str:
@@ -169,7 +170,8 @@ def parameters(route: Route) -> list[str]:
 def api(settings):
     """The whole application, with a rate limit per address that allows many failed authentications, behind a proxy."""
     update = {"visits_per_minute": 1_000_000, "trusted_proxies": "192.0.2.0/24"}
-    with app_client(settings.model_copy(update=update)) as client:
+    with pytest.MonkeyPatch.context() as patch, app_client(settings.model_copy(update=update)) as client:
+        patch.setattr("web.api.agents.mcp_servers.TIMEOUT", 0.05)  # there is no worker
         yield client
 
 
