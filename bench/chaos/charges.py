@@ -1,8 +1,8 @@
-"""`python -m bench.chaos.charges`: kill workers while they charge and refund, and compare with the gateway's books.
+"""`python -m bench.chaos.charges`: kill workers while they charge, refund and renew, and compare with the books.
 
 Each payment is of an invoice, with one of the simulated gateway's methods. Workers of the pool billing are killed with
-SIGKILL at random moments. Afterwards every invoice has been charged once or not at all, by the gateway's books, and the
-audit of the books finds no difference.
+SIGKILL at random moments. Afterwards every invoice has been charged once or not at all, by the gateway's books, each
+missed period of a subscription is invoiced and paid once, and the audit of the books finds no difference.
 """
 
 import random
@@ -10,14 +10,17 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
+from pathlib import Path
 
 import click
 
-from bench.command import FAILED, HELP, broker_option, exit_code_of
+from bench.chaos import renewals
+from bench.command import FAILED, HELP, broker_option, exit_code_of, file_option, write_json
 from bench.harness.processes import ConfiguredScheduler, ConfiguredWorker, kill_tree, release_jobs, restart
 from bench.harness.stack import BrokerName, Stack, running_stack
 from bench.harness.waiting import wait_until
@@ -30,15 +33,19 @@ from models.platform.database import Connection, Database, fetch_all, fetch_one
 from models.platform.ids import new_id
 from ops.child_process import ChildProcess
 from pipelines.billing import credit_note, invoicing
-from pipelines.billing.audit import money
+from pipelines.billing.audit import gateway_books, money
 from pipelines.billing.credit_note import NewCreditNote
 from pipelines.billing.gateways.registry import open_simulator
+from pipelines.billing.gateways.simulator import Simulator
 
 #: Methods of the simulated gateway, and how often they are used.
 CARDS: Mapping[str, int] = {
     "pm_test_visa": 5, "pm_test_declined": 1, "pm_test_timeout": 3, "pm_test_duplicate_events": 1,
-    "pm_test_action_required": 1,
+    "pm_test_action_required": 1, "pm_test_refund_pending": 1, "pm_test_refund_timeout": 1,
 }  # fmt: skip
+
+#: Methods of subscriptions.
+RENEWING_CARDS = ("pm_test_visa", "pm_test_timeout", "pm_test_duplicate_events")
 
 ACCOUNTS, WORKERS = 20, 2
 
@@ -50,9 +57,16 @@ PATIENCE = 120.0
 
 UNFINISHED = """
 SELECT count(*) AS count FROM jobs
-WHERE state IN ('scheduled', 'queued', 'running', 'waiting') AND run_at < now() + interval '10 minutes'
-  AND kind IN ('payment.charge', 'payment.refund', 'payment.check', 'gateway.event')
+WHERE state IN ('scheduled', 'queued', 'running', 'waiting') AND run_at < now() + interval '5 minutes'
+  AND kind = ANY(%(kinds)s)
 """
+
+KINDS = ("payment.charge", "payment.refund", "payment.check", "refund.check", "gateway.event", *renewals.KINDS)
+
+#: Payments for each subscription.
+PER_SUBSCRIPTION = 20
+
+MAKE_CHECKS_DUE = "UPDATE jobs SET state = 'queued', run_at = now() WHERE kind = 'refund.check' AND state = 'scheduled'"
 
 WAITING = "SELECT gateway_payment_id AS id FROM payments WHERE state = 'requires_action'"
 
@@ -86,36 +100,49 @@ class Result:
 @click.option("--count", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="Payments.")
 @click.option("--seed", type=int, default=7, show_default=True, help="Determines methods and pauses between kills.")
 @broker_option
-def main(count: int, seed: int, broker: BrokerName) -> None:
+@file_option("--json", "file", "Write the differences to this file too.")
+@click.option("--patience", type=click.FloatRange(min=1), default=PATIENCE, show_default=True, metavar="SECONDS",
+              help="How long the work of a phase may take after the last kill.")  # fmt: skip
+def main(count: int, seed: int, broker: BrokerName, file: Path | None, patience: float) -> None:
     """Kill workers while they charge, and compare with the gateway's books. Exits with 1 after a difference."""
     progress = Progress()
 
     def work() -> int:
         with running_stack(broker) as stack:
-            result = run(stack, count, random.Random(seed))
+            result = run(stack, count, random.Random(seed), patience)
         click.echo("\n".join([result.line(), *result.differences]))
+        write_json(file, {"violations": [{"rule": "charges", "detail": each} for each in result.differences]})
         return FAILED if result.differences else 0
 
     sys.exit(exit_code_of("bench.chaos.charges", progress, work))
 
 
-def run(stack: Stack, count: int, rng: random.Random) -> Result:
-    """Charge `count` invoices, refund a part of every fourth payment, and check the books."""
+def run(stack: Stack, count: int, rng: random.Random, patience: float = PATIENCE) -> Result:
+    """Charge `count` invoices, refund a part of every fourth payment, renew subscriptions, and check the books."""
     start, settings = time.monotonic(), stack.settings
     processes = [ConfiguredWorker(f"charges-{number}", settings, ["billing"]) for number in range(WORKERS)]
     with closing(Database.open(settings, size=4, name="charges")) as database:
         made = _request_payments(database, count, rng)
+        subscribed = renewals.subscribe_accounts(database, -(-count // PER_SUBSCRIPTION), list(RENEWING_CARDS))
         with stack.servers.running([*processes, ConfiguredScheduler(settings)]) as children:
             workers = [children[process.name] for process in processes]
-            kills = _kill_until_done(database, workers, rng)
+            kills = _kill_until_done(database, workers, rng, patience)
             simulator = open_simulator(settings, database)
             for charge_id in _waiting(database):
                 simulator.answer(charge_id, confirmed=True)
             _request_refunds(database, made[::4])
-            kills += _kill_until_done(database, workers, rng)
-        return Result(
-            _states(database), kills, time.monotonic() - start, [*_book_differences(database), *_audit(database)]
-        )
+            kills += _kill_until_done(database, workers, rng, patience)
+            with database.transaction() as connection:
+                connection.execute(MAKE_CHECKS_DUE)
+            renewals.make_due(database, subscribed)
+            kills += _kill_until_done(database, workers, rng, patience)
+        found = [
+            *_unfinished_differences(database),
+            *_book_differences(database),
+            *_renewal_differences(database, subscribed),
+        ]
+        found += [*_audit(database), *_gateway_audit(database, simulator)]
+        return Result(_states(database), kills, time.monotonic() - start, found)
 
 
 def _request_payments(database: Database, count: int, rng: random.Random) -> list[Payment]:
@@ -166,7 +193,7 @@ def _request_refund(connection: Connection, payment: Payment, payment_id: str, a
     enqueue(connection, job)
 
 
-def _kill_until_done(database: Database, workers: Sequence[ChildProcess], rng: random.Random) -> int:
+def _kill_until_done(database: Database, workers: Sequence[ChildProcess], rng: random.Random, patience: float) -> int:
     """Kill a worker every second or so while there is work; returns how many were killed."""
     kills = 0
     while _unfinished(database):
@@ -179,15 +206,21 @@ def _kill_until_done(database: Database, workers: Sequence[ChildProcess], rng: r
         kills += 1
         if kills == MAX_KILLS:
             break
-    wait_until(lambda: not _unfinished(database), PATIENCE, interval=0.1, what="the end of all payments")
+    with suppress(TimeoutError):  # `_unfinished_differences` names what has not ended
+        wait_until(lambda: not _unfinished(database), patience, interval=0.1, what="the end of all payments")
     return kills
 
 
 def _unfinished(database: Database) -> int:
     with database.connection() as connection:
-        row = fetch_one(connection, UNFINISHED)
+        row = fetch_one(connection, UNFINISHED, {"kinds": list(KINDS)})
     assert row is not None
     return int(row["count"])
+
+
+def _unfinished_differences(database: Database) -> list[str]:
+    count = _unfinished(database)
+    return [f"{count} jobs have not ended"] if count else []
 
 
 def _waiting(database: Database) -> list[str]:
@@ -216,6 +249,16 @@ def _agrees(row: Mapping[str, object]) -> bool:
         and row["invoice"] == ("paid" if paid else "open")
         and (row["refunded"] == row["returned"])
     )
+
+
+def _renewal_differences(database: Database, subscribed: Sequence[str]) -> list[str]:
+    with database.connection() as connection:
+        return list(renewals.differences(connection, subscribed))
+
+
+def _gateway_audit(database: Database, simulator: Simulator) -> list[str]:
+    end = datetime.now(UTC) + timedelta(seconds=1)
+    return [str(each) for each in gateway_books.differences(database, simulator, end - timedelta(days=1), end)]
 
 
 def _audit(database: Database) -> list[str]:

@@ -11,51 +11,21 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import orjson
 
+from bench.chaos.planted_bug import Edit, PlantedBug
+from bench.chaos.planted_money import MONEY
 from bench.machine import ROOT
 from bench.progress import Progress
 from ops.child_process import launcher_command
 
 #: The folders of Sangha and of its measurements.
 SOURCES = ("bench", "models", "ops", "pipelines", "scheduler", "tasks", "web")
-
-#: Seconds that work has to end in a broken build: longer than any lease, or retry of a lost message.
-PATIENCE = 45
-
-
-@dataclass(frozen=True, slots=True)
-class Edit:
-    """The replacement of a text that occurs exactly once in a file."""
-
-    file: str
-    old: str
-    new: str
-
-
-@dataclass(frozen=True, slots=True)
-class PlantedBug:
-    """A bug, and the run that must detect it: faults, seed and length, and the seconds that its work has to end.
-
-    attacks  of an adversary that must detect it, without any fault; none: the run has no adversary
-    """
-
-    name: str
-    description: str
-    edits: Sequence[Edit]
-    only: Sequence[str]
-    broker: str = "rabbitmq"
-    slots: int = 4
-    seed: int = 7
-    minutes: float = 0.75
-    patience: float = PATIENCE
-    attacks: Sequence[str] = ()
-
 
 FENCE_OF_JOURNAL = Edit("models/journal/journal.py", "if take < 2 then", "if take < 0 then")
 
@@ -256,6 +226,7 @@ PLANTED = (
         minutes=0.25,
         attacks=("foreign-ids",),
     ),
+    *MONEY,
 )
 
 
@@ -309,18 +280,28 @@ def apply_edit(edit: Edit, text: str) -> str:
 def run_in(folder: Path, bug: PlantedBug) -> PlantedResult:
     """Run chaos in a copy."""
     report = folder / "report.json"
-    options: dict[str, object] = {
-        "--seed": bug.seed, "--minutes": bug.minutes, "--broker": bug.broker, "--patience": bug.patience,
-        "--slots": bug.slots, "--json": report,
-    }  # fmt: skip
-    words = [str(word) for option in options.items() for word in option]
-    words += [word for name in bug.only for word in ("--only", name)]
-    words += [word for name in bug.attacks for word in ("--attack", name)]
-    words.append("--adversary-only" if bug.attacks else "--no-adversary")
-    command = launcher_command([sys.executable, "-m", "bench.chaos", *words], signal.SIGTERM)
+    command = launcher_command([sys.executable, "-m", *_command(bug, report)], signal.SIGTERM)
     environment = os.environ | {"TMPDIR": str(folder)}  # so that kept logs are deleted with the copy
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     violations = orjson.loads(report.read_bytes())["violations"] if report.exists() else []
     counts = Counter(violation["rule"] for violation in violations)
     error = next((line for line in reversed(done.stderr.splitlines()) if "chaos: " in line), "")
     return PlantedResult(bug, [f"{rule} ({count})" for rule, count in counts.most_common()], error)
+
+
+def _command(bug: PlantedBug, report: Path) -> list[str]:
+    """Return the module of the run, and its options."""
+    common: dict[str, object] = {
+        "--seed": bug.seed, "--broker": bug.broker, "--patience": bug.patience, "--json": report,
+    }  # fmt: skip
+    if bug.payments:
+        return ["bench.chaos.charges", *_words(common | {"--count": bug.payments})]
+    options = common | {"--minutes": bug.minutes, "--slots": bug.slots}
+    words = _words(options)
+    words += [word for name in bug.only for word in ("--only", name)]
+    words += [word for name in bug.attacks for word in ("--attack", name)]
+    return ["bench.chaos", *words, "--adversary-only" if bug.attacks else "--no-adversary"]
+
+
+def _words(options: Mapping[str, object]) -> list[str]:
+    return [str(word) for option in options.items() for word in option]

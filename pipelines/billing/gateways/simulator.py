@@ -14,6 +14,7 @@ decides what becomes of a charge:
     pm_test_disputed             succeeds, and the customer's bank takes the money back until it decides
     pm_test_dispute_lost         succeeds, and the customer's bank takes the money back for good
     pm_test_refund_pending       succeeds; a refund of it is pending until it is looked up
+    pm_test_refund_timeout       succeeds; a refund of it succeeds, but its first call times out
     pm_test_refund_fails         succeeds, but cannot be refunded
 
 Every change sends an event, as a provider's webhook does.
@@ -63,6 +64,7 @@ METHODS: Mapping[str, str] = {
     "pm_test_disputed": "Visa 0259",
     "pm_test_dispute_lost": "Visa 0260",
     "pm_test_refund_pending": "Visa 5125",
+    "pm_test_refund_timeout": "Visa 5127",
     "pm_test_refund_fails": "Visa 5126",
 }
 
@@ -145,15 +147,16 @@ class Simulator:
     def refund(self, request: RefundRequest) -> RefundOutcome:
         """See Gateway."""
         with self._database.transaction() as connection:
-            refund = simulated_objects.find(connection, request.refund_id)
-            if refund is None:
-                refund = self._make_refund(connection, request)
+            charge = simulated_objects.lock(connection, request.gateway_payment_id)
+            earlier = simulated_objects.find(connection, request.refund_id)
+            refund = earlier or self._make_refund(connection, request, charge)
+        if earlier is None and charge is not None and charge.details.get("card") == "pm_test_refund_timeout":
+            raise GatewayFailed("The simulated gateway timed out after it had accepted the refund.")
         return _refund_outcome(refund)
 
-    def _make_refund(self, connection: Connection, request: RefundRequest) -> SimulatedObject:
-        charge = simulated_objects.lock(connection, request.gateway_payment_id)
-        if earlier := simulated_objects.find(connection, request.refund_id):  # of a call at the same time
-            return earlier
+    def _make_refund(
+        self, connection: Connection, request: RefundRequest, charge: SimulatedObject | None
+    ) -> SimulatedObject:
         fits = charge is not None and charge.state == "succeeded" and charge.returned + request.amount <= charge.amount
         refused = charge is None or charge.details.get("card") == "pm_test_refund_fails"
         refund = _refunded(request, charge, succeeds=fits and not refused)

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from bench.chaos import charges
+from bench.chaos import charges, renewals
 from bench.harness.stack import running_stack
 
 
@@ -15,7 +15,8 @@ def test_charges_under_kills_agree_with_the_books_of_the_gateway():
 
     assert result.differences == []
     assert result.kills > 0
-    assert sum(result.payments.values()) == 60
+    subscriptions = 60 // charges.PER_SUBSCRIPTION
+    assert sum(result.payments.values()) == 60 + subscriptions * (1 + renewals.MISSED)
     assert result.payments["succeeded"] > result.payments["failed"] > 0
 
 

@@ -10,6 +10,7 @@ from models.billing import refunds
 from models.jobs import jobs
 from models.jobs.jobs import NewJob
 from models.platform.errors import Released
+from pipelines.billing.gateways.gateway import GatewayFailed
 from pipelines.billing.gateways.simulator import Simulator
 
 
@@ -22,6 +23,21 @@ def pending(add_method, pay, work, database):
         made, refund_job = refunds.new_refund(connection, payment, amount=Decimal("5.00"))
     assert work(refund_job)["state"] == "pending"
     return made
+
+
+def test_time_out_after_acceptance_of_a_refund_is_looked_up(add_method, pay, work, books, database):
+    # Given a gateway that accepts the refund and does not answer
+    payment, job = pay(method_id=add_method("pm_test_refund_timeout"))
+    work(job)
+    with database.transaction() as connection:
+        made, refund_job = refunds.new_refund(connection, payment, amount=Decimal("5.00"))
+    with pytest.raises(GatewayFailed):
+        work(refund_job)
+
+    work(refund_job)
+
+    assert [charge["returned"] for charge in books.charges()] == [Decimal("5.00")]
+    assert books.refund(made.id).state == "succeeded"
 
 
 def checks_of(database, refund):
