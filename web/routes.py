@@ -28,7 +28,7 @@ from web.api.billing.metering_routes import METERING_ROUTES
 from web.api.billing.payment_routes import PAYMENT_ROUTES
 from web.api.billing.subscription_routes import SUBSCRIPTION_ROUTES
 from web.api.job_events import StreamCursor
-from web.api.job_object import JobObject
+from web.api.job_object import JobObject, TreeJobObject
 from web.api.memory import imports, meditations, memories, search, spaces
 from web.api.memory.schemas import (
     CreateMemories,
@@ -179,6 +179,8 @@ ROUTES = (
     Route("GET", "/v1/jobs", jobs.list_jobs, Rights.READ, query=jobs.ListJobs, response=Page[JobObject]),
     Route("GET", "/v1/jobs/{job_id}", jobs.read, Rights.READ, response=JobObject),
     Route("GET", "/v1/jobs/{job_id}/events", jobs.events, Rights.READ, query=StreamCursor, streams=True),
+    Route("GET", "/v1/jobs/{job_id}/tree", jobs.tree, Rights.READ, query=jobs.ListTree,
+          response=Page[TreeJobObject]),
     Route("POST", "/v1/jobs/{job_id}/cancel", jobs.cancel, Rights.WRITE, response=JobObject, cost=0),
     Route("POST", "/v1/agents", agents.create, Rights.WRITE, body=CreateAgent, response=AgentObject, status=201,
           creates=True),

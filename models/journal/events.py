@@ -37,7 +37,8 @@ EXTENSION_EVENTS: Mapping[str, str] = {
     "sangha:approval.decided": "`item_id`, the id of the approval; `status`: approved, denied or expired; `reason`, "
     "the person's text.",
     "sangha:answer.restarted": "The engine cannot continue the answer and begins it again: discard its text so far. "
-    "`item_id`; `discarded_tokens`.",
+    "`item_id`; `discarded_tokens`; `since`, the sequence number from which on it is discarded, where a turn has "
+    "several generations.",
 }
 
 #: Types of a journal's last event.

@@ -41,6 +41,7 @@ class Step:
     """What the journal has of one step.
 
     begun             whether the engine has started
+    since             the sequence number of the event that says so
     usage             the tokens of the generation, once it has ended and the server runs its calls
     text              the joined text deltas since the last restart, and their log probabilities
     message           the state of the message item
@@ -54,6 +55,7 @@ class Step:
 
     number: int = 0
     begun: bool = False
+    since: int = 0
     usage: TokenUsage | None = None
     text: str = ""
     logprobs: list[Mapping[str, Any]] = field(default_factory=list)
@@ -164,7 +166,7 @@ def _read_recalled(transcript: Transcript, event: Event) -> None:
 
 
 def _read_start(transcript: Transcript, event: Event) -> None:
-    transcript.step.begun = True
+    transcript.step.begun, transcript.step.since = True, event.sequence
     transcript.step.prompt_tokens = orjson.loads(event.data)["prompt_tokens"]
 
 

@@ -199,7 +199,8 @@ def begin_answer(
         journal.write(ENGINE_STARTED, {"item_id": item_id, **started, **number})
         transcript.event_types.add(ENGINE_STARTED)
     if (step.text or step.reasoning) and not (engine.continues or step.calls):
-        journal.write(ANSWER_RESTARTED, {"item_id": item_id, "discarded_tokens": step.tokens})
+        since = {"since": step.since} if step.number else {}
+        journal.write(ANSWER_RESTARTED, {"item_id": item_id, "discarded_tokens": step.tokens, **since})
         restart(step, step.tokens)
     answer = AnswerWriter(response, journal, transcript)
     if not (prompt.output_format.callable_tools or engine.reasons):

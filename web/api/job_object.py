@@ -28,6 +28,15 @@ class JobObject(TypedDict):
     finished_at: int | None
 
 
+class TreeJobObject(JobObject):
+    """A job of a tree: how deep it is below the root, and of a turn its response, its agent and its tokens."""
+
+    depth: int
+    response_id: str | None
+    agent: str | None
+    usage: dict[str, Any] | None
+
+
 def job_object(job: Job) -> JobObject:
     """Convert a job to its API object, without workers, leases and tracebacks."""
     return {

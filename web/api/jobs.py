@@ -1,15 +1,17 @@
 """`/v1/jobs`: read, list, follow and cancel jobs of every kind."""
 
+from pydantic import Field
 from starlette.responses import Response
 
 from models.accounts.ownership import Access
-from models.jobs import jobs
+from models.jobs import jobs, trees
 from models.jobs.catalogue import CATALOGUE
 from models.jobs.jobs import Job, JobState
+from models.jobs.trees import TreeJob
 from models.platform.errors import Conflict, NotFound
 from web.access.rights import Rights
 from web.api.job_events import StreamCursor, job_frames, resume_position
-from web.api.job_object import JobObject, job_object
+from web.api.job_object import JobObject, TreeJobObject, job_object
 from web.api.job_results import cancel_job
 from web.api.request import Request
 from web.http.paging import Listing, page_response
@@ -50,6 +52,22 @@ def read(request: Request) -> Response:
     return json_response(_job_object(request, _read(request, Access.managed(request.caller))))
 
 
+class ListTree(Listing):
+    """The query of `GET /v1/jobs/{id}/tree`."""
+
+    limit: int = Field(100, ge=1, le=100)
+
+
+def tree(request: Request) -> Response:
+    """`GET /v1/jobs/{id}/tree`: list a job and all jobs below it, oldest first, with the agents of turns."""
+    query = parse_query(request.query, ListTree)
+    access = Access.managed(request.caller)
+    root = _read(request, access)
+    with request.platform.database.connection() as connection:
+        records = trees.list_tree(connection, root.id, access, after=query.after, limit=query.fetch_limit)
+    return page_response(records, query.limit, lambda each: _tree_job_object(request, each))
+
+
 async def events(request: Request) -> EventStream:
     """`GET /v1/jobs/{id}/events`: stream the events of one's own job from any point on, also after it has ended."""
     query = parse_query(request.query, StreamCursor)
@@ -76,6 +94,16 @@ def _job_object(request: Request, job: Job) -> JobObject:
     """Convert a job to its API object, with the result for its owner only."""
     visible = job_object(job)
     return visible if Access.own(request.caller).includes(job.owner_id) else {**visible, "result": None}
+
+
+def _tree_job_object(request: Request, each: TreeJob) -> TreeJobObject:
+    return {
+        **_job_object(request, each.job),
+        "depth": each.job.depth,
+        "response_id": each.response_id,
+        "agent": each.agent,
+        "usage": dict(each.usage) if each.usage else None,
+    }
 
 
 def _read(request: Request, access: Access) -> Job:

@@ -1,8 +1,9 @@
 """Play a script instead of generating text, to test and to measure the platform without a model's computing time.
 
 Whatever the prompt, the answer is `w0 w1 w2 … `, so that a gap, a repeat or a rewrite is easy to see, and faults occur
-at a known token. Where a call is required, or the last message is a user's with `call NAME` in it, the answer is a call
-with the smallest arguments that the schema admits; where a schema is given, it is the smallest such JSON.
+at a known token. Where a call is required, or `call NAME` is in the last question or the instructions, the answer is a
+call with the smallest arguments that the schema admits, or several (`call NAME 5 times`), once or in several steps
+(`in 3 steps`); where a schema is given, it is the smallest such JSON.
 `models.platform.settings.Script` has the options.
 """
 
@@ -47,6 +48,9 @@ POLL_INTERVAL = 0.01
 
 #: The word in the last user message that asks for an answer at the script's `slow` rate.
 SLOW_WORD = "slowly"
+
+#: In the last question or the instructions: which tool to call, how often at once, and in how many steps.
+REQUEST, STEPS = r"call {}(?![\w-])(?: (\d+) times)?", re.compile(r"in (\d+) steps")
 
 #: A token of JSON: up to and including a delimiter or white space.
 JSON_TOKEN = re.compile(r"[^\s,:{}\[\]]*[\s,:{}\[\]]|.+", re.DOTALL)
@@ -124,9 +128,8 @@ class ScriptedEngine:
         check_output_format(output_format)
         if output_format.must_call_tool:
             return Playback(0, output_format.callable_tools[:1] * min(self.script.calls, output_format.max_calls))
-        if requested := _requested_tool(prompt, output_format):
-            calls = (requested,) * min(self.script.calls, output_format.max_calls)
-            return Playback(self.script.preface, calls, nonce=nonce)
+        if calls := _requested_calls(prompt, output_format, self.script.calls):
+            return Playback(self.script.preface, calls[: output_format.max_calls], nonce=nonce)
         if output_format.schema is not None:
             texts = JSON_TOKEN.findall(_smallest_json(output_format.schema or {"type": "object"}))
             return Playback(len(texts), (), texts)
@@ -264,10 +267,21 @@ def _last_user_message(prompt: Sequence[Message]) -> str:
     return next((message.content for message in reversed(prompt) if message.role == "user"), "")
 
 
-def _requested_tool(prompt: Sequence[Message], output_format: OutputFormat) -> Tool | None:
-    """Return the tool that the last message asks to call. After a tool's result there is none."""
-    text = prompt[-1].content if prompt and prompt[-1].role == "user" else ""
-    return next((tool for tool in output_format.callable_tools if f"call {tool.name}" in text), None)
+def _requested_calls(prompt: Sequence[Message], output_format: OutputFormat, calls: int) -> tuple[Tool, ...]:
+    """Return the tools that the last question or the instructions ask to call, once or in several steps.
+
+    calls  the number of calls of a tool for which they name none
+    """
+    question = max((number for number, message in enumerate(prompt) if message.role == "user"), default=0)
+    text = " ".join(message.content for number, message in enumerate(prompt)
+                    if message.role == "system" or number == question)  # fmt: skip
+    rounds = sum(message.role == "assistant" and bool(message.calls) for message in prompt[question:])
+    steps = STEPS.search(text)
+    if rounds >= (int(steps[1]) if steps else 1):
+        return ()
+    requested = [(tool, REQUEST.format(re.escape(tool.name))) for tool in output_format.callable_tools]
+    return tuple(tool for tool, request in requested if (found := re.search(request, text))
+                 for _ in range(int(found[1] or calls)))  # fmt: skip
 
 
 def _smallest_json(schema: object) -> str:

@@ -11,7 +11,7 @@ from models.platform.errors import JobFailed, RequestError
 from models.platform.json_lines import escape_line_separators
 from models.turns.responses import Response
 from pipelines.chat.transcript import ANSWER_RESTARTED, TEXT_DELTA
-from web.api.turns.chat.completion_object import sum_usage
+from web.api.turns.chat.completion_object import MESSAGE_SEPARATOR, sum_usage
 from web.api.turns.delivered_answer import TEXT_INDEX, AnswerDiverged, DeliveredAnswer
 from web.streams.sse import DONE, Frame
 
@@ -54,6 +54,7 @@ class ChoiceChunks(ABC):
         self._stream = stream
         self._index = index
         self._delivered = DeliveredAnswer()
+        self._begins: dict[str, int] = {}  # by message, the sequence number of its first text
         self.ended = self.failed = self.diverged = False
 
     @abstractmethod
@@ -96,17 +97,23 @@ class ChoiceChunks(ABC):
         if event.type == TEXT:
             yield from self._text(event.sequence, orjson.loads(event.data))
         elif event.type == REWOUND:
-            self._delivered.rewind(event.sequence)
+            self._rewind(event.sequence)
         elif event.type == RESTARTED:
-            self._delivered.rewind(0)
+            self._rewind(orjson.loads(event.data).get("since", 0))
         elif event.ends:
             yield from self._end(orjson.loads(event.data))
         else:
             yield from self._other_chunks(event)
 
     def _text(self, sequence: int, event: Mapping[str, Any]) -> Iterator[Frame]:
-        if new_text := self._delivered.add(sequence, TEXT_INDEX, event["delta"]):
+        begins = self._begins.setdefault(event["item_id"], sequence) == sequence and len(self._begins) > 1
+        delta = f"{MESSAGE_SEPARATOR}{event['delta']}" if begins else event["delta"]
+        if new_text := self._delivered.add(sequence, TEXT_INDEX, delta):
             yield self._text_chunk(new_text, event)
+
+    def _rewind(self, sequence: int) -> None:
+        self._delivered.rewind(sequence)
+        self._begins = {item_id: first for item_id, first in self._begins.items() if first < sequence}
 
     def _end(self, event: Mapping[str, Any]) -> Iterator[Frame]:
         self.ended = True

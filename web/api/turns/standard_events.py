@@ -33,27 +33,39 @@ OPENING = frozenset({CREATED, QUEUED, IN_PROGRESS})
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """A restart of the answer. `with_items`: there was reasoning before it, so that the items begin again, too."""
+    """A restart of the answer, or of its last generation.
+
+    since       the sequence number from which on the answer is discarded
+    with_items  there was reasoning before it, so that the items begin again, too
+    """
 
     sequence: int
     with_items: bool
+    since: int = 0
 
     def discards(self, journalled: Event) -> bool:
         """Return whether an event belongs to the answer before the restart."""
-        if journalled.sequence >= self.sequence:
+        if not self.since <= journalled.sequence < self.sequence:
             return False
         return _is_of_the_answer(journalled) if self.with_items else journalled.type == TEXT
 
 
 async def find_last_restart(pages: AsyncIterable[Sequence[Event]]) -> Restart | None:
     """Find the last restart in the events of a journal."""
-    last, has_reasoning = None, False
+    last, last_reasoning = None, -1
     async for events in pages:
         for journalled in events:
-            has_reasoning = has_reasoning or journalled.type in REASONING
+            if journalled.type in REASONING:
+                last_reasoning = journalled.sequence
             if journalled.type == RESTARTED:
-                last = Restart(journalled.sequence, has_reasoning)
+                last = _restart(journalled, last_reasoning)
     return last
+
+
+def _restart(journalled: Event, last_reasoning: int) -> Restart:
+    """Read a restart. `last_reasoning` is the sequence number of the last reasoning before it, or -1."""
+    since = orjson.loads(journalled.data).get("since", 0)
+    return Restart(journalled.sequence, last_reasoning >= since, since)
 
 
 class StandardEvents:
@@ -101,7 +113,8 @@ class StandardEvents:
         restart = len(types) - 1 - types[::-1].index(RESTARTED)
         if self._has_text and IN_PROGRESS not in types[:restart]:
             return events
-        found = Restart(events[restart].sequence, with_items=not REASONING.isdisjoint(types[:restart]))
+        reasoning = [each.sequence for each in events[:restart] if each.type in REASONING]
+        found = _restart(events[restart], max(reasoning, default=-1))
         return [journalled for journalled in events if not found.discards(journalled)]
 
     def _convert(self, journalled: Event) -> Iterator[Event]:

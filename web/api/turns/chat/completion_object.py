@@ -18,6 +18,10 @@ FinishReason = Literal["stop", "length", "content_filter", "tool_calls", "functi
 TOOL_CALLS = ("function_call", "custom_tool_call")
 
 
+#: Between the texts of two generations of a turn.
+MESSAGE_SEPARATOR = "\n\n"
+
+
 class FunctionObject(TypedDict):
     """A called function and its arguments, a JSON object as a string."""
 
@@ -179,13 +183,18 @@ def logprobs_object(texts: Sequence[Mapping[str, Any]]) -> LogprobsObject | None
 
 
 def text_of(response: Mapping[str, Any]) -> str:
-    """Return the text of a response's messages."""
-    return "".join(part["text"] for part in _text_parts(response))
+    """Return the text of a response's messages: one of each generation of the turn."""
+    texts = ["".join(part["text"] for part in parts) for parts in _texts_by_message(response)]
+    return MESSAGE_SEPARATOR.join(text for text in texts if text)
 
 
 def _text_parts(response: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    parts = [part for item in response["output"] if item["type"] == "message" for part in item["content"]]
-    return [part for part in parts if part["type"] == "output_text"]
+    return [part for parts in _texts_by_message(response) for part in parts]
+
+
+def _texts_by_message(response: Mapping[str, Any]) -> list[list[Mapping[str, Any]]]:
+    messages = [item for item in response["output"] if item["type"] == "message"]
+    return [[part for part in message["content"] if part["type"] == "output_text"] for message in messages]
 
 
 def tool_call_object(item: Mapping[str, Any]) -> ToolCallObject | CustomToolCallObject:
