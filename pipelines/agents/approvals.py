@@ -22,10 +22,12 @@ EXPIRES_AFTER = timedelta(days=1)
 def policy_of(server: ServerReference | None, definition: Definition | None) -> Any:
     """Return when the calls of a server need an approval: as the agent says, otherwise as the server's tool does.
 
-    Delegations need none unless the agent says so.
+    A registered server's own policy holds in any case: any member may write an agent. Delegations need none unless the
+    agent says so.
     """
     if definition is not None and definition.approval is not None:
-        return definition.approval
+        own = server.own_approval if server is not None else None
+        return definition.approval if own is None else [definition.approval, own]
     return server.require_approval if server is not None else "never"
 
 
@@ -33,7 +35,7 @@ def approval_reason(policy: Any, tool: ListedTool, arguments: str) -> ApprovalRe
     """Return why a call needs an approval, or None.
 
     policy     "always", "never", "not_read_only", or OpenAI's filters `{"always": …, "never": …}`, each with
-               `tool_names` and `read_only`
+               `tool_names` and `read_only`; or a list of these, each of which holds
     arguments  as the model wrote them; those that are not a JSON object always need one
     """
     if not _is_object(arguments):
@@ -44,6 +46,8 @@ def approval_reason(policy: Any, tool: ListedTool, arguments: str) -> ApprovalRe
 
 
 def _asks(policy: Any, tool: ListedTool) -> bool:
+    if isinstance(policy, list):
+        return any(_asks(each, tool) for each in policy)
     if isinstance(policy, Mapping):
         if _matches(policy.get("always"), tool):
             return True

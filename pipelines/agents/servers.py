@@ -42,7 +42,8 @@ class ServerReference:
     url               None for the platform's tools, and for a program that the operator has configured
     credentials       sealed, see `pipelines.agents.credentials`
     allowed_tools     names, or `{"tool_names", "read_only"}` as in OpenAI's API; None: all
-    require_approval  "always", "never", or OpenAI's filters
+    require_approval  "always", "never", OpenAI's filters, or a list of these, each of which holds
+    own_approval      what whoever registered it requires, whatever requests and agents say
     key               of its cached tool list: a digest of its address and credentials
     trusted           whether its annotations count
     server_tools      the names that whoever registered it allows; None: all
@@ -57,6 +58,7 @@ class ServerReference:
     credentials: str | None = field(default=None, repr=False)
     allowed_tools: Any = None
     require_approval: Any = "always"
+    own_approval: Any = None
     key: str = ""
     trusted: bool = False
     server_tools: frozenset[str] | None = None
@@ -68,8 +70,14 @@ class ServerReference:
 def references(
     settings: Settings, connection: Connection, response: Response, tools: Sequence[Mapping[str, Any]]
 ) -> list[ServerReference]:
-    """Return the servers of a turn's tools. A label that nothing is known of is left out."""
-    asked = [tool for tool in tools if tool["type"] == "mcp" and tool["server_label"] != AGENTS_LABEL]
+    """Return the servers of a turn's tools. A label that nothing is known of is left out.
+
+    Of two tools with one label the first counts, which is the agent's: a request must not send an agent's credentials
+    to another address.
+    """
+    labels = {tool["server_label"]: tool for tool in reversed(tools) if tool["type"] == "mcp"}
+    asked = [tool for tool in tools if labels.get(tool.get("server_label", "")) is tool]
+    asked = [tool for tool in asked if tool["server_label"] != AGENTS_LABEL]
     names = [_registered_name(tool) for tool in asked if not tool.get("server_url")]
     registered = mcp_servers.named(connection, response.account_id, names) if names else []
     sealed = response.request.get("mcp_credentials") or {}
@@ -120,7 +128,8 @@ def of_account(server: McpServer, tool: Mapping[str, Any]) -> ServerReference:
         url=server.url,
         credentials=credentials,
         allowed_tools=tool.get("allowed_tools"),
-        require_approval=_stricter(server.require_approval, tool.get("require_approval")),
+        require_approval=_combined(server.require_approval, tool.get("require_approval")),
+        own_approval=server.require_approval,
         key=_digest(server.url, digest_of(credentials)),
         trusted=server.trusts_annotations,
         server_tools=None if server.allowed_tools is None else frozenset(server.allowed_tools),
@@ -135,7 +144,8 @@ def _of_operator(server: OperatorServer, tool: Mapping[str, Any]) -> ServerRefer
         source="operator",
         url=server.url or None,
         allowed_tools=tool.get("allowed_tools"),
-        require_approval=_stricter(OPERATOR_APPROVALS[server.approval], tool.get("require_approval")),
+        require_approval=_combined(OPERATOR_APPROVALS[server.approval], tool.get("require_approval")),
+        own_approval=OPERATOR_APPROVALS[server.approval],
         key=_digest(address, "operator"),
         trusted=True,
         server_tools=frozenset(server.allow) or None,
@@ -156,9 +166,9 @@ def _platform(settings: Settings, tool: Mapping[str, Any]) -> ServerReference:
     )
 
 
-def _stricter(registered: Any, asked: Any) -> Any:
+def _combined(own: Any, asked: Any) -> Any:
     """Return the approval that applies: a request may ask for more approvals than the server's own, not for fewer."""
-    return "always" if asked == "always" else registered
+    return own if asked is None else [own, asked]
 
 
 def filters_by_read_only(value: Any) -> bool:

@@ -12,6 +12,9 @@ from models.agents.mcp_servers import McpServer
 from models.platform.ids import new_id
 from models.platform.operator_servers import OperatorServer
 from pipelines.agents import credentials, tool_lists
+from pipelines.agents.approvals import approval_reason, policy_of
+from pipelines.agents.definitions import Definition
+from pipelines.agents.listed_tool import ListedTool
 from pipelines.agents.servers import ServerReference, references
 from tests.pipelines.agents.conftest import RELIES_ON_HINTS, call_job, mcp_tool
 from tests.pipelines.agents.mcp.raw_server import RawServer, listing, raw_server, tool
@@ -229,17 +232,39 @@ def test_a_registered_server_is_named_by_its_label_or_id(tool_jobs, start, url, 
 
 
 @pytest.mark.parametrize(
-    ("own", "asked", "applies"),
-    [("always", "never", "always"), ("never", None, "never"), ("never", "always", "always"),
-     ({"never": {"read_only": True}}, "never", {"never": {"read_only": True}})],
-)  # fmt: skip
-def test_a_request_may_ask_for_more_approvals_than_its_server_and_not_for_fewer(
-    tool_jobs, start, database, caller, own, asked, applies
+    ("own", "asked", "agent", "asks"),
+    [
+        ("always", "never", None, True),
+        ("always", None, "never", True),
+        ("never", None, None, False),
+        ("never", "always", None, True),
+        ("never", {"always": {"tool_names": ["a"]}}, None, True),
+        ("never", {"always": {"tool_names": ["b"]}}, None, False),
+        ({"never": {"tool_names": ["a"]}}, "never", "never", False),
+        ({"never": {"tool_names": ["b"]}}, "never", "never", True),
+        ("never", None, "not_read_only", True),
+    ],
+)
+def test_neither_a_request_nor_an_agent_lowers_the_approval_of_a_registered_server(
+    tool_jobs, start, database, caller, own, asked, agent, asks
 ):
+    # Given
     insert(database, registered(caller, "http://127.0.0.1:9/mcp", require_approval=own))
     response = start({"type": "mcp", "server_label": "tests", **({"require_approval": asked} if asked else {})})
 
-    assert only_reference(tool_jobs, response).require_approval == applies
+    # When
+    policy = policy_of(only_reference(tool_jobs, response), Definition(approval=agent))
+
+    # Then
+    assert approval_reason(policy, ListedTool("a", "", {}), "{}") == ("policy" if asks else None)
+
+
+def test_a_request_does_not_send_an_agents_credentials_to_another_address(tool_jobs, start, url):
+    # Given the tools of an agent and, after them, those of the request
+    tools = [mcp_tool(url), mcp_tool("http://evil.example.com/mcp")]
+
+    # When / Then
+    assert only_reference(tool_jobs, start(*tools)).url == url
 
 
 def test_another_accounts_server_is_none_of_the_turns(tool_jobs, start, database, caller, account):
@@ -266,7 +291,7 @@ def test_an_operators_server_is_for_every_account(tool_jobs, start):
     listed = tool_jobs.listed(response)
     assert set(listed) == {"add", "buy"}
     assert (listed["add"].read_only, listed["buy"].read_only) == (True, False)
-    assert only_reference(tool_jobs, response).require_approval == {"never": {"read_only": True}}
+    assert only_reference(tool_jobs, response).own_approval == {"never": {"read_only": True}}
 
 
 def test_an_operators_program_is_a_server(tool_jobs, start, tmp_path):
