@@ -3,6 +3,7 @@
 from functools import partial
 
 from models.jobs.attempt_context import Handler, plain_ending
+from models.jobs.catalogue import is_batch
 from models.platform.compatibility import Compatibility
 from pipelines.agents.server_tools import load_tools
 from pipelines.chat import compact_context, token_count, turn
@@ -14,7 +15,13 @@ from pipelines.memory import suggest_facts
 from pipelines.memory.meditation import suggest_insights
 from pipelines.memory.recall_counter import RecallCounter
 from tasks.job_runner import JobRunner
-from tasks.slot_sharing import SlotSharing
+from tasks.slot_sharing import Run, SlotSharing
+
+
+def _by_queue(sharing: SlotSharing, run: Run, *, yields: bool) -> Run:
+    """Let turns in the batch queue yield their slots, if the engine continues the text of one that did."""
+    interactive, batch = sharing.interactive(run), sharing.batch(run)
+    return lambda attempt: batch(attempt) if yields and is_batch(attempt.job.queue) else interactive(attempt)
 
 
 def declare_actors(runner: JobRunner) -> dict[str, int]:
@@ -36,8 +43,9 @@ def declare_actors(runner: JobRunner) -> dict[str, int]:
         own_prompts=OwnPrompts(engine),
         load_tools=partial(load_tools, runner.settings),
     )
+    end_turn = partial(turn.end, endpoint=engine.endpoint)
     handlers = {
-        "turn.run": Handler(sharing.interactive(run_turn), turn.end),
+        "turn.run": Handler(_by_queue(sharing, run_turn, yields=engine.continues), end_turn),
         "tokens.count": Handler(partial(token_count.run, engine), plain_ending),
         "context.compact": Handler(partial(compact_context.run, engine), plain_ending),
         "memory.fact": Handler(sharing.batch(partial(suggest_facts.run, engine)), plain_ending),

@@ -57,12 +57,14 @@ class Allowance:
     estimated_tokens  tokens drawn from the limit per minute; corrected when the turn ends
     context           tokens of prompt and answer together
     billed            whether the account's usage is billed, so that it may have spending limits
+    method_required   whether an account without a payment method pays in advance
     """
 
     limits: Limits = field(default_factory=Limits)
     estimated_tokens: int = 0
     context: int = 0
     billed: bool = False
+    method_required: bool = False
 
 
 UNLIMITED = Allowance()

@@ -26,7 +26,7 @@ class PlanTerms:
 
     limits           as in `plans.limits`, without the models
     included_amount  usage within the fee, per period
-    overage          `{"mode", "tiers": [{"up_to", "factor"}]}`: the price of usage that is not included
+    overage          the price of usage that is not included (`models.billing.overage`)
     spending_limit   per month; None: none
     models           the models that may be used; None: all
     public           whether customers see the plan, and may subscribe to it

@@ -8,15 +8,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Literal
 
 from models.billing.currencies import ZERO, check_currency
+from models.jobs.usage import ServiceClass
 from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.errors import Conflict, InvalidRequest
 from models.platform.ids import new_id
 from models.platform.records import columns
-
-ServiceClass = Literal["standard", "batch", "priority"]
 
 #: The largest price per million tokens, and its decimal digits at most: costs are then exact in 28 digits.
 MAX_PRICE, MAX_DIGITS = Decimal(1_000_000), 8
@@ -74,7 +72,7 @@ def price_at(
     currency: str,
     at: datetime | None,
     *,
-    service_class: str = "standard",
+    service_class: ServiceClass = "standard",
     endpoint: str = "",
 ) -> Price | None:
     """Return the price in force at a time; None is the time of the transaction. Returns None if nothing is charged.
@@ -102,7 +100,7 @@ ORDER BY endpoint, service_class <> %(service_class)s, valid_from DESC
 
 
 def prices_in_force(
-    connection: Connection, model: str, currency: str, *, service_class: str = "standard"
+    connection: Connection, model: str, currency: str, *, service_class: ServiceClass = "standard"
 ) -> list[Price]:
     """Return the prices that a request may have now, whichever endpoint serves it."""
     parameters = {"model": model, "currency": currency, "service_class": service_class}

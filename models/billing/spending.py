@@ -1,23 +1,27 @@
 """What an account spends in a calendar month (UTC), its limits, and the reservations of unfinished jobs.
 
-Scopes: '' is the account, 'key:ID' an API key, 'agent:NAME' an agent; 'plan' is the limit of the account's plan. A job
-reserves the most that it can cost in the transaction that inserts it. The reservation ends with the job in every case,
-so it cannot leak. `models.jobs.usage` adds up what was spent.
+Scopes: '' is the account, 'key:ID' an API key, 'agent:NAME' an agent; 'plan' is the limit of the account's plan, and
+'prepaid' what an account that pays in advance can pay for (`models.billing.prepaid`). A job reserves the most that it
+can cost in the transaction that inserts it. The reservation ends with the job in every case, so it cannot leak.
+`models.jobs.usage` adds up what was spent.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from models.billing import prices
+from models.billing import prepaid, prices
 from models.billing.currencies import ZERO, format_amount
 from models.jobs.quota import LOCK
-from models.jobs.usage import spending_scopes
+from models.jobs.usage import BACKGROUND, ServiceClass, spending_scopes
 from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.errors import SpendingLimitReached
 
 #: The scope of the limit that a plan has. Its spending is the account's.
 PLAN = "plan"
+
+#: The scope of what an account that pays in advance can pay for. It has no amount of its own.
+PREPAID = "prepaid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +97,17 @@ def monthly_spending(
     return Spending(**row)
 
 
-APPLICABLE = """
+APPLICABLE = f"""
 SELECT scope, amount, currency FROM spending_limits JOIN billing_details USING (account_id)
 WHERE account_id = %(account_id)s AND scope = ANY (%(scopes)s)
 UNION ALL
 SELECT 'plan', spending_limit, billing_details.currency
 FROM subscriptions JOIN billing_details USING (account_id)
 JOIN plan_versions ON plan_versions.plan_id = subscriptions.plan_id AND version = plan_version
-WHERE account_id = %(account_id)s AND state <> 'ended' AND spending_limit IS NOT NULL
+WHERE account_id = %(account_id)s AND state NOT IN ('incomplete', 'ended') AND spending_limit IS NOT NULL
+UNION ALL
+SELECT 'prepaid', 0, currency FROM billing_details AS details
+WHERE account_id = %(account_id)s AND {prepaid.IN_ADVANCE}
 """
 
 
@@ -120,10 +127,19 @@ class ApplicableLimit:
 
 
 def applicable_limits(
-    connection: Connection, account_id: str, key_id: str | None, agent: str | None = None
+    connection: Connection,
+    account_id: str,
+    key_id: str | None,
+    agent: str | None = None,
+    *,
+    method_required: bool = False,
 ) -> list[ApplicableLimit]:
-    """Return the limits that a job is checked against. Without any it needs no reservation."""
-    parameters = {"account_id": account_id, "scopes": spending_scopes(key_id, agent)}
+    """Return the limits that a job is checked against. Without any it needs no reservation.
+
+    method_required  an account without a payment method pays in advance
+    """
+    scopes = spending_scopes(key_id, agent)
+    parameters = {"account_id": account_id, "scopes": scopes, "method_required": method_required}
     return [ApplicableLimit(**row) for row in fetch_all(connection, APPLICABLE, parameters)]
 
 
@@ -135,6 +151,7 @@ class MostTokens:
     input_tokens: int
     output_tokens: int
     context: int | None = None
+    service_class: ServiceClass = "standard"
 
 
 RESERVE = """
@@ -152,20 +169,20 @@ def reserve(
     *,
     key_id: str | None = None,
     agent: str | None = None,
+    method_required: bool = False,
 ) -> None:
     """Reserve the most that jobs can cost, by the jobs' ids, in the transaction that inserts them afterwards.
 
     Call it before any of the account's jobs is locked: it locks the account, so that two requests cannot reserve the
     same money. Without a limit it locks and reserves nothing. Raises SpendingLimitReached.
     """
-    limits = applicable_limits(connection, account_id, key_id, agent)
+    limits = applicable_limits(connection, account_id, key_id, agent, method_required=method_required)
     if not limits:
         return
     connection.execute(LOCK, {"account_id": account_id})
     amounts = {id_: highest_cost(connection, limits[0].currency, each) for id_, each in most.items()}
     for limit in limits:
-        now = monthly_spending(connection, account_id, limit.scope, besides=list(most))
-        _check(limit, now, sum(amounts.values(), ZERO))
+        _check(connection, account_id, limit, sum(amounts.values(), ZERO), besides=list(most))
     parameters = {
         "account_id": account_id,
         "scopes": spending_scopes(key_id, agent),
@@ -177,12 +194,18 @@ def reserve(
 
 def highest_cost(connection: Connection, currency: str, most: MostTokens) -> Decimal:
     """Return the most that a job can cost at the prices in force, whichever endpoint serves it."""
-    in_force = prices.prices_in_force(connection, most.model, currency)
+    in_force = prices.prices_in_force(connection, most.model, currency, service_class=most.service_class)
     return prices.highest_cost(in_force, most.input_tokens, most.output_tokens, most.context)
 
 
-def _check(limit: ApplicableLimit, now: Spending, amount: Decimal) -> None:
+def _check(
+    connection: Connection, account_id: str, limit: ApplicableLimit, amount: Decimal, *, besides: Sequence[str]
+) -> None:
     """Raise SpendingLimitReached unless the limit has `amount` left. What is free is admitted at any limit."""
+    if limit.scope == PREPAID:
+        prepaid.check(prepaid.read(connection, account_id, besides=besides), amount)
+        return
+    now = monthly_spending(connection, account_id, limit.scope, besides=besides)
     if not amount or now.spent + now.reserved + amount <= limit.amount:
         return
     spent, reserved, most = (format_amount(each) for each in (now.spent, now.reserved, amount))
@@ -193,16 +216,22 @@ def _check(limit: ApplicableLimit, now: Spending, amount: Decimal) -> None:
     )
 
 
-def tokens_left(connection: Connection, account_id: str, model: str) -> int | None:
+def tokens_left(connection: Connection, account_id: str, model: str, *, method_required: bool = False) -> int | None:
     """Return how many tokens of a model the limits have money left for; None if none limits them.
 
-    For the account's own work, which no API key asks for.
+    For the account's own work in the background, which no API key asks for.
     """
-    limits = applicable_limits(connection, account_id, None)
-    left = [_left(limit, monthly_spending(connection, account_id, limit.scope)) for limit in limits]
-    per_token = highest_cost(connection, limits[0].currency, MostTokens(model, 1, 1, 1)) if limits else ZERO
-    return int(min(left) / per_token) if per_token else None
+    limits = applicable_limits(connection, account_id, None, method_required=method_required)
+    if not limits:
+        return None
+    one = MostTokens(model, 1, 1, 1, BACKGROUND)
+    per_token = highest_cost(connection, limits[0].currency, one)
+    left = min(_left(connection, account_id, limit) for limit in limits)
+    return int(left / per_token) if per_token else None
 
 
-def _left(limit: ApplicableLimit, now: Spending) -> Decimal:
+def _left(connection: Connection, account_id: str, limit: ApplicableLimit) -> Decimal:
+    if limit.scope == PREPAID:
+        return prepaid.read(connection, account_id).left
+    now = monthly_spending(connection, account_id, limit.scope)
     return max(limit.amount - now.spent - now.reserved, ZERO)

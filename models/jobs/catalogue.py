@@ -41,6 +41,20 @@ POOLS: Mapping[str, Sequence[str]] = {
 #: of an engine are for an account that is alone, and a turn is short.
 SHARED_QUEUES = frozenset(queue for pool, queues in POOLS.items() if pool != "inference" for queue in queues)
 
+#: What the names of the queues of background work end with.
+BATCH_SUFFIX = "_batch"
+
+
+def batch_queue(queue: str) -> str:
+    """Return the queue of background work beside a queue."""
+    return queue if is_batch(queue) else queue + BATCH_SUFFIX
+
+
+def is_batch(queue: str) -> bool:
+    """Return whether a queue is one of background work."""
+    return queue.endswith(BATCH_SUFFIX)
+
+
 CATALOGUE: Mapping[str, JobKind] = {
     "turn.run": JobKind(queue="inference", time_limit=900, attempts=5, backoff=0.5),
     "tokens.count": JobKind(queue="inference", priority=-1, time_limit=60, attempts=2, backoff=0.5),

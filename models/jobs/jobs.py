@@ -26,7 +26,7 @@ from psycopg.types.json import Jsonb
 from models.accounts.ownership import Access, owned
 from models.jobs import ended_jobs
 from models.jobs.budgets import Draw, draw_argument
-from models.jobs.catalogue import CATALOGUE
+from models.jobs.catalogue import CATALOGUE, batch_queue
 from models.jobs.serial_keys import check_not_held_above, lock_serial_key
 from models.journal.archive import archive
 from models.journal.events import Event
@@ -62,6 +62,7 @@ class NewJob:
     draw             what it may use of the budget of its tree; for children only, see `wait_for_children`
     owner_id         the user whose job it is; None: its parent's, or the account's own
     input_bytes      bytes of its input that other tables have, such as a turn's items
+    batch            it is background work, in the batch queue of its kind's queue
 
     A coalescing job does the work of all those that are not inserted, so it has nothing that belongs to one of them.
     Raises ValueError for a coalescing job with a unique key, a deadline, reserved tokens or a draw, or without a serial
@@ -83,6 +84,7 @@ class NewJob:
     draw: Draw | None = None
     owner_id: str | None = None
     input_bytes: int = 0
+    batch: bool = False
 
     def __post_init__(self) -> None:
         if self.coalesce and (self.unique_key or self.deadline_at or self.reserved_tokens or self.draw):
@@ -258,7 +260,7 @@ def insert_parameters(job: NewJob, parent: Job | None = None) -> dict[str, Any]:
         "id": job.id,
         "account_id": job.account_id,
         "kind": job.kind,
-        "queue": kind.queue,
+        "queue": batch_queue(kind.queue) if job.batch else kind.queue,
         "priority": kind.priority,
         "arguments": Jsonb({**job.arguments, **(draw_argument(root_id, job.draw) if root_id and job.draw else {})}),
         "run_at": job.run_at,

@@ -2,12 +2,23 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
+from models.jobs.catalogue import is_batch
 from models.jobs.jobs import Job
 from models.platform.database import Connection
 
+#: What prices may differ by, besides the model and the endpoint.
+ServiceClass = Literal["standard", "batch", "priority"]
+
+#: The class of jobs in the queues of background work.
+BACKGROUND: ServiceClass = "batch"
+
 #: The job argument that names the API key whose request created the job.
 KEY_ARGUMENT = "key_id"
+
+#: The job argument that names the class of a job outside the queues of background work. Without it: standard.
+CLASS_ARGUMENT = "service_class"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +43,15 @@ class UsageSource:
     user_id: str | None = None
     key_id: str | None = None
     agent: str | None = None
-    service_class: str = "standard"
+    service_class: ServiceClass = "standard"
     endpoint: str = ""
 
     @classmethod
-    def of_job(cls, job: Job) -> "UsageSource":
-        """Return the source of a job's usage."""
-        return cls(job.created_at, job.owner_id, job.arguments.get(KEY_ARGUMENT))
+    def of_job(cls, job: Job, endpoint: str = "") -> "UsageSource":
+        """Return the source of a job's usage, which an endpoint or else the local engine has served."""
+        service_class = BACKGROUND if is_batch(job.queue) else job.arguments.get(CLASS_ARGUMENT, "standard")
+        key_id = job.arguments.get(KEY_ARGUMENT)
+        return cls(job.created_at, job.owner_id, key_id, service_class=service_class, endpoint=endpoint)
 
     @property
     def scopes(self) -> list[str]:

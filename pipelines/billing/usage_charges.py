@@ -6,6 +6,7 @@ from typing import Any
 
 from models.billing.currencies import ZERO, rounded
 from models.billing.invoice_lines import NewLine
+from models.billing.overage import overage_price
 from models.billing.usage_lines import UsageGroup
 
 
@@ -44,30 +45,3 @@ def plan_lines(usage: Sequence[NewLine], terms: Mapping[str, Any] | None, curren
         NewLine("overage", "Price of usage beyond the included amount", difference),
     ]
     return [line for line in lines if rounded(line.amount, currency)]
-
-
-def overage_price(amount: Decimal, overage: Mapping[str, Any] | None) -> Decimal:
-    """Return the price of usage that costs `amount` by the price list.
-
-    A tier is `{"up_to": amount or None, "factor": of the list price}`. `graduated`: each tier prices the part of the
-    amount that lies in it. `volume`: the tier in which the amount lies prices all of it.
-    """
-    if not overage or amount <= 0:
-        return max(amount, ZERO)
-    tiers = [(_bound(tier["up_to"]), Decimal(tier["factor"])) for tier in overage["tiers"]]
-    if overage["mode"] == "volume":
-        return amount * next((factor for bound, factor in tiers if bound is None or amount <= bound), tiers[-1][1])
-    return _graduated(amount, tiers)
-
-
-def _graduated(amount: Decimal, tiers: Sequence[tuple[Decimal | None, Decimal]]) -> Decimal:
-    """Add up the parts. What is beyond the last bound has the last factor."""
-    price, below = ZERO, ZERO
-    for bound, factor in tiers:
-        upper = amount if bound is None else min(bound, amount)
-        price, below = price + max(upper - below, ZERO) * factor, max(upper, below)
-    return price + (amount - below) * tiers[-1][1]
-
-
-def _bound(up_to: Any) -> Decimal | None:
-    return None if up_to is None else Decimal(str(up_to))

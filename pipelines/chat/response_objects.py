@@ -13,6 +13,7 @@ from models.turns.responses import Response, ResponseStatus, TokenUsage
 from pipelines.chat.call_items import CallItem, CallOutputItem, InputTextPart, parts_text
 from pipelines.chat.logprobs import with_bytes
 from pipelines.chat.mcp_items import McpApprovalRequestItem, McpApprovalResponseItem, McpCallItem, McpListToolsItem
+from pipelines.chat.service_tiers import ServedTier, served_tier
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 
@@ -170,7 +171,7 @@ class ResponseObject(TypedDict):
     recalled: list[RecalledMemory]
     safety_identifier: str | None
     seed: int | None
-    service_tier: Literal["default"]
+    service_tier: ServedTier
     stop: list[str]
     store: bool
     temperature: float
@@ -216,7 +217,7 @@ def response_object(response: Response, status: ResponseStatus | None = None) ->
         "prompt_cache_key": request.get("prompt_cache_key"),
         "safety_identifier": request.get("safety_identifier"),
         "seed": request.get("seed"),
-        "service_tier": "default",
+        "service_tier": served_tier(request),
         "stop": request.get("stop") or [],
         "store": request.get("store", True),
         "temperature": effective_sampling(request, "temperature"),

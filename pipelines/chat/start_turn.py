@@ -20,7 +20,7 @@ from models.jobs.cancellation import Cancellation
 from models.jobs.jobs import NewJob
 from models.jobs.quota import check_quota, check_unfinished_jobs, lock_account, max_prompt_tokens
 from models.jobs.serial_keys import lock_serial_key
-from models.jobs.usage import KEY_ARGUMENT
+from models.jobs.usage import BACKGROUND, CLASS_ARGUMENT, KEY_ARGUMENT
 from models.journal.events import Event, event
 from models.journal.shared_fields import SINCE, Places, first_event, without_fields
 from models.platform.compatibility import oldest_code
@@ -33,6 +33,7 @@ from pipelines.agents import definitions
 from pipelines.agents.agent_turns import budget_of, deadline_of, resolve_agent
 from pipelines.chat.memory_prompt import memory_token_limit, recall_enabled, remember_enabled
 from pipelines.chat.response_objects import SHARED_ARGUMENT, ResponseObject, response_object
+from pipelines.chat.service_tiers import service_class
 from pipelines.chat.thread import BusyPolicy, apply_busy_policy, find_thread, resolve_items
 
 #: The ids of a turn: of its response and its job.
@@ -62,6 +63,7 @@ class NewTurn:
         seed, stop           of the sampling: an integer; a list of texts
         max_logprobs         log probabilities of the answer, where other answers have the rest of MAX_LOGPROBS
         max_tool_calls, prompt_cache_key   returned, without effect
+        service_tier         see `pipelines.chat.service_tiers`
         safety_identifier    names the end user, as `user` does
     """
 
@@ -131,7 +133,7 @@ def start_turns(
             )
             for turn, each in missing
         ]
-        limited = allowance.billed and bool(applicable_limits(connection, caller.account_id, caller.key_id))
+        limited = allowance.billed and _has_limits(connection, caller, allowance)
     try:
         accepted = _insert_all(
             database, caller, [turn for turn, _ in missing], prepared, replace(allowance, billed=limited)
@@ -227,6 +229,7 @@ def prepare_turn(
             **({SHARED_ARGUMENT: shared} if shared else {}),
             **({web_processes.ARGUMENT: web_process} if web_process else {}),
             **({KEY_ARGUMENT: caller.key_id} if caller.key_id else {}),
+            **({CLASS_ARGUMENT: "priority"} if most_tokens.service_class == "priority" else {}),
             **token_draw_arguments(caller.key_id, allowance.limits.tokens_per_minute, allowance.estimated_tokens),
         },
         id=job_id,
@@ -235,6 +238,7 @@ def prepare_turn(
         reserved_tokens=_reservation(most_tokens, allowance),
         input_bytes=len(orjson.dumps([items, response.request])),
         deadline_at=deadline_of(definition) if definition else None,
+        batch=most_tokens.service_class == BACKGROUND,
     )
     return PreparedTurn(response, job, thread, most_tokens, budget_of(definition) if definition else None)
 
@@ -299,6 +303,11 @@ def find_accepted(database: Database, caller: Caller, response_id: str, repeat: 
     return AcceptedTurn(replace(initial, incomplete_details=None, completed_at=None), [])
 
 
+def _has_limits(connection: Connection, caller: Caller, allowance: Allowance) -> bool:
+    required = allowance.method_required
+    return bool(applicable_limits(connection, caller.account_id, caller.key_id, method_required=required))
+
+
 def _reserve_money(
     connection: Connection, caller: Caller, prepared: Sequence[PreparedTurn], allowance: Allowance
 ) -> None:
@@ -306,7 +315,8 @@ def _reserve_money(
     if allowance.billed:
         most = {each.job.id: each.most_tokens for each in prepared}
         agent = (prepared[0].response.request.get("agent") or {}).get("name")
-        reserve(connection, caller.account_id, most, key_id=caller.key_id, agent=agent)
+        required = allowance.method_required
+        reserve(connection, caller.account_id, most, key_id=caller.key_id, agent=agent, method_required=required)
 
 
 def _reservation(most: MostTokens, allowance: Allowance) -> int:
@@ -321,11 +331,12 @@ def _most_tokens(
 ) -> MostTokens:
     """Return the most tokens that a turn can be billed for, where they or their cost are limited."""
     model, context = turn.request.get("engine_model") or turn.request["model"], allowance.context
+    class_ = service_class(turn.request)
     if allowance.limits.tokens_per_month is None and not allowance.billed:
-        return MostTokens(model, 0, 0, context)
+        return MostTokens(model, 0, 0, context, class_)
     input_tokens = context if history else max_input_tokens(turn.request, items, context)
     output = turn.request["max_output_tokens"]
-    return MostTokens(model, input_tokens, context if output is None else min(output, context), context)
+    return MostTokens(model, input_tokens, context if output is None else min(output, context), context, class_)
 
 
 def max_input_tokens(request: Mapping[str, Any], items: Sequence[Mapping[str, Any]], context: int) -> int:

@@ -103,7 +103,7 @@ def run(
             reason = server_calls.end_after(answer, tools)
         if reason is not None:
             approvals = server_calls.approvals_of_next_turn(answer, tools)
-            return complete_turn(attempt, answer, reason, approvals)
+            return complete_turn(attempt, answer, reason, approvals, endpoint=engine.endpoint)
         transcript.begin_next_step()
 
 
@@ -287,7 +287,12 @@ def _write_call(answer: AnswerWriter, call: GeneratedCall, tools: TurnTools) -> 
 
 
 def complete_turn(
-    attempt: Attempt, answer: AnswerWriter, reason: TurnEnd, approvals: Sequence[Approval] = ()
+    attempt: Attempt,
+    answer: AnswerWriter,
+    reason: TurnEnd,
+    approvals: Sequence[Approval] = (),
+    *,
+    endpoint: str = "",
 ) -> Ending:
     """End a turn whose answer is complete or has reached a limit."""
     details = {"reason": INCOMPLETE_REASONS[reason]} if reason in INCOMPLETE_REASONS else None
@@ -308,7 +313,7 @@ def complete_turn(
             [*events, (end_event_type, response_objects.response_payload(response, attempt.job.arguments))]
         ),
         result={"response_id": response.id, "status": response.status},
-        record=_record_results(response, answer.usage, attempt.job, approvals),
+        record=_record_results(response, answer.usage, attempt.job, endpoint, approvals),
         follow_ups=_follow_ups(response),
         tokens=answer.usage.input_tokens + answer.usage.output_tokens,
     )
@@ -318,7 +323,12 @@ def complete_turn(
 LIMIT_ERRORS: Mapping[str, TurnEnd] = {"deadline_exceeded": "deadline", "budget_exhausted": "budget"}
 
 
-def end(attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: Mapping[str, Any] | None) -> Ending:
+def end(
+    attempt: Attempt,
+    state: Literal["cancelled", "failed", "dead"],
+    error: Mapping[str, Any] | None,
+    endpoint: str = "",
+) -> Ending:
     """End a turn that is cancelled, fails or is past its limits. The answer so far is kept and billed once."""
     events = [*attempt.history, *attempt.journal.attempt_events()]
     transcript = read_transcript(events, attempt.tokens + attempt.journal.tokens)
@@ -326,7 +336,7 @@ def end(attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: 
         response = replace(load_response(connection, attempt.job), recalled=references(transcript.recalled))
     answer = AnswerWriter(response, attempt.journal, transcript)
     if state == "failed" and error and error["code"] in LIMIT_ERRORS:
-        return complete_turn(attempt, answer, LIMIT_ERRORS[error["code"]])
+        return complete_turn(attempt, answer, LIMIT_ERRORS[error["code"]], endpoint=endpoint)
     usage = answer.usage
     response = replace(
         answer.response,
@@ -343,20 +353,20 @@ def end(attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: 
         attempt.journal.compose_endings([*answer.end_events("incomplete"), *answer.open_call_events(), end_event]),
         result={"response_id": response.id, "status": response.status},
         error=error,
-        record=_record_results(response, usage, attempt.job),
+        record=_record_results(response, usage, attempt.job, endpoint),
         follow_ups=_follow_ups(response),
         tokens=usage.input_tokens + usage.output_tokens,
     )
 
 
 def _record_results(
-    response: Response, usage: TokenUsage, job: Job, approvals: Sequence[Approval] = ()
+    response: Response, usage: TokenUsage, job: Job, endpoint: str, approvals: Sequence[Approval] = ()
 ) -> Callable[[Connection], None]:
     """Return a function that writes output, usage and the conversation's items in the transaction that ends the job."""
 
     def record(connection: Connection) -> None:
         responses.finish(connection, response)
-        responses.bill(connection, response, usage, UsageSource.of_job(job))
+        responses.bill(connection, response, usage, UsageSource.of_job(job, endpoint))
         if response.conversation_id:
             items = [*response.input, *response.output]
             conversations.add_items(connection, response.conversation_id, items, response_id=response.id)

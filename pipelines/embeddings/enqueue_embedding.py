@@ -44,7 +44,8 @@ def enqueue_embedding(
     with ignore_duplicate_id(), database.transaction() as connection:
         if allowance.billed:
             most = {job_id: MostTokens(model, max_tokens(texts), 0)}
-            reserve(connection, caller.account_id, most, key_id=caller.key_id)
+            required = allowance.method_required
+            reserve(connection, caller.account_id, most, key_id=caller.key_id, method_required=required)
         check_unfinished_jobs(connection, caller.account_id, allowance.limits, size=job.total_bytes)
         check_quota(connection, caller.account_id, allowance.limits, job.reserved_tokens)
         enqueue(connection, job)

@@ -208,6 +208,7 @@ class Engine(Protocol):
     """Generates text. `count` and `generate` may be called from many threads at once.
 
     name            the model's name, as clients know it
+    endpoint        the upstream that serves it, by which its price may differ; empty: the model runs in this process
     reasons         whether an answer may begin with reasoning
     continues       whether `prefix` is continued; False ignores it and begins the answer again
     counts_exactly  whether `count` is exact; otherwise it is an estimate
@@ -216,6 +217,7 @@ class Engine(Protocol):
     """
 
     name: str
+    endpoint: str
     reasons: bool
     counts_exactly: bool
     continues: bool

@@ -26,7 +26,7 @@ from models.memory.spaces import Space, SpaceKey
 from models.platform.database import Connection
 from models.platform.ids import new_id
 from models.platform.settings import Settings
-from pipelines.inference.registry import model_name, reflection_enabled
+from pipelines.inference.registry import reflection_enabled
 from pipelines.memory.meditation.contradictions import Statement, statements
 from pipelines.memory.model_tokens import estimate_tokens, reserve_money, tokens_left
 from pipelines.memory.store import Embed, close_memories, insert_memories, lock_space
@@ -48,11 +48,10 @@ def run(embed: Embed, settings: Settings, attempt: Attempt) -> Outcome:
         _write_child_facts(embed, attempt, space, children[-1])
     attempt.check()
     may_ask = reflection_enabled(settings) and len(children) < settings.reflection_calls
-    model = model_name(settings)
-    child = _next_child(attempt, space.id, model) if may_ask else None
+    child = _next_child(attempt, space.id, settings) if may_ask else None
     if child is None:
         return _ending(attempt, children)
-    return WaitForChildren([child], within_month=True, reserve=partial(reserve_money, jobs=[child], model=model))
+    return WaitForChildren([child], within_month=True, reserve=partial(reserve_money, jobs=[child], settings=settings))
 
 
 def _ending(attempt: Attempt, children: Sequence[Job]) -> Ending:
@@ -60,14 +59,14 @@ def _ending(attempt: Attempt, children: Sequence[Job]) -> Ending:
     return plain_ending(attempt, "completed", result={"asked": len(children), "found": found})
 
 
-def _next_child(attempt: Attempt, space_id: int, model: str) -> NewJob | None:
+def _next_child(attempt: Attempt, space_id: int, settings: Settings) -> NewJob | None:
     """Build the child job that reads the next window; None if all is read, or the month's tokens are used up."""
     key = SpaceKey.of_job(attempt.job)
     with attempt.database.connection() as connection:
         space = spaces.read(connection, space_id)
         ids, behind = facts.next_window(connection, space_id, space.extracted) if space else ([], 0)
         texts = [memory.text for memory in scan.read_texts(connection, ids, key)]
-        left = tokens_left(connection, key.account_id, model)
+        left = tokens_left(connection, key.account_id, settings)
     tokens = estimate_tokens(texts, max_length=MAX_LINE_LENGTH, answer_tokens=MAX_ANSWER_TOKENS)
     if not ids or (left is not None and tokens > left):
         return None

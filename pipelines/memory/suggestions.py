@@ -43,14 +43,15 @@ def fitting_sources(
 ) -> Sequence[MemoryText]:
     """Read the memories that the job names, as many of the latest as fit the context beside the answer.
 
-    Deleted and closed memories are left out.
+    What the job has reserved bounds both, too. Deleted and closed memories are left out.
     """
     job = attempt.job
+    most = min(engine.context, job.reserved_tokens or engine.context)
     with attempt.database.connection() as connection:
         sources: Sequence[MemoryText] = scan.read_texts(connection, job.arguments["source_ids"], SpaceKey.of_job(job))
     while sources:
         tokens = engine.count(prompt(sources), OutputFormat(schema=schema(len(sources))))
-        if tokens + answer_tokens <= engine.context:
+        if tokens + answer_tokens <= most:
             break
         sources = sources[1:]
     return sources
@@ -74,7 +75,7 @@ def suggestion_ending(
     private  goes to the result only, because it contains texts
     """
     job, usage = attempt.job, TokenUsage(finish.prompt_tokens, 0, finish.generated_tokens)
-    source = UsageSource.of_job(job)
+    source = UsageSource.of_job(job, engine.endpoint)
     return Ending(
         "completed",
         plain_ending(attempt, "completed", result=dict(public)).events,

@@ -7,6 +7,7 @@ from typing import Any
 from models.access.auth_context import AuthContext
 from models.accounts.ownership import Access
 from models.accounts.plans import Allowance
+from models.billing.prepaid import METHOD_GATEWAYS
 from models.platform.database import Connection
 from models.platform.errors import InvalidRequest
 from models.platform.settings import Settings
@@ -14,6 +15,9 @@ from pipelines.agents.agent_turns import is_agent
 from pipelines.chat.start_turn import AcceptedTurn, NewTurn, start_turn_in_transaction
 from pipelines.chat.thread import find_thread, resolve_references
 from pipelines.inference.registry import context_size, model_name
+
+#: Nobody waits for a turn of a schedule: it is background work, unless the schedule asks for another tier.
+BACKGROUND_TIERS: Mapping[str | None, str] = {None: "flex", "auto": "flex"}
 
 #: Fields of a turn that a plan contains only if they are set.
 NEW_FIELDS = ("space", "is_completion")
@@ -40,9 +44,16 @@ def start(
 ) -> AcceptedTurn:
     """Start the turn within the account's limits. Raises the errors of `pipelines.chat.start_turn`."""
     served = model_name(settings)
-    turn = NewTurn(**{**plan, "request": {**plan["request"], "model": plan["request"]["model"] or served}})
+    planned = plan["request"]
+    tier = BACKGROUND_TIERS.get(planned.get("service_tier"), planned.get("service_tier"))
+    turn = NewTurn(**{**plan, "request": {**planned, "model": planned["model"] or served, "service_tier": tier}})
     if turn.request["model"] != served and not is_agent(turn.request["model"]):
         message = f"The model '{turn.request['model']}' is no longer served; '{served}' is."
         raise InvalidRequest(message, param="model", code="model_not_found")
-    allowance = Allowance(auth_context.limits, context=context_size(settings), billed=auth_context.billed)
+    allowance = Allowance(
+        auth_context.limits,
+        context=context_size(settings),
+        billed=auth_context.billed,
+        method_required=settings.gateway in METHOD_GATEWAYS,
+    )
     return start_turn_in_transaction(connection, auth_context.caller, turn, allowance)

@@ -10,6 +10,7 @@ from models.access.idempotency import PriorUse
 from models.accounts.accounts import Caller
 from models.accounts.audit import RequestOrigin
 from models.accounts.plans import Allowance
+from models.billing.prepaid import METHOD_GATEWAYS
 from models.platform.errors import NotAuthenticated
 from models.platform.ids import IdGenerator
 from pipelines.inference.registry import context_size
@@ -73,8 +74,14 @@ class Request:
     def allowance(self) -> Allowance:
         """What the jobs that the request creates may use."""
         admission = self.admission
-        context = context_size(self.platform.settings)
-        return Allowance(admission.limits, admission.estimated_tokens, context, admission.billed)
+        settings = self.platform.settings
+        return Allowance(
+            admission.limits,
+            admission.estimated_tokens,
+            context_size(settings),
+            admission.billed,
+            method_required=settings.gateway in METHOD_GATEWAYS,
+        )
 
     @property
     def origin(self) -> RequestOrigin:

@@ -81,6 +81,7 @@ class LlamaCppEngine:
     """Generates text with llama.cpp. See Engine."""
 
     continues = True
+    endpoint = ""
     counts_exactly = True
 
     def __init__(

@@ -64,7 +64,7 @@ class OpenAIEngine:
 
     def __init__(self, settings: Settings) -> None:
         upstream = settings.upstreams[0]
-        self.name = upstream.models[0]
+        self.name, self.endpoint = upstream.models[0], upstream.name
         self.slots = settings.slots
         self.context = context_size(settings)
         self._isolated = settings.prompt_cache == "account"

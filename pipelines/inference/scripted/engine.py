@@ -59,6 +59,7 @@ JSON_TOKEN = re.compile(r"[^\s,:{}\[\]]*[\s,:{}\[\]]|.+", re.DOTALL)
 class ScriptedEngine:
     """Plays the script. Its tokens are words, in prompts and in answers; a call is one token. See Engine."""
 
+    endpoint = ""
     counts_exactly = True
 
     def __init__(self, settings: Settings) -> None:

@@ -10,7 +10,7 @@ from models.memory.memories import NewMemory
 from models.platform.database import Connection
 from models.platform.ids import IdGenerator
 from models.platform.settings import Settings
-from pipelines.inference.registry import model_name, reflection_enabled
+from pipelines.inference.registry import reflection_enabled
 from pipelines.memory.meditation.analysis import Analysis
 from pipelines.memory.meditation.snapshot import Snapshot
 from pipelines.memory.meditation.suggest_insights import KIND, MAX_ANSWER_TOKENS, MAX_NOTE_LENGTH
@@ -35,7 +35,7 @@ def model_budget(connection: Connection, account_id: str, settings: Settings) ->
     """Return what a meditation may spend: the configured budget, at most what the account's month has left."""
     if not reflection_enabled(settings):
         return ModelBudget(0, 0)
-    left = tokens_left(connection, account_id, model_name(settings))
+    left = tokens_left(connection, account_id, settings)
     tokens = settings.reflection_tokens if left is None else min(settings.reflection_tokens, left)
     return ModelBudget(settings.reflection_calls, tokens)
 

@@ -19,7 +19,6 @@ from models.memory.spaces import SpaceKey
 from models.platform.database import Connection
 from models.platform.errors import PermanentFailure
 from models.platform.settings import Settings
-from pipelines.inference.registry import model_name
 from pipelines.memory.meditation.analysis import Analysis, analyse
 from pipelines.memory.meditation.apply import apply_plan, make_plan
 from pipelines.memory.meditation.insights import collect_insights, insight_jobs, model_budget, model_usage
@@ -44,7 +43,7 @@ def run(settings: Settings, embed: Embed, attempt: Attempt) -> Outcome:
     analysis = analyse(attempt, space.id)
     if not children and (new_children := _insight_jobs(settings, attempt, meditation, analysis)):
         attempt.report_progress(2, STEPS, note=f"{len(new_children)} groups are asked about")
-        reserve = partial(reserve_money, jobs=new_children, model=model_name(settings))
+        reserve = partial(reserve_money, jobs=new_children, settings=settings)
         return WaitForChildren(new_children, within_month=True, reserve=reserve)
     _apply(embed, attempt, meditation, space.id, analysis, children)
     return _complete(attempt, _load(attempt))

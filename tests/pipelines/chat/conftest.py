@@ -49,6 +49,7 @@ class FakeEngine:
     """
 
     name = "fake"
+    endpoint = ""
     slots = 1
     counts_exactly = True
 

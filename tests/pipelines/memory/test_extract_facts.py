@@ -18,6 +18,7 @@ from models.memory.memories import NewMemory
 from models.memory.spaces import SpaceKey
 from models.platform.ids import new_id
 from models.platform.settings import Settings
+from pipelines.billing import grants
 from pipelines.chat import turn
 from pipelines.inference.registry import model_name
 from pipelines.memory import change_memory, extract_facts, forget_memories, remember_turns
@@ -56,7 +57,7 @@ def fact(text, subject, attribute, value, *sources):
     return {"text": text, "subject": subject, "attribute": attribute, "value": value, "sources": list(sources)}
 
 
-def run_extraction(harness, *answers, before_answer=lambda: None, meanwhile=lambda: None):
+def run_extraction(harness, *answers, before_answer=lambda: None, meanwhile=lambda: None, settings=SETTINGS):
     """Run an extraction whose model gives these answers, one a window; the child fails if the answer is None.
 
     before_answer  is called before the model answers
@@ -70,7 +71,7 @@ def run_extraction(harness, *answers, before_answer=lambda: None, meanwhile=lamb
     windows = 0
     while True:
         attempt = claim_next(harness, facts.EXTRACT_KIND)
-        outcome = extract_facts.run(embed_alike, SETTINGS, attempt)
+        outcome = extract_facts.run(embed_alike, settings, attempt)
         if not isinstance(outcome, WaitForChildren):
             harness.settle(attempt, outcome)
             return windows
@@ -168,6 +169,34 @@ def test_window_is_not_read_while_the_spending_limit_does_not_suffice(harness, l
     # And the window is read once the limit suffices
     limit_spending("100")
     assert run_extraction(harness, [fact("user lives in Lisbon", "user", "home", "Lisbon", 1)]) == 1
+
+
+def test_model_that_the_plan_does_not_include_is_not_asked(harness):
+    write_episodes(harness, "I live in Lisbon.")
+    limits = "UPDATE accounts SET limits = jsonb_set(limits, '{models}', %s) WHERE id = %s"
+    with harness.database.connection() as connection:
+        connection.execute(limits, (Jsonb(["another"]), harness.caller.account_id))
+    assert run_extraction(harness) == 0
+
+    with harness.database.connection() as connection:
+        connection.execute(limits, (Jsonb([model_name(SETTINGS)]), harness.caller.account_id))
+    assert run_extraction(harness, [fact("user lives in Lisbon", "user", "home", "Lisbon", 1)]) == 1
+
+
+def test_account_that_pays_in_advance_asks_once_it_has_credits(harness, limit_spending):
+    # Given an account without a payment method, where the gateway charges stored ones
+    write_episodes(harness, "I live in Lisbon.")
+    settings = Settings(
+        reflection="on", gateway="stripe", stripe_secret_key="sk_test_x", stripe_webhook_secret="whsec_test"
+    )
+    account_id = harness.caller.account_id
+    assert run_extraction(harness, settings=settings) == 0
+
+    # When it has credits, Then the model is asked
+    with harness.database.transaction() as connection:
+        grants.give(connection, account_id, Decimal(100), reason="welcome")
+    answer = [fact("user lives in Lisbon", "user", "home", "Lisbon", 1)]
+    assert run_extraction(harness, answer, settings=settings) == 1
 
 
 def test_question_about_facts_reserves_its_cost_until_it_is_billed(harness, limit_spending):

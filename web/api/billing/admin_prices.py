@@ -4,7 +4,8 @@ from pydantic import Field
 from starlette.responses import Response
 
 from models.billing import prices
-from models.billing.prices import NewPrice, ServiceClass
+from models.billing.prices import NewPrice
+from models.jobs.usage import ServiceClass
 from pipelines.billing import price_changes
 from web.api.billing.amounts import Amount, Currency
 from web.api.billing.prices import price_object

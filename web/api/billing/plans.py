@@ -12,6 +12,7 @@ from typing_extensions import TypedDict
 from models.accounts.plans import parse_limits
 from models.billing import numbering, plan_versions
 from models.billing.currencies import MAX_AMOUNT, ZERO, check_currency, format_amount, rounded
+from models.billing.overage import NO_OVERAGE
 from models.billing.periods import Period
 from models.billing.plan_versions import AT_PRICE, PlanTerms, PlanVersion
 from models.platform.database import Connection
@@ -41,13 +42,20 @@ class OverageTier(RequestBody):
 
 
 class Overage(RequestBody):
-    """The price of usage that is not included. `graduated`: each tier prices its part; `volume`: one prices all."""
+    """The price of usage that is not included. `graduated`: each tier prices its part; `volume`: one prices all.
 
-    mode: Literal["graduated", "volume"]
-    tiers: list[OverageTier] = Field(min_length=1, max_length=20)
+    `none`: there is none, so the account can use what is included and its credits. It has no tiers.
+    """
+
+    mode: Literal["graduated", "volume", "none"]
+    tiers: list[OverageTier] | None = Field(None, min_length=1, max_length=20)
 
     @model_validator(mode="after")
-    def _check_order(self) -> Self:
+    def _check_tiers(self) -> Self:
+        if (self.mode == NO_OVERAGE) != (self.tiers is None):
+            raise ValueError("should have 'tiers', or the mode 'none'")
+        if self.tiers is None:
+            return self
         *bounded, last = [tier.up_to for tier in self.tiers]
         if last is not None or None in bounded:
             raise ValueError("should have tiers of which the last one, and only that, has 'up_to': null")
@@ -86,7 +94,7 @@ class OverageTierObject(TypedDict):
 class OverageObject(TypedDict):
     """The price of usage that is not included, as factors of the list price."""
 
-    mode: Literal["graduated", "volume"]
+    mode: Literal["graduated", "volume", "none"]
     tiers: list[OverageTierObject]
 
 
@@ -178,6 +186,9 @@ def _whole(amount: Decimal, currency: str, param: str) -> Decimal:
 
 
 def _stored_overage(overage: Overage) -> OverageObject:
+    """Return what is stored. Without overage, what credits pay costs its list price."""
+    if overage.tiers is None:
+        return {"mode": NO_OVERAGE, "tiers": [{"up_to": None, "factor": "1"}]}
     tiers: list[OverageTierObject] = [
         {"up_to": None if tier.up_to is None else format_amount(tier.up_to), "factor": format_amount(tier.factor)}
         for tier in overage.tiers
@@ -187,7 +198,8 @@ def _stored_overage(overage: Overage) -> OverageObject:
 
 def plan_object(plan: PlanVersion) -> PlanObject:
     """Convert a version of a plan to its API object."""
-    overage: OverageObject = {"mode": plan.overage["mode"], "tiers": plan.overage["tiers"]}
+    mode = plan.overage["mode"]
+    overage: OverageObject = {"mode": mode, "tiers": [] if mode == NO_OVERAGE else plan.overage["tiers"]}
     return {
         "id": plan.plan_id,
         "object": "plan",

@@ -7,7 +7,8 @@ from typing_extensions import TypedDict
 
 from models.billing import billing_details, numbering, prices
 from models.billing.currencies import format_amount
-from models.billing.prices import Price, ServiceClass
+from models.billing.prices import Price
+from models.jobs.usage import ServiceClass
 from models.platform.database import Connection
 from web.api.request import Request
 from web.http.paging import Listing, page_response

@@ -175,11 +175,12 @@ class CreateResponse(SamplingParameters, PromptParameters):
     # The end user whose memories the turn uses.
     user: ClientLabel | None = None
     safety_identifier: ClientLabel | None = None
+    # The tier of service, which decides the class of the price.
+    service_tier: ServiceTier = None
     # Hints, accepted without effect.
     prompt_cache_key: ClientLabel | None = None
     prompt_cache_retention: CacheRetention = None
     prompt_cache_options: CacheOptions = None
-    service_tier: ServiceTier = None
     # Parameters that are not supported.
     prompt: Unsupported = None
     moderation: Unsupported = None
@@ -202,6 +203,7 @@ def new_turn(body: CreateResponse, settings: Settings, choices: int = 1) -> NewT
         "user": body.user,
         "safety_identifier": body.safety_identifier,
         "prompt_cache_key": body.prompt_cache_key,
+        **({"service_tier": body.service_tier} if body.service_tier else {}),
         "seed": body.seed,
         "stop": [body.stop] if isinstance(body.stop, str) else body.stop or [],
     }

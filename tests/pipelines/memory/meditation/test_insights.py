@@ -19,7 +19,7 @@ ON = Settings(reflection="on")
 class FixedAnswerEngine:
     """An engine that always generates the same answer."""
 
-    name, continues, slots, context = "fixed", True, 1, 4096
+    name, endpoint, continues, slots, context = "fixed", "", True, 1, 4096
 
     def __init__(self, *insights, text=None):
         self.text = text or orjson.dumps({"insights": insights}).decode()
@@ -183,6 +183,17 @@ def test_configured_model_is_asked(rider):
     _, attempt = rider.start_meditation()
 
     assert isinstance(rider.run(attempt, Settings(model="/a/large.gguf")), WaitForChildren)
+
+
+def test_model_that_the_plan_does_not_include_is_not_asked(rider, database):
+    with database.transaction() as connection:
+        connection.execute(
+            'UPDATE accounts SET limits = limits || \'{"models": ["another"]}\' WHERE id = %s', (rider.account_id,)
+        )
+
+    _, result = rider.meditate(ON)
+
+    assert result["report"]["model"]["calls"] == 0
 
 
 def test_budget_is_limited_by_the_tokens_left_in_the_month(rider, database):

@@ -3,9 +3,16 @@
 import pytest
 
 from bench.harness.processes import changed
-from models.billing import gateway_events
+from models.billing import billing_details, gateway_events, payment_methods
+from models.platform.ids import new_id
+from pipelines.inference.registry import model_name
 from tests.pipelines.billing.stripe_server import API_KEY, WEBHOOK_SECRET, run_stripe
 from tests.web.api_client import app_client, assert_error
+
+INSERT_PRICE = """
+INSERT INTO prices (id, model, currency, input, cached_input, output, valid_from)
+VALUES (%s, %s, 'DKK', 1, 1, 1, '2026-01-01')
+"""
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +80,26 @@ def test_events_of_stripe_are_stored_and_forged_ones_are_not(api, stripe, databa
 def test_simulated_gateway_is_closed(api):
     assert_error(api.post("/webhooks/test", content=b"{}", headers={"content-type": "application/json"}), 404)
     assert_error(api.get("/billing/simulator/charges/ch_1"), 404)
+
+
+def test_account_without_a_payment_method_pays_in_advance(user, settings, database):
+    price_id = new_id("price")
+    with database.transaction() as connection:
+        connection.execute(INSERT_PRICE, (price_id, model_name(settings)))
+        billing_details.ensure(connection, user.caller.account_id, "DKK")
+    body = {"input": "x", "background": True, "max_output_tokens": 16}
+    try:
+        # Given an account that could not pay an invoice
+        assert_error(user.request("POST", "/v1/responses", json=body), 402, code="insufficient_credits")
+
+        # When it has a payment method
+        with database.transaction() as connection:
+            payment_methods.add(
+                connection, user.caller.account_id, gateway="stripe", gateway_method_id=new_id("pm"), label="Visa"
+            )
+
+        # Then it may pay later
+        assert user.request("POST", "/v1/responses", json=body).status_code == 200
+    finally:
+        with database.connection() as connection:
+            connection.execute("DELETE FROM prices WHERE id = %s", (price_id,))

@@ -9,6 +9,7 @@ from models.journal.events import Event
 from models.platform.errors import JobFailed, RequestError
 from models.platform.settings import Settings
 from models.turns.responses import Response
+from pipelines.chat.service_tiers import served_tier
 from web.api.turns.chat.completion_object import (
     TOOL_CALLS,
     LogprobsObject,
@@ -32,7 +33,7 @@ def chunk_head(first: Response, settings: Settings) -> dict[str, Any]:
         "object": "chat.completion.chunk",
         "created": int(first.created_at.timestamp()),
         "model": first.request["model"],
-        "service_tier": "default",
+        "service_tier": served_tier(first.request),
         "system_fingerprint": system_fingerprint(settings),
     }
 

@@ -10,6 +10,7 @@ from models.platform.errors import Conflict, InvalidRequest, JobFailed, RequestE
 from models.platform.settings import Settings
 from pipelines.chat.logprobs import with_bytes
 from pipelines.chat.response_objects import reasoning_text
+from pipelines.chat.service_tiers import ServedTier
 from pipelines.inference.registry import context_size, model_name
 
 FinishReason = Literal["stop", "length", "content_filter", "tool_calls", "function_call"]
@@ -115,7 +116,7 @@ class ChatCompletion(TypedDict):
     model: str
     choices: list[ChoiceObject]
     usage: CompletionUsage
-    service_tier: Literal["default"]
+    service_tier: ServedTier
     system_fingerprint: str
     metadata: dict[str, str]
 
@@ -143,7 +144,7 @@ def completion_object(
             for index, response in enumerate(responses)
         ],
         "usage": sum_usage([response["usage"] for response in responses]),
-        "service_tier": "default",
+        "service_tier": first["service_tier"],
         "system_fingerprint": system_fingerprint(settings),
         "metadata": first["metadata"],
     }

@@ -56,7 +56,8 @@ def completed(text="", *calls, **fields):
     message = {"type": "message", "content": [{"type": "output_text", "text": text}]}
     return {
         "id": "resp_1", "created_at": 1, "model": "scripted", "status": "completed", "incomplete_details": None,
-        "output": [*([message] if text else []), *calls], "usage": USAGE, "metadata": {}, "error": None, **fields,
+        "output": [*([message] if text else []), *calls], "usage": USAGE, "metadata": {}, "error": None,
+        "service_tier": "default", **fields,
     }  # fmt: skip
 
 

@@ -1,0 +1,161 @@
+"""The class of a job's price follows from its tier or its queue, and its endpoint from the engine that served it."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import orjson
+import pytest
+
+from models.accounts.plans import Allowance
+from models.billing import billing_details, spending
+from models.jobs.jobs import NewJob, enqueue
+from models.memory import facts
+from models.memory.spaces import SpaceKey
+from models.platform.database import fetch_one
+from models.platform.ids import new_id
+from pipelines.chat import turn
+from pipelines.chat.service_tiers import served_tier, service_class
+from pipelines.chat.start_turn import NewTurn, new_turn_ids, start_turn
+from pipelines.memory import suggest_facts
+from tests.pipelines.chat.conftest import REQUEST, FakeEngine, TurnHarness
+from tests.pipelines.memory.job_helpers import claim_next
+
+#: Output tokens cost 1, 2, 4 and 8 each.
+PRICES = {("standard", ""): 1, ("batch", ""): 2, ("priority", ""): 4, ("standard", "groq"): 8}
+
+INSERT_PRICE = """
+INSERT INTO prices (id, model, endpoint, service_class, currency, input, cached_input, output, valid_from)
+VALUES (%s, %s, %s, %s, 'EUR', 0, 0, %s, '2026-01-01')
+"""
+
+
+@pytest.fixture
+def harness(database, redis_client):
+    harness = TurnHarness(database, redis_client)
+    with database.transaction() as connection:
+        billing_details.ensure(connection, harness.caller.account_id, "EUR")
+    yield harness
+    with database.connection() as connection:
+        connection.execute("DELETE FROM postings WHERE account_id = %s", (harness.caller.account_id,))
+    harness.close()
+
+
+@pytest.fixture
+def engine(database):
+    """An engine of three tokens whose model has a price of each class, and one of the endpoint `groq`."""
+    engine = FakeEngine("a ", "b ", "c ")
+    engine.name = new_id("model")
+    with database.transaction() as connection:
+        for (class_, endpoint), price in PRICES.items():
+            parameters = (new_id("price"), engine.name, endpoint, class_, price * 1_000_000)
+            connection.execute(INSERT_PRICE, parameters)
+    return engine
+
+
+def cost(harness, job_id):
+    with harness.database.connection() as connection:
+        row = fetch_one(connection, "SELECT billed_amount FROM usage_records WHERE job_id = %s", (job_id,))
+    return row["billed_amount"]
+
+
+def run(harness, engine, **request):
+    """Run a turn to its end. Returns its job as it was claimed."""
+    started = harness.start(model=engine.name, **request)
+    attempt = harness.attempt(started)
+    harness.settle(attempt, turn.run(engine, attempt))
+    return attempt.job
+
+
+@pytest.mark.parametrize(
+    ("tier", "queue", "amount"),
+    [
+        (None, "inference", 3), ("auto", "inference", 3), ("default", "inference", 3), ("scale", "inference", 3),
+        ("flex", "inference_batch", 6), ("priority", "inference", 12), ("fast", "inference", 12),
+    ],
+)  # fmt: skip
+def test_a_tier_decides_queue_and_price(harness, engine, tier, queue, amount):
+    job = run(harness, engine, service_tier=tier)
+
+    assert (job.queue, cost(harness, job.id)) == (queue, amount)
+
+
+def test_a_turn_of_an_endpoint_has_its_price(harness, engine):
+    engine.endpoint = "groq"
+
+    assert cost(harness, run(harness, engine).id) == 24
+    # A class comes before an endpoint.
+    assert cost(harness, run(harness, engine, service_tier="flex").id) == 6
+
+
+def test_a_cancelled_turn_has_the_price_of_its_class_and_endpoint(harness, engine):
+    engine.endpoint = "groq"
+    started = harness.start(model=engine.name)
+    attempt = harness.attempt(started)
+    engine.before_token = lambda position: attempt.stop("cancelled") if position == 2 else None
+    with pytest.raises(Exception, match="cancelled"):
+        turn.run(engine, attempt)
+
+    harness.settle(attempt, turn.end(attempt, "cancelled", None, engine.endpoint))
+
+    assert cost(harness, started.response.job_id) == 16
+
+
+def test_facts_have_the_price_of_background_work(harness, engine):
+    key = SpaceKey(harness.caller.account_id, harness.caller.user_id)
+    engine.outputs, engine.context = [orjson.dumps({"facts": []}).decode()], 10_000
+    source = harness.remember("I live in Lisbon", datetime(2026, 1, 1, tzinfo=UTC))
+    arguments = {**key.arguments, "source_ids": [source.id], "behind": 0}
+    job = NewJob(facts.FACT_KIND, key.account_id, arguments, reserved_tokens=5000)
+    with harness.database.transaction() as connection:
+        enqueue(connection, job)
+
+    attempt = claim_next(harness, facts.FACT_KIND)
+    harness.settle(attempt, suggest_facts.run(engine, attempt))
+
+    assert cost(harness, job.id) == 2
+
+
+@pytest.mark.parametrize(("tier", "reserved"), [(None, 80), ("flex", 80), ("priority", 80)])
+def test_a_turn_reserves_the_highest_price_of_any_endpoint(harness, engine, tier, reserved):
+    with harness.database.transaction() as connection:
+        spending.set_limit(connection, harness.caller.account_id, "", Decimal(1000))
+    new = NewTurn({**REQUEST, "model": engine.name, "max_output_tokens": 10, "service_tier": tier}, [])
+
+    start_turn(harness.database, harness.caller, new, *new_turn_ids(), Allowance(context=1000, billed=True))
+
+    with harness.database.connection() as connection:
+        assert spending.monthly_spending(connection, harness.caller.account_id).reserved == reserved
+
+
+def test_a_class_without_a_price_has_that_of_the_standard_class(harness, engine, database):
+    with database.connection() as connection:
+        connection.execute("DELETE FROM prices WHERE model = %s AND service_class <> 'standard'", (engine.name,))
+
+    assert cost(harness, run(harness, engine, service_tier="flex").id) == 3
+
+
+@pytest.mark.parametrize("tier", [None, "auto", "default", "scale", "flex", "priority", "fast", "ultrafast", "new"])
+def test_every_tier_has_a_class(tier):
+    assert service_class({"service_tier": tier}) in ("standard", "batch", "priority")
+    assert served_tier({"service_tier": tier}) in ("default", "flex", "priority")
+
+
+def test_facts_never_use_more_than_their_job_has_reserved(harness, engine):
+    # Given two memories, of which the reservation covers one
+    key = SpaceKey(harness.caller.account_id, harness.caller.user_id)
+    engine.outputs, engine.context = [orjson.dumps({"facts": []}).decode()], 100_000
+    times = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2)]
+    sources = [harness.remember(" ".join(["word"] * 2000), time).id for time in times]
+    arguments = {**key.arguments, "source_ids": sources, "behind": 0}
+    job = NewJob(facts.FACT_KIND, key.account_id, arguments, reserved_tokens=800)
+    with harness.database.transaction() as connection:
+        enqueue(connection, job)
+
+    # When the model is asked
+    attempt = claim_next(harness, facts.FACT_KIND)
+    ending = suggest_facts.run(engine, attempt)
+
+    # Then the prompt has one of them, beside the longest answer
+    ((_, lines),) = engine.prompts
+    assert len(lines.content.splitlines()) == 1
+    assert ending.tokens <= job.reserved_tokens
