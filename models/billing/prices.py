@@ -90,11 +90,14 @@ def price_at(
     return Price(**row) if row else None
 
 
-# The newest of each endpoint that is in force.
+# The newest of each endpoint that is in force. A price of the class for any endpoint comes before the standard ones.
 IN_FORCE = f"""
 SELECT DISTINCT ON (endpoint) {COLUMNS} FROM prices
-WHERE model = %(model)s AND currency = %(currency)s AND service_class IN (%(service_class)s, 'standard')
-  AND valid_from <= now()
+WHERE model = %(model)s AND currency = %(currency)s AND valid_from <= now()
+  AND (service_class = %(service_class)s OR service_class = 'standard' AND NOT EXISTS (
+       SELECT FROM prices AS general
+       WHERE general.model = %(model)s AND general.currency = %(currency)s AND general.valid_from <= now()
+         AND general.service_class = %(service_class)s AND general.endpoint = ''))
 ORDER BY endpoint, service_class <> %(service_class)s, valid_from DESC
 """
 

@@ -57,8 +57,9 @@ def read_limits(connection: Connection, account_id: str) -> list[SpendingLimit]:
 
 # A changed limit notifies again.
 SET_LIMIT = """
-INSERT INTO spending_limits (account_id, scope, amount) VALUES (%(account_id)s, %(scope)s, %(amount)s)
+INSERT INTO spending_limits AS present (account_id, scope, amount) VALUES (%(account_id)s, %(scope)s, %(amount)s)
 ON CONFLICT (account_id, scope) DO UPDATE SET amount = excluded.amount, notified_month = NULL, notified_percent = 0
+WHERE present.amount <> excluded.amount
 """
 
 

@@ -52,19 +52,33 @@ def page(connection: Connection, after: tuple[str, str], limit: int) -> Sequence
     return [ReachedLimit(**row) for row in fetch_all(connection, REACHED, parameters)]
 
 
+# What is reached is computed again: since the page was read, the month may have ended, or the limit may have changed.
 MARK = """
-UPDATE spending_limits
-SET notified_percent = %(percent)s, notified_month = date_trunc('month', now() AT TIME ZONE 'UTC')::date
-WHERE account_id = %(account_id)s AND scope = %(scope)s
-  AND (notified_percent < %(percent)s
-       OR notified_month IS DISTINCT FROM date_trunc('month', now() AT TIME ZONE 'UTC')::date)
+WITH reached AS (
+    SELECT month.first, amount AS limit_amount, CASE WHEN spent >= amount THEN 100 ELSE 80 END AS percent
+    FROM spending_limits
+    CROSS JOIN (SELECT date_trunc('month', now() AT TIME ZONE 'UTC')::date AS first) AS month
+    CROSS JOIN LATERAL (
+        SELECT coalesce(sum(spending.amount), 0) AS spent FROM spending
+        WHERE spending.account_id = spending_limits.account_id AND spending.scope = spending_limits.scope
+          AND spending.month = month.first) AS total
+    WHERE account_id = %(account_id)s AND scope = %(scope)s AND amount > 0 AND spent >= amount * 0.8
+)
+UPDATE spending_limits SET notified_percent = percent, notified_month = first
+FROM reached
+WHERE account_id = %(account_id)s AND scope = %(scope)s AND amount = limit_amount
+  AND (notified_percent < percent OR notified_month IS DISTINCT FROM first)
+RETURNING account_id, scope, percent
 """
 
 
-def mark(connection: Connection, reached: ReachedLimit) -> bool:
-    """Mark a limit as notified, in the transaction that enqueues the e-mails. Returns False if it was marked before."""
-    parameters = {"account_id": reached.account_id, "scope": reached.scope, "percent": reached.percent}
-    return connection.execute(MARK, parameters).rowcount > 0
+def mark(connection: Connection, account_id: str, scope: str) -> ReachedLimit | None:
+    """Mark a limit as notified, in the transaction that enqueues the e-mails.
+
+    Returns what is reached now; None if it was marked before, or is not reached any more.
+    """
+    row = fetch_one(connection, MARK, {"account_id": account_id, "scope": scope})
+    return ReachedLimit(**row) if row else None
 
 
 ADMINS = """

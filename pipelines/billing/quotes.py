@@ -10,6 +10,7 @@ from models.billing.currencies import ZERO
 from models.billing.prices import NOTICE_SECONDS, Price
 from models.platform.database import Connection
 from pipelines.chat.memory_prompt import memory_token_limit, recall_enabled
+from pipelines.chat.service_tiers import ServedTier, served_tier, service_class
 from pipelines.chat.start_turn import NewTurn, max_input_tokens
 
 #: Seconds for which a quote holds where no change of the price is announced: a change is announced before that.
@@ -24,6 +25,7 @@ class Quote:
     """
 
     model: str
+    service_tier: ServedTier
     currency: str
     input_tokens: int
     counted: bool
@@ -38,7 +40,7 @@ class Quote:
 def quote(connection: Connection, turn: NewTurn, currency: str, context: int, counted: int | None) -> Quote:
     """Quote a turn. `counted` is the number of its prompt's tokens, without recalled memories; None if unknown."""
     model, limit = turn.request["model"], turn.request["max_output_tokens"]
-    in_force = prices.prices_in_force(connection, model, currency)
+    in_force = prices.prices_in_force(connection, model, currency, service_class=service_class(turn.request))
     output = context if limit is None else min(limit, context)
     history = turn.conversation_id is not None or turn.previous_id is not None
     bound = context if history else max_input_tokens(turn.request, turn.input, context)
@@ -47,6 +49,7 @@ def quote(connection: Connection, turn: NewTurn, currency: str, context: int, co
     least = 0 if counted is None else min(counted, context)
     return Quote(
         model=model,
+        service_tier=served_tier(turn.request),
         currency=currency,
         input_tokens=bound if counted is None else counted,
         counted=counted is not None,

@@ -29,9 +29,10 @@ def run(attempt: Attempt) -> Ending:
         after = (limits[-1].account_id, limits[-1].scope)
 
 
-def _notify(database: Database, limit: ReachedLimit) -> bool:
+def _notify(database: Database, found: ReachedLimit) -> bool:
     with database.transaction() as connection:
-        if not spending_notices.mark(connection, limit):
+        limit = spending_notices.mark(connection, found.account_id, found.scope)
+        if limit is None:
             return False
         for user_id in spending_notices.admins(connection, limit.account_id):
             email = email_job(

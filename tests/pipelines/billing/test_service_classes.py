@@ -115,7 +115,7 @@ def test_facts_have_the_price_of_background_work(harness, engine):
     assert cost(harness, job.id) == 2
 
 
-@pytest.mark.parametrize(("tier", "reserved"), [(None, 80), ("flex", 80), ("priority", 80)])
+@pytest.mark.parametrize(("tier", "reserved"), [(None, 80), ("flex", 20), ("priority", 40)])
 def test_a_turn_reserves_the_highest_price_of_any_endpoint(harness, engine, tier, reserved):
     with harness.database.transaction() as connection:
         spending.set_limit(connection, harness.caller.account_id, "", Decimal(1000))

@@ -117,3 +117,46 @@ def test_the_notice_is_for_admins_of_the_account_only(database, owner):
 
         assert (notice.key_name, notice.amount, notice.currency) == (None, 10, "EUR")
         assert spending_notices.notice(connection, owner.account_id, "", other.user_id) is None
+
+
+def test_a_limit_that_is_set_to_the_same_amount_does_not_notify_again(database, owner, notify):
+    spend(database, owner.account_id, "10")
+    notify()
+
+    with database.transaction() as connection:
+        spending.set_limit(connection, owner.account_id, "", Decimal("10.00"))
+    notify()
+
+    assert len(emails(database, owner.account_id)) == 1
+
+
+BETWEEN = {
+    "the limit was raised": ("UPDATE spending_limits SET amount = 100 WHERE account_id = %s", []),
+    "the limit was raised a little": ("UPDATE spending_limits SET amount = 12 WHERE account_id = %s", ["80"]),
+    "the month has ended": (
+        "UPDATE spending SET month = month - interval '1 month' WHERE account_id = %s", []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BETWEEN)
+def test_what_changes_after_the_limits_were_read_is_respected(database, owner, notify, monkeypatch, name):
+    # Given a limit that is reached when the limits are read, and a change after that
+    spend(database, owner.account_id, "10")
+    change, expected = BETWEEN[name]
+    read = spending_notices.page
+
+    def read_and_change(*arguments):
+        limits = read(*arguments)
+        with database.connection() as connection:
+            connection.execute(change, (owner.account_id,))
+        return limits
+
+    with monkeypatch.context() as patched:
+        patched.setattr(spending_notices, "page", read_and_change)
+        notify()
+
+    # Then the notification is of what is true now, and the next one is not suppressed
+    assert [percent for _, percent in emails(database, owner.account_id)] == expected
+    spend(database, owner.account_id, "200")
+    notify()
+    assert [percent for _, percent in emails(database, owner.account_id)] == [*expected, "100"]

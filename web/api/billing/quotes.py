@@ -13,6 +13,7 @@ from pipelines.billing import quotes
 from pipelines.billing.quotes import Quote
 from pipelines.chat import token_count
 from pipelines.chat.prompt_jobs import PromptRequest
+from pipelines.chat.service_tiers import ServedTier
 from pipelines.chat.start_turn import NewTurn
 from web.api.billing.prices import PriceObject, currency_of, price_object
 from web.api.request import Request
@@ -30,6 +31,7 @@ COUNT_TIMEOUT = 5.0
 class QuoteObject(TypedDict):
     """What a response costs, in the account's currency.
 
+    service_tier          which decides the class of the price
     input_tokens          of the prompt; the most that they can be if they were not counted
     input_tokens_counted  whether the engine has counted them
     max_output_tokens     the most tokens of the answer
@@ -42,6 +44,7 @@ class QuoteObject(TypedDict):
 
     object: Literal["quote"]
     model: str
+    service_tier: ServedTier
     currency: str
     input_tokens: int
     input_tokens_counted: bool
@@ -82,6 +85,7 @@ def _quote_object(quote: Quote) -> QuoteObject:
     return {
         "object": "quote",
         "model": quote.model,
+        "service_tier": quote.service_tier,
         "currency": quote.currency,
         "input_tokens": quote.input_tokens,
         "input_tokens_counted": quote.counted,

@@ -105,3 +105,21 @@ def test_a_quote_creates_and_reserves_nothing(user, prices, counted):
 
     (limit,) = user.request("GET", "/billing/spending_limits").json()["data"]
     assert limit["reserved"] == "0.00"
+
+
+def test_a_quote_of_a_tier_has_the_prices_of_its_class(user, prices, counted, settings):
+    price_id = new_id("price")
+    insert = INSERT_PRICE.replace("(id, model, ", "(service_class, id, model, ").replace(
+        "VALUES (", "VALUES ('batch', "
+    )
+    with user.database.connection() as connection:
+        connection.execute(insert, (price_id, model_name(settings), "", 1, 5, datetime(2026, 1, 1, tzinfo=UTC)))
+    try:
+        flex, standard = (quote(user, max_output_tokens=100, service_tier=tier) for tier in ("flex", "auto"))
+    finally:
+        with user.database.connection() as connection:
+            connection.execute("DELETE FROM prices WHERE id = %s", (price_id,))
+
+    assert [price["service_class"] for price in flex["prices"]] == ["batch"]
+    assert (flex["service_tier"], flex["highest_cost"]) == ("flex", "0.0015")
+    assert (standard["service_tier"], standard["highest_cost"]) == ("default", "0.006")
