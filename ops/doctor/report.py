@@ -6,6 +6,7 @@ from models.platform.settings import Settings
 from ops.doctor.engines import embedding_model, engine
 from ops.doctor.finding import Check, run_check
 from ops.doctor.installation import data_folder, open_files, packages, secret_key
+from ops.doctor.payments import payments
 from ops.doctor.processes import web, workers
 from ops.doctor.redis_durability import redis_durability
 from ops.doctor.servers import broker, mail_server, object_store, pooler, postgres, redis_server
@@ -22,6 +23,7 @@ CHECKS: Sequence[Check] = (
     embedding_model,
     object_store,
     mail_server,
+    payments,
     secret_key,
     web,
     workers,
