@@ -1,0 +1,203 @@
+"""Agents over real processes: MCP tools, delegations and approvals survive kills, and nothing runs twice."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from bench.harness.waiting import wait_until
+from tests.journeys.stack import ON_REDIS, AccountOwner, Installation, openai_client
+from tests.pipelines.agents.mcp.raw_server import RawServer, listing, raw_server, text_result, tool
+
+#: The script of most tests: quick answers.
+SCRIPT = "tokens=8,rate=0"
+
+ALLOW = {"egress_allow": ("127.0.0.1",)}
+
+
+class Shop:
+    """An MCP server with the tool `buy`, which counts its calls and answers when the test lets it."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.open = threading.Event()
+        self.open.set()
+        self.server = RawServer(tools__list=listing(tool("buy")), tools__call=self._call)
+        self.url = ""
+
+    def _call(self, request, message) -> None:
+        from tests.pipelines.agents.mcp.raw_server import respond_json
+
+        self.calls.append(message["params"]["name"])
+        self.open.wait(30)
+        respond_json(request, {"jsonrpc": "2.0", "id": message["id"], "result": text_result("bought")})
+
+    @property
+    def tool(self) -> dict[str, object]:
+        """The tool of a request."""
+        return {"type": "mcp", "server_label": "shop", "server_url": self.url, "require_approval": "never"}
+
+
+@pytest.fixture
+def shop() -> Iterator[Shop]:
+    shop = Shop()
+    with raw_server(shop.server) as url:
+        shop.url = url
+        yield shop
+
+
+@pytest.fixture
+def workers(stack: Installation):
+    """An inference worker and one of the tools pool."""
+    return stack.start_worker(SCRIPT, **ALLOW), stack.start_worker(SCRIPT, "tools", **ALLOW)
+
+
+def create_agent(user: AccountOwner, name: str, **fields: object) -> None:
+    response = user.request("POST", "/v1/agents", json={"name": name, **fields})
+    assert response.status_code == 201, response.text
+
+
+def calls_of(response: dict[str, object]) -> list[tuple[str, str]]:
+    """Return name and status of each call that the server ran."""
+    return [(item["name"], item["status"]) for item in response["output"] if item["type"] == "mcp_call"]
+
+
+@pytest.mark.usefixtures("workers")
+def test_openais_client_streams_a_turn_with_a_tool_of_an_mcp_server(
+    stack: Installation, user: AccountOwner, shop: Shop
+):
+    with openai_client(stack, user) as client:
+        stream = client.responses.create(model="default", input="call shop__buy", tools=[shop.tool], stream=True)
+        events = list(stream)
+
+    types = [event.type for event in events]
+    response = events[-1].response
+    assert [item.type for item in response.output] == ["mcp_list_tools", "mcp_call", "message"]
+    assert (response.output[1].output, response.output[1].status) == ("bought", "completed")
+    assert {
+        "response.mcp_list_tools.completed",
+        "response.mcp_call.in_progress",
+        "response.mcp_call_arguments.done",
+        "response.mcp_call.completed",
+    } <= set(types)
+    assert shop.calls == ["buy"]
+
+
+@ON_REDIS
+@pytest.mark.usefixtures("workers")
+def test_openais_client_approves_a_call_in_the_next_turn(stack: Installation, user: AccountOwner, shop: Shop):
+    tools = [{**shop.tool, "require_approval": "always"}]
+    with openai_client(stack, user) as client:
+        first = client.responses.create(model="default", input="call shop__buy", tools=tools)
+        (request,) = [item for item in first.output if item.type == "mcp_approval_request"]
+        assert (request.name, shop.calls) == ("buy", [])
+
+        answer = [{"type": "mcp_approval_response", "approval_request_id": request.id, "approve": True}]
+        second = client.responses.create(model="default", input=answer, tools=tools, previous_response_id=first.id)
+        replayed = user.request("POST", "/v1/responses", json={
+            "input": answer, "tools": tools, "previous_response_id": first.id,
+        })  # fmt: skip
+
+    (call,) = [item for item in second.output if item.type == "mcp_call"]
+    assert (call.output, call.approval_request_id, shop.calls) == ("bought", request.id, ["buy"])
+    assert second.output[-1].type == "message"
+    assert replayed.status_code == 400, replayed.text
+
+
+@pytest.mark.usefixtures("workers")
+def test_an_agent_delegates_to_others_and_reads_their_answers(stack: Installation, user: AccountOwner, shop: Shop):
+    create_agent(user, "buyer", instructions="call shop__buy", tools=[shop.tool], approval="never")
+    create_agent(user, "boss", instructions="call agents__buyer 3 times", agents=["buyer"], limits={"tokens": 50_000})
+
+    follower = user.stream("go", model="agent/boss").end()
+
+    stored = user.get(f"/v1/responses/{follower.response_id}")
+    assert calls_of(stored) == [("buyer", "completed")] * 3
+    assert len(shop.calls) == 3
+    tree = user.get(f"/v1/jobs/{stored['job_id']}/tree")["data"]
+    kinds = sorted((job["kind"], job["depth"]) for job in tree)
+    assert kinds.count(("turn.run", 1)) == kinds.count(("tool.call", 2)) == 3
+    assert {job["state"] for job in tree} == {"completed"}
+    sequences = [event.sequence for event in follower.events]
+    assert sequences == list(range(len(sequences)))
+    billed = stack.rows("SELECT count(*) AS count FROM usage_records WHERE account_id = %s", user.account)
+    assert billed[0]["count"] == 4
+
+
+@ON_REDIS
+def test_a_tree_survives_a_killed_inference_worker(stack: Installation, user: AccountOwner, shop: Shop):
+    # Given slow agents on two workers
+    slow = [stack.launch_worker("tokens=30,rate=20", **ALLOW) for _ in range(2)]
+    stack.start_worker(SCRIPT, "tools", **ALLOW)
+    for worker in slow:
+        worker.wait_ready(60)
+    create_agent(user, "buyer", instructions="call shop__buy", tools=[shop.tool], approval="never")
+    create_agent(user, "boss", instructions="call agents__buyer 2 times", agents=["buyer"])
+    follower = user.stream("go", model="agent/boss")
+    follower.wait_for_events(type_="sangha:agent.started")
+
+    # When the worker of an agent that is answering is killed
+    wait_until(lambda: len(shop.calls) == 2)
+    running = "SELECT id FROM jobs WHERE account_id = %s AND kind = 'turn.run' AND depth = 1 AND state = 'running'"
+    child, *_ = wait_until(lambda: stack.rows(running, user.account))
+    runner = stack.runner(child["id"])
+    runner.kill()
+    stack.release_jobs(runner)
+
+    # Then all is answered, and nothing was bought twice
+    follower.end()
+    stored = user.get(f"/v1/responses/{follower.response_id}")
+    assert (stored["status"], calls_of(stored)) == ("completed", [("buyer", "completed")] * 2)
+    assert len(shop.calls) == 2
+
+
+@ON_REDIS
+def test_a_call_whose_worker_is_killed_asks_before_it_is_repeated(stack: Installation, user: AccountOwner, shop: Shop):
+    # Given a call that has arrived and is not answered
+    stack.start_worker(SCRIPT, **ALLOW)
+    tools = stack.start_worker(SCRIPT, "tools", **ALLOW)
+    create_agent(user, "buyer", instructions="call shop__buy", tools=[shop.tool], approval="never")
+    shop.open.clear()
+    follower = user.stream("go", model="agent/buyer")
+    wait_until(lambda: shop.calls)
+
+    # When its worker is killed
+    tools.kill()
+    stack.release_jobs(tools)
+    stack.start_worker(SCRIPT, "tools", **ALLOW)
+    follower.wait_for_events(type_="sangha:approval.requested")
+
+    # Then it is called again only once a person says so
+    assert len(shop.calls) == 1
+    shop.open.set()
+    (approval,) = user.get("/v1/approvals?status=pending")["data"]
+    assert approval["reason"] == "in_doubt"
+    user.post(f"/v1/approvals/{approval['id']}", {"approve": True})
+    follower.end()
+    stored = user.get(f"/v1/responses/{follower.response_id}")
+    assert calls_of(stored) == [("buy", "completed")]
+    assert len(shop.calls) == 2
+
+
+@ON_REDIS
+def test_a_cancel_of_the_root_stops_its_agents(stack: Installation, user: AccountOwner):
+    # Given an agent that waits for two others, which answer slowly
+    stack.start_worker("tokens=2000,rate=20,slow=0", slots=4)
+    create_agent(user, "slow")
+    create_agent(user, "boss", instructions="call agents__slow 2 times", agents=["slow"])
+    follower = user.stream("go", model="agent/boss")
+    running = "SELECT id FROM jobs WHERE account_id = %s AND depth = 1 AND state = 'running'"
+    wait_until(lambda: len(stack.rows(running, user.account)) == 2)
+
+    # When
+    start = time.monotonic()
+    user.post(f"/v1/responses/{follower.response_id}/cancel")
+
+    # Then
+    wait_until(lambda: not stack.rows(running, user.account))
+    elapsed = time.monotonic() - start
+    follower.end()
+    tree = user.get(f"/v1/jobs/{follower.job_id}/tree")["data"]
+    assert {job["state"] for job in tree} == {"cancelled"}
+    assert elapsed < 10  # the time itself is measured by `python -m bench cancel`
