@@ -2,7 +2,9 @@
 
 import io
 
+import orjson
 import pytest
+from psycopg.types.json import Jsonb
 
 from models.accounts import files
 from models.jobs import jobs
@@ -34,7 +36,7 @@ def end_child(database, job, child, state, result):
         jobs.enqueue(connection, child)
         connection.execute(
             "UPDATE jobs SET parent_id = %s, state = %s, result = %s, finished_at = now() WHERE id = %s",
-            (job.id, state, jobs.Jsonb(result), child.id),
+            (job.id, state, Jsonb(result), child.id),
         )
 
 
@@ -75,7 +77,7 @@ def test_a_memory_is_written_by_a_child_job_once(tool_jobs, start, database):
     again = begin_child(tool_jobs, job)
 
     # Then
-    assert (child.kind, child.arguments["memories"]) == ("memory.create", [{"text": "Likes tea."}])
+    assert (child.kind, child.arguments["memories"]) == ("memory.create", [{"text": "Likes tea.", "speaker": ""}])
     assert again.unique_key == child.unique_key
     end_child(database, job, child, "completed", {"ids": child.arguments["ids"]})
     assert tool_jobs.run(job)["output"] == "Remembered."
@@ -111,7 +113,7 @@ def store_file(tool_jobs, database, account_id, content, purpose="user_data"):
 
 
 def read(tool_jobs, response, file_id, **more):
-    arguments = jobs.orjson.dumps({"file_id": file_id, **more}).decode()
+    arguments = orjson.dumps({"file_id": file_id, **more}).decode()
     return tool_jobs.run(platform_job(response, "read_file", arguments))
 
 

@@ -58,10 +58,9 @@ def test_redirects_are_followed_three_times():
 
 
 def test_more_redirects_are_an_error():
-    with (
-        http_server(redirecting({f"/{n}": f"/{n + 1}" for n in range(9)})) as url,
-        pytest.raises(httpx2.TooManyRedirects),
-    ):
+    chain = redirecting({f"/{number}": f"/{number + 1}" for number in range(9)})
+
+    with http_server(chain) as url, pytest.raises(httpx2.TooManyRedirects):
         fetch(f"{url}/0")
 
 
