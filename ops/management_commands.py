@@ -127,7 +127,12 @@ def effects_resolve(
 
 @click.group("gateway-events")
 def gateway_events() -> None:
-    """List and replay the events that payment gateways have sent."""
+    """List and replay the events that payment gateways have sent.
+
+    The gateway `test` simulates one. Its payment methods decide what happens, such as pm_test_declined,
+    pm_test_action_required, pm_test_timeout, pm_test_duplicate_events, pm_test_disputed and pm_test_refund_pending; the
+    guide docs/guides/billing.md has all.
+    """
 
 
 @gateway_events.command("list")

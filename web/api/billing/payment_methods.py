@@ -11,6 +11,7 @@ from models.billing.payment_methods import PaymentMethod
 from models.billing.payments import GatewayName
 from models.platform.urls import url_error
 from pipelines.billing import stored_methods
+from pipelines.billing.gateways.simulator import METHODS
 from web.api.request import Request
 from web.http import bodies
 from web.http.paging import Listing, page_response
@@ -31,11 +32,11 @@ class AddPaymentMethod(RequestBody):
     """The body of `POST /billing/payment_methods`.
 
     `return_url` is where the gateway's page sends the customer afterwards; by default the start page of this server.
-    `method` names one of the simulated gateway's methods, such as `pm_test_visa`, which needs no page.
+    `method` names one of the simulated gateway's methods, which needs no page.
     """
 
     return_url: ReturnUrl | None = None
-    method: str | None = Field(None, max_length=64)
+    method: str | None = Field(None, max_length=64, description=f"Of the gateway `test`: {', '.join(METHODS)}.")
 
 
 class OpenPortal(RequestBody):

@@ -1,7 +1,11 @@
 """`/billing/payment_methods`, `/billing/portal` and the pages of the simulated gateway."""
 
 import re
+from pathlib import Path
 
+import pytest
+
+from pipelines.billing.gateways.simulator import METHODS
 from tests.web.api_client import assert_error
 
 PATH = "/billing/payment_methods"
@@ -73,3 +77,12 @@ def test_unknown_methods_and_addresses_are_rejected(user):
 
 def test_simulated_gateway_has_no_portal(user):
     assert_error(user.request("POST", "/billing/portal", json={}), 409, code="no_portal")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_methods_of_the_simulator_are_documented(api, method):
+    guide = (Path(__file__).parents[4] / "docs" / "guides" / "billing.md").read_text(encoding="utf-8")
+    body = api.get("/openapi.json").json()["components"]["schemas"]["AddPaymentMethod"]
+
+    assert f"`{method}`" in guide
+    assert method in body["properties"]["method"]["description"]
