@@ -46,7 +46,7 @@ POSTED_SINCE = "0033"
 INSERT = f"""
 INSERT INTO billing_details AS details (account_id, currency, name)
 SELECT accounts.id, coalesce(%(currency)s::text, sellers.default_currency), accounts.name FROM accounts, sellers
-WHERE accounts.id = %(account_id)s AND sellers.id = 'default'
+WHERE accounts.id = %(account_id)s AND accounts.erased_at IS NULL AND sellers.id = 'default'
 ON CONFLICT (account_id) DO NOTHING
 RETURNING {columns(BillingDetails, "details")}
 """

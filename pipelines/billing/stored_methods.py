@@ -1,7 +1,7 @@
 """Add and remove payment methods, which the gateway stores: it shows the page where the customer enters a card."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from models.accounts import audit
 from models.accounts.accounts import Caller
@@ -9,7 +9,7 @@ from models.accounts.audit import RequestOrigin
 from models.billing import billing_details, payment_methods
 from models.billing.payment_methods import PaymentMethod
 from models.platform.database import Connection, Database
-from models.platform.errors import PermanentFailure, Unavailable
+from models.platform.errors import NotFound, PermanentFailure, Unavailable
 from pipelines.billing.gateways.gateway import Gateway, GatewayFailed
 
 
@@ -60,9 +60,10 @@ def remove(
     with _answering():
         gateway.detach_method(method.gateway_method_id)
     with database.transaction() as connection:
-        detached = payment_methods.detach(connection, method.id, caller.account_id)
-        _record(connection, "payment_method.removed", caller, origin, detached)
-    return detached
+        with suppress(NotFound):  # the gateway's event was faster
+            payment_methods.detach(connection, method.id, caller.account_id)
+        _record(connection, "payment_method.removed", caller, origin, method)
+    return method
 
 
 def open_portal(database: Database, gateway: Gateway, caller: Caller, *, return_url: str) -> str:

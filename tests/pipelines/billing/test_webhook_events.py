@@ -5,7 +5,7 @@ from decimal import Decimal
 import orjson
 import pytest
 
-from models.billing import gateway_events, payment_methods, settlement
+from models.billing import billing_details, gateway_events, payment_methods, settlement
 from models.billing.payments import PaymentOutcome
 from models.jobs.jobs import NewJob
 from models.platform.ids import new_id
@@ -63,6 +63,17 @@ def test_event_of_an_added_method_adds_it_to_its_account(simulator, customer, da
     with database.connection() as connection:
         [method] = payment_methods.list_methods(connection, customer)
     assert (method.label, method.is_default) == ("Visa 4242", True)
+
+
+def test_event_of_a_method_of_an_erased_account_stores_nothing_of_it(simulator, account, apply, database):
+    stored = simulator.store_method(account, "pm_test_visa")
+    with database.connection() as connection:
+        connection.execute("UPDATE accounts SET erased_at = now() WHERE id = %s", (account,))
+
+    assert apply("method.attached", stored.gateway_method_id).state == "ignored"
+    with database.connection() as connection:
+        assert billing_details.read(connection, account) is None
+        assert payment_methods.list_methods(connection, account) == []
 
 
 def test_event_of_a_detached_method_removes_it(add_method, simulator, customer, database, deliver):

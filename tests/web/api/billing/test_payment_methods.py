@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.billing.gateways.simulator import METHODS
+from models.billing import payment_methods
+from pipelines.billing.gateways.simulator import METHODS, Simulator
 from tests.web.api_client import assert_error
 
 PATH = "/billing/payment_methods"
@@ -86,3 +87,18 @@ def test_methods_of_the_simulator_are_documented(api, method):
 
     assert f"`{method}`" in guide
     assert method in body["properties"]["method"]["description"]
+
+
+def test_method_whose_event_is_faster_than_its_deletion_is_deleted(user, database, monkeypatch):
+    # Given an event that detaches the method before the request does
+    method = add(user)
+    detach = Simulator.detach_method
+
+    def detach_with_event(self, gateway_method_id):
+        detach(self, gateway_method_id)
+        with database.transaction() as connection:
+            assert payment_methods.detach_any(connection, "test", gateway_method_id)
+
+    monkeypatch.setattr(Simulator, "detach_method", detach_with_event)
+
+    assert user.request("DELETE", f"{PATH}/{method['id']}").json()["deleted"] is True
