@@ -173,6 +173,31 @@ def store_customer(connection: Connection, account_id: str, gateway: GatewayName
     return str(row["customer"])
 
 
+REPLACE_CUSTOMER = """
+UPDATE billing_details
+SET gateway_customers = gateway_customers || jsonb_build_object(%(gateway)s::text, %(customer)s::text)
+WHERE account_id = %(account_id)s AND gateway_customers ->> %(gateway)s = %(missing)s
+RETURNING account_id
+"""
+
+DETACH_ALL = """
+UPDATE payment_methods SET detached_at = now(), is_default = false
+WHERE account_id = %(account_id)s AND gateway = %(gateway)s AND detached_at IS NULL
+"""
+
+
+def replace_customer(connection: Connection, account_id: str, gateway: GatewayName, missing: str, customer: str) -> str:
+    """Store a customer instead of one that is missing at the gateway, and detach its methods.
+
+    Returns the stored one, which is another if it was replaced before.
+    """
+    parameters = {"account_id": account_id, "gateway": gateway, "customer": customer, "missing": missing}
+    if fetch_one(connection, REPLACE_CUSTOMER, parameters):
+        connection.execute(DETACH_ALL, parameters)
+        return customer
+    return read_customer(connection, account_id, gateway) or customer
+
+
 DETACHED_BY_GATEWAY = """
 SELECT id, account_id FROM payment_methods
 WHERE gateway = %(gateway)s AND gateway_method_id = %(gateway_method_id)s AND detached_at IS NULL

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from models.accounts import audit
 from models.accounts.accounts import Caller
@@ -10,7 +11,7 @@ from models.billing import billing_details, payment_methods
 from models.billing.payment_methods import PaymentMethod
 from models.platform.database import Connection, Database
 from models.platform.errors import NotFound, PermanentFailure, Unavailable
-from pipelines.billing.gateways.gateway import Gateway, GatewayFailed
+from pipelines.billing.gateways.gateway import CustomerMissing, Gateway, GatewayFailed
 
 
 def set_up(
@@ -27,8 +28,12 @@ def set_up(
     Raises InvalidRequest, Conflict for a gateway without payment methods, and Unavailable.
     """
     customer = _customer(database, gateway, caller.account_id)
+    begin = partial(gateway.set_up_method, caller.account_id, return_url=return_url, method=method)
     with _answering():
-        result = gateway.set_up_method(caller.account_id, customer, return_url=return_url, method=method)
+        try:
+            result = begin(customer)
+        except CustomerMissing:
+            result = begin(_replace_customer(database, gateway, caller.account_id, customer))
     if result.method is None:
         assert result.url is not None
         return result.url
@@ -84,6 +89,15 @@ def _customer(database: Database, gateway: Gateway, account_id: str) -> str:
         created = gateway.create_customer(account_id, details.name)
     with database.transaction() as connection:
         return payment_methods.store_customer(connection, account_id, gateway.name, created)
+
+
+def _replace_customer(database: Database, gateway: Gateway, account_id: str, missing: str) -> str:
+    """Create a customer instead of one that the gateway does not have, with whose methods nothing can be charged."""
+    with database.transaction() as connection:
+        details = billing_details.ensure(connection, account_id)
+    created = gateway.create_customer(account_id, details.name, instead_of=missing)
+    with database.transaction() as connection:
+        return payment_methods.replace_customer(connection, account_id, gateway.name, missing, created)
 
 
 @contextmanager

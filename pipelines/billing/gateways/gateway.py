@@ -20,6 +20,10 @@ class GatewayFailed(SanghaError):
     """The gateway did not answer, or with an error of its own. The call may have had its effect."""
 
 
+class CustomerMissing(GatewayFailed):
+    """The gateway does not have the customer: it was deleted there, or is one of the gateway's other mode."""
+
+
 @dataclass(frozen=True, slots=True)
 class ChargeRequest:
     """A payment to make while the customer is away.
@@ -142,13 +146,13 @@ class Gateway(Protocol):
     def look_up_refund(self, request: RefundRequest) -> RefundOutcome | None:
         """Return the outcome of a refund, or None like `look_up`."""
 
-    def create_customer(self, account_id: str, name: str) -> str:
-        """Create the account's customer, once. Returns its id."""
+    def create_customer(self, account_id: str, name: str, *, instead_of: str = "") -> str:
+        """Create the account's customer, once, or one instead of a customer that is missing. Returns its id."""
 
     def set_up_method(
         self, account_id: str, customer: str, *, return_url: str, method: str | None = None
     ) -> MethodSetUp:
-        """Begin to store a payment method. `method` names one of the simulator's."""
+        """Begin to store a payment method. `method` names one of the simulator's. Raises CustomerMissing."""
 
     def detach_method(self, gateway_method_id: str) -> None:
         """Delete a stored payment method."""

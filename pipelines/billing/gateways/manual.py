@@ -41,7 +41,7 @@ class ManualGateway:
         """See Gateway."""
         return self.refund(request)
 
-    def create_customer(self, account_id: str, name: str) -> str:
+    def create_customer(self, account_id: str, name: str, *, instead_of: str = "") -> str:
         """See Gateway."""
         return account_id
 

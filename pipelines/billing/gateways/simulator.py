@@ -177,7 +177,7 @@ class Simulator:
         refund = ended or refund
         return _refund_outcome(refund) if refund else None
 
-    def create_customer(self, account_id: str, name: str) -> str:
+    def create_customer(self, account_id: str, name: str, *, instead_of: str = "") -> str:
         """See Gateway."""
         return account_id
 

@@ -190,11 +190,11 @@ class StripeGateway:
                     return refund_outcome(refund)
         return None
 
-    def create_customer(self, account_id: str, name: str) -> str:
+    def create_customer(self, account_id: str, name: str, *, instead_of: str = "") -> str:
         """See Gateway."""
         parameters = {"metadata": {"account": account_id}, **({"name": name} if name else {})}
         # Stripe rejects a key with other parameters, and the customer may have changed the name since.
-        key = f"customer-{account_id}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+        key = f"customer-{account_id}-{hashlib.sha256(f'{name} {instead_of}'.encode()).hexdigest()[:16]}"
         with accepts():
             created = self._client.v1.customers.create(parameters, {"idempotency_key": key})
         return str(created.id)

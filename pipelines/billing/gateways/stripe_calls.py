@@ -9,7 +9,7 @@ from typing import Any
 import stripe
 
 from models.billing.payments import PaymentOutcome
-from pipelines.billing.gateways.gateway import ChargeRequest, GatewayFailed
+from pipelines.billing.gateways.gateway import ChargeRequest, CustomerMissing, GatewayFailed
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +24,8 @@ def accepts() -> Iterator[None]:
         with answers():
             yield
     except (stripe.CardError, stripe.InvalidRequestError) as error:
+        if error.code == "resource_missing" and error.param == "customer":
+            raise CustomerMissing("Stripe does not have the customer.") from error
         log.error("Stripe refuses a call: %s", error.user_message)
         raise GatewayFailed("Stripe refuses the call.") from error
 

@@ -123,9 +123,10 @@ class StripeState:
         body = self._expanded(handler(subject, parameters), parameters)
         return {**body, "url": path} if body["object"] == "list" else body
 
-    def _require(self, object_id: str) -> dict[str, Any]:
+    def _require(self, object_id: str, param: str = "id") -> dict[str, Any]:
         if object_id not in self.objects:
-            raise StripeError(404, code="resource_missing", message=f"No such object: {object_id}")
+            status = 404 if param == "id" else 400
+            raise StripeError(status, code="resource_missing", param=param, message=f"No such object: {object_id}")
         return self.objects[object_id]
 
     def _expanded(self, body: dict[str, Any], parameters: dict[str, Any]) -> dict[str, Any]:
@@ -245,7 +246,7 @@ class StripeState:
         return customer
 
     def _post_checkout_sessions(self, _: Any, parameters: dict[str, Any]) -> Any:
-        self._require(parameters["customer"])
+        self._require(parameters["customer"], "customer")
         session = self.create("cs", "checkout.session", {**parameters, "setup_intent": None})
         session["url"] = f"https://checkout.example/{session['id']}"
         return session

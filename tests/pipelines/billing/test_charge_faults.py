@@ -7,9 +7,11 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from models.billing import refunds
+from models.billing import invoice_states, refunds
+from models.billing.invoice_lines import NewLine
 from models.jobs.jobs import NewJob
-from pipelines.billing import charge, refund
+from models.platform.errors import Conflict
+from pipelines.billing import charge, invoicing, refund, webhook_events
 from pipelines.billing.gateways.gateway import GatewayFailed
 from tests.pipelines.effect_provider import Crash, CrashingDatabase
 
@@ -174,3 +176,44 @@ def confirm(books, simulator, payment):
     ours = books.payment(payment.id)
     if ours.state == "requires_action":
         simulator.answer(ours.gateway_payment_id, confirmed=True)
+
+
+@pytest.mark.parametrize("point", ["before the end", "inside the end"])
+@pytest.mark.parametrize("card", ["visa", "declined", "disputed", "timeout"])
+def test_an_event_is_applied_once_wherever_its_worker_dies(add_method, pay, die, books, deliver, work, card, point):
+    # Given a charge that was accepted, whose worker has died, and an event whose workers die, too
+    payment, job = pay(method_id=add_method(f"pm_test_{card}"))
+    die(charge.run, job, "after the call")
+    for event_id in books.event_ids() * 2:
+        die(webhook_events.run, NewJob("gateway.event", "platform", {"gateway": "test", "event_id": event_id}), point)
+
+    # When the event and the job are run to their ends
+    deliver()
+    with_retry(work, job)
+
+    # Then the payment is settled once
+    assert books.payment(payment.id).state == {"declined": "failed", "disputed": "disputed"}.get(card, "succeeded")
+    assert books.posted("payment", payment.id) == (0 if card == "declined" else Decimal("12.50"))
+
+
+def test_payment_of_an_invoice_that_is_voided_while_it_waits_becomes_a_credit(
+    add_method, pay, work, books, simulator, deliver, database, customer
+):
+    # Given a payment that waits for its customer, and an operator who voids the invoice
+    with database.transaction() as connection:
+        line = NewLine("fee", "A month", Decimal("12.50"))
+        invoice = invoicing.issue(connection, customer, reason="subscription", lines=[line])
+    payment, job = pay(method_id=add_method("pm_test_action_required"), invoice_id=invoice.id)
+    with database.transaction() as connection, pytest.raises(Conflict):
+        invoice_states.void(connection, invoice.id, customer)
+    work(job)
+    with database.transaction() as connection:
+        invoice_states.void(connection, invoice.id, customer)
+
+    # When the customer confirms nevertheless
+    confirm(books, simulator, payment)
+    deliver()
+
+    # Then the money is a credit
+    assert books.payment(payment.id).state == "succeeded"
+    assert (books.balance("credits"), books.balance("receivable")) == (Decimal("-12.50"), 0)

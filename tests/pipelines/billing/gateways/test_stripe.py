@@ -51,7 +51,7 @@ def test_account_without_a_method_is_not_charged(pay, customer, work, server):
     assert server.calls == []
 
 
-@pytest.mark.parametrize("fault", ["lost", "unsent", 500, 503, 429, 409])
+@pytest.mark.parametrize("fault", ["lost", "unsent", 500, 503, 429, 409, 401, 403])
 @pytest.mark.parametrize("method", ["pm_visa", "pm_declined"])
 def test_call_without_an_answer_is_looked_up_and_charges_once(charged, work, books, server, fault, method):
     # Given a call whose answer does not arrive, before or after Stripe has accepted it

@@ -45,6 +45,26 @@ def test_method_is_added_on_a_page_of_stripe_for_the_customer_of_the_account(use
     assert [each["metadata"]["account"] for each in customers] == [user.caller.account_id]
 
 
+def test_customer_who_is_missing_at_stripe_is_created_again(user, stripe, database):
+    # Given a customer of the test mode with a method, and a key of the live mode
+    account_id = user.caller.account_id
+    user.request("POST", "/billing/payment_methods", json={})
+    with database.transaction() as connection:
+        payment_methods.add(connection, account_id, gateway="stripe", gateway_method_id=new_id("pm"), label="Visa")
+        missing = payment_methods.read_customer(connection, account_id, "stripe")
+    stripe[0].objects.pop(missing)
+
+    # When a method is added, twice
+    answers = [user.request("POST", "/billing/payment_methods", json={}) for _ in range(2)]
+
+    # Then there is one new customer, and the method of the old one is not charged
+    assert [answer.status_code for answer in answers] == [202, 202]
+    [created] = [each for each in stripe[0].of_type("customer") if each["metadata"]["account"] == account_id]
+    with database.connection() as connection:
+        assert payment_methods.read_customer(connection, account_id, "stripe") == created["id"] != missing
+        assert payment_methods.list_methods(connection, account_id) == []
+
+
 def test_names_of_simulated_methods_are_rejected(user):
     answer = user.request("POST", "/billing/payment_methods", json={"method": "pm_test_visa"})
 
