@@ -1,12 +1,12 @@
 """Read the tree of jobs below a job."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from models.accounts.ownership import Access
 from models.jobs.jobs import COLUMNS, Job
-from models.platform.database import Connection, fetch_all
+from models.platform.database import Connection, fetch_all, fetch_one
 
 # A tree moves to `ended_jobs` in one transaction, so one statement sees all of it. The depth bounds the recursion; a
 # branch that another tree has adopted is left out.
@@ -22,6 +22,19 @@ FROM tree JOIN all_jobs ON all_jobs.id = tree_id LEFT JOIN responses ON response
 WHERE %(after)s::text IS NULL OR tree_id > %(after)s
 ORDER BY tree_id LIMIT %(limit)s
 """
+
+IN_TREE = """
+SELECT count(*) AS count FROM all_jobs
+WHERE id = ANY(%(ids)s) AND account_id = %(account_id)s AND coalesce(root_id, id) = %(root_id)s
+"""
+
+
+def are_in_tree(connection: Connection, ids: Collection[str], root: Job) -> bool:
+    """Return whether all these jobs are in the tree of a job."""
+    parameters = {"ids": list(ids), "account_id": root.account_id, "root_id": root.root_id or root.id}
+    row = fetch_one(connection, IN_TREE, parameters)
+    return row is not None and row["count"] == len(ids)
+
 
 #: Levels below the job that are read.
 LEVELS = 32

@@ -1,9 +1,11 @@
 """Agents over real processes: MCP tools, delegations and approvals survive kills, and nothing runs twice."""
 
+import json
 import threading
 import time
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
 from bench.harness.waiting import wait_until
@@ -201,3 +203,46 @@ def test_a_cancel_of_the_root_stops_its_agents(stack: Installation, user: Accoun
     tree = user.get(f"/v1/jobs/{follower.job_id}/tree")["data"]
     assert {job["state"] for job in tree} == {"cancelled"}
     assert elapsed < 10  # the time itself is measured by `python -m bench cancel`
+
+
+@ON_REDIS
+@pytest.mark.usefixtures("workers")
+def test_the_stream_of_a_tree_has_all_its_journals_and_is_resumed_by_its_ids(
+    stack: Installation, user: AccountOwner, shop: Shop
+):
+    # Given a tree that has ended, and one that is followed from its beginning
+    create_agent(user, "buyer", instructions="call shop__buy", tools=[shop.tool], approval="never")
+    create_agent(user, "boss", instructions="call agents__buyer 2 times", agents=["buyer"])
+    response = user.create_response("go", model="agent/boss")
+
+    # When
+    live = read_tree(stack, user, f"/v1/responses/{response['id']}?stream=true&tree=true")
+    replay = read_tree(stack, user, f"/v1/jobs/{response['job_id']}/events?tree=true")
+    half = len(replay) // 2
+    rest = read_tree(stack, user, f"/v1/jobs/{response['job_id']}/events?tree=true", replay[half][0])
+
+    # Then each journal is whole and in order, in each stream
+    tree = user.get(f"/v1/jobs/{response['job_id']}/tree")["data"]
+    for events in (live, replay, [*replay[: half + 1], *rest]):
+        journals: dict[str, list[int]] = {}
+        for _, event in events:
+            journals.setdefault(event["job"], []).append(event["sequence_number"])
+        assert set(journals) == {job["id"] for job in tree if job["kind"] != "tool.list"}
+        assert all(numbers == list(range(len(numbers))) for numbers in journals.values())
+    other = user.create_response("hello")
+    refused = user.request("GET", f"/v1/jobs/{other['job_id']}/events?tree=true&cursor={replay[half][0]}")
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "cursor")
+
+
+def read_tree(stack: Installation, user: AccountOwner, path: str, cursor: str = "") -> list[tuple[str, dict]]:
+    """Read a stream to its end. Returns the ids and the payloads of its events."""
+    headers = {**user.headers, **({"last-event-id": cursor} if cursor else {})}
+    events, last_id = [], ""
+    with httpx.stream("GET", stack.addresses()[0] + path, headers=headers, timeout=60) as response:
+        assert response.status_code == 200, response.read()
+        for line in response.iter_lines():
+            if line.startswith("id: "):
+                last_id = line.removeprefix("id: ")
+            elif line.startswith("data: {"):
+                events.append((last_id, json.loads(line.removeprefix("data: "))))
+    return events

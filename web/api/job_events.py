@@ -1,11 +1,13 @@
 """Event streams of jobs: find the position to resume from, and encode the events from there."""
 
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 from pydantic import Field
 
 from models.accounts.ownership import Access
-from models.jobs.jobs import read
+from models.jobs.jobs import Job, read
+from models.jobs.trees import are_in_tree
 from models.journal.archive import last_archived
 from models.journal.events import Event
 from models.journal.journal import read_end
@@ -15,20 +17,53 @@ from web.http.disconnects import run_in_background
 from web.http.threads import run_in_thread
 from web.http.validation import RequestQuery
 from web.streams.sse import Frame, frames
+from web.streams.tree import Positions, TreeStream, decode_cursor
 
 #: A job's events as `Tail.follow` yields them: in batches that arrived together.
 EventBatches = AsyncIterator[list[Event]]
 
 
 class StreamCursor(RequestQuery):
-    """The query of every event stream."""
+    """The query of every event stream.
+
+    With `tree` the events of the job and of all jobs below it are one stream. Its ids are cursors, to be sent as
+    `Last-Event-ID` or as `cursor`.
+    """
 
     starting_after: int | None = Field(None, ge=-1)
+    tree: bool = False
+    cursor: str | None = Field(None, max_length=8192)
 
 
 def job_frames(request: Request, job_id: str, after: int = -1) -> AsyncIterator[Frame]:
     """Follow a job and yield its events above a sequence number as frames."""
     return event_frames(request.platform.tail.follow(job_id, after, owner=request.caller.account_id))
+
+
+async def tree_frames(request: Request, job: Job, cursor: StreamCursor) -> AsyncIterator[Frame]:
+    """Follow a job and all jobs below it, and yield their events as frames.
+
+    Raises InvalidRequest for a cursor of another tree.
+    """
+    if cursor.starting_after is not None:
+        message = "'starting_after' is a position in one job's events: with 'tree', resume with 'cursor'."
+        raise InvalidRequest(message, param="starting_after")
+    name = "Last-Event-ID" if cursor.cursor is None else "cursor"
+    text = (request.headers.get("last-event-id", "").strip() if cursor.cursor is None else cursor.cursor) or None
+    positions = {job.id: -1} if text is None else await run_in_thread(_tree_positions, request, job, text, name)
+    follow = partial(request.platform.tail.follow, owner=request.caller.account_id)
+    return TreeStream(job.id, follow, positions).frames()
+
+
+def _tree_positions(request: Request, job: Job, text: str, name: str) -> Positions:
+    try:
+        positions = decode_cursor(text)
+    except ValueError as error:
+        raise InvalidRequest(f"'{name}' is not a cursor of this stream: {error}.", param=name) from None
+    with request.platform.database.connection() as connection:
+        if not are_in_tree(connection, positions, job):
+            raise InvalidRequest(f"'{name}' is a cursor of another stream.", param=name)
+    return positions
 
 
 async def event_frames(

@@ -10,7 +10,7 @@ from models.jobs.jobs import Job, JobState
 from models.jobs.trees import TreeJob
 from models.platform.errors import Conflict, NotFound
 from web.access.rights import Rights
-from web.api.job_events import StreamCursor, job_frames, resume_position
+from web.api.job_events import StreamCursor, job_frames, resume_position, tree_frames
 from web.api.job_object import JobObject, TreeJobObject, job_object
 from web.api.job_results import cancel_job
 from web.api.request import Request
@@ -72,6 +72,8 @@ async def events(request: Request) -> EventStream:
     """`GET /v1/jobs/{id}/events`: stream the events of one's own job from any point on, also after it has ended."""
     query = parse_query(request.query, StreamCursor)
     job = await run_in_thread(_read, request, Access.own(request.caller))
+    if query.tree:
+        return EventStream(await tree_frames(request, job, query), request.platform.streams)
     after = await resume_position(request, job.id, query)
     return EventStream(job_frames(request, job.id, after), request.platform.streams)
 

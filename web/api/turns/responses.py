@@ -10,12 +10,15 @@ from starlette.background import BackgroundTask
 from starlette.responses import Response as HttpResponse
 from typing_extensions import TypedDict
 
+from models.accounts.ownership import Access
+from models.jobs import jobs
+from models.jobs.jobs import Job
 from models.platform.errors import InvalidRequest, NotFound
 from models.platform.texts import truncate
 from models.turns.responses import Response
 from pipelines.chat.deletion import delete_response
 from pipelines.chat.response_objects import ResponseObject, public_item, response_object
-from web.api.job_events import StreamCursor, requested_position, resume_position
+from web.api.job_events import StreamCursor, requested_position, resume_position, tree_frames
 from web.api.job_results import cancel_job
 from web.api.request import Request
 from web.api.turns.conversion import convert
@@ -94,6 +97,9 @@ async def retrieve(request: Request) -> HttpResponse | EventStream:
     on_disconnect = await run_in_thread(keep_turn, request, response) if response.expires_at else None
     if not query.stream:
         return _respond(request, response, response_object(response), ended=response.ended)
+    if query.tree:
+        job = await run_in_thread(_read_job, request, response)
+        return EventStream(await tree_frames(request, job, query), request.platform.streams)
     after = await resume_position(request, response.job_id, query)
     # After a rewind the client is sent back: what it has received is beyond `after`.
     received = requested_position(request, query)
@@ -103,6 +109,14 @@ async def retrieve(request: Request) -> HttpResponse | EventStream:
     batches = request.platform.tail.follow(response.job_id, after, owner=request.caller.account_id)
     frames = response_frames(batches, standard, on_delivered(request, response))
     return EventStream(frames, request.platform.streams, on_disconnect=on_disconnect)
+
+
+def _read_job(request: Request, response: Response) -> Job:
+    with request.platform.database.connection() as connection:
+        job = jobs.read(connection, response.job_id, Access.own(request.caller))
+    if job is None:
+        raise NotFound(f"Response with id '{response.id}' not found.")
+    return job
 
 
 def cancel(request: Request) -> HttpResponse:
