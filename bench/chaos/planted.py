@@ -161,7 +161,7 @@ PLANTED = (
     PlantedBug(
         "engine-is-the-meter",
         "usage is what the last engine generated, not what was journalled",
-        [Edit("pipelines/chat/answer_writer.py", "self.output_tokens = transcript.tokens", "self.output_tokens = 0")],
+        [Edit("pipelines/chat/answer_writer.py", "self.output_tokens = step.tokens", "self.output_tokens = 0")],
         ("kill-worker",),
     ),
     PlantedBug(
