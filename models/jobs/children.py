@@ -7,7 +7,7 @@ from decimal import Decimal
 from models.accounts.plans import Limits
 from models.jobs.budgets import Draw, draw, settle
 from models.jobs.fence import RUNNING, execute_fenced
-from models.jobs.jobs import Job, JoinRule, NewJob, enqueue
+from models.jobs.jobs import SINCE_ROOT, Job, JoinRule, NewJob, enqueue
 from models.jobs.quota import check_quota, lock_month
 from models.jobs.serial_keys import lock_serial_keys
 from models.journal.archive import archive_missing
@@ -158,12 +158,12 @@ def _draw(connection: Connection, parent: Job, draws: Sequence[Draw], spent: Dra
 LOCK_PARENT = "SELECT FROM jobs WHERE id = %(id)s FOR NO KEY UPDATE"
 
 # Count one child as ended. Queue the parent if it was the last one, or the one that decides its join rule.
-WAKE_PARENT = """
+WAKE_PARENT = f"""
 UPDATE jobs SET pending_children = pending_children - 1,
                 state = CASE WHEN pending_children <= 1
                                OR join_rule = CASE WHEN %(completed)s THEN 'any' ELSE 'fail_fast' END
                              THEN 'queued' ELSE 'waiting' END,
-                run_at = now(), published_at = NULL
+                run_at = {SINCE_ROOT.format(root_id="coalesce(jobs.root_id, jobs.id)")}, published_at = NULL
 WHERE id = %(id)s AND state = 'waiting'
 """
 

@@ -153,12 +153,21 @@ def lane_of(job: NewJob | Job) -> str:
     return job.lane or job.account_id
 
 
+#: How much older than it is a job of a tree can count, so that the ages of queues do not show long waits for a person.
+MOST_SENIORITY = "interval '10 minutes'"
+
+#: When a job of a tree counts as due: since its root was created. So a tree is not delayed by what its account has
+#: asked for later.
+SINCE_ROOT = f"""
+(SELECT greatest(root.created_at, now() - {MOST_SENIORITY}) FROM jobs AS root WHERE root.id = {{root_id}})"""
+
 # A job, unless its unique key is taken. `due` is whether the relay may publish it now.
-INSERT = """
+INSERT = f"""
 INSERT INTO jobs (id, account_id, kind, queue, priority, arguments, state, run_at, serial_key, unique_key, blocked,
                   parent_id, root_id, depth, deadline_at, lane, reserved_tokens, owner_id, job_bytes)
 VALUES (%(id)s, %(account_id)s, %(kind)s, %(queue)s, %(priority)s, %(arguments)s,
-        CASE WHEN %(run_at)s > now() THEN 'scheduled' ELSE 'queued' END, coalesce(%(run_at)s, now()),
+        CASE WHEN %(run_at)s > now() THEN 'scheduled' ELSE 'queued' END,
+        coalesce(%(run_at)s, {SINCE_ROOT.format(root_id="%(root_id)s")}, now()),
         %(serial_key)s, %(unique_key)s,
         EXISTS (SELECT FROM jobs WHERE serial_key = %(serial_key)s
                 AND state IN ('scheduled', 'queued', 'running', 'waiting')),

@@ -11,6 +11,7 @@ from bench.harness.waiting import wait_until
 from models.jobs import outbox
 from models.jobs.attempts import Ending, end
 from models.jobs.catalogue import CATALOGUE
+from models.jobs.children import wait_for_children
 from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
 from models.jobs.outbox import BATCH, mark_published, shard_of
 from models.platform.ids import new_id
@@ -153,6 +154,39 @@ def test_a_waiting_parent_does_not_count(empty_job_store):
     job_store.update(parent.id, "state = 'waiting', pending_children = 1")
 
     assert len(job_store.publish()) == 1
+
+
+def test_a_tree_is_not_delayed_by_what_its_account_asks_for_later(empty_job_store):
+    # Given a root with a child, and jobs of the account that were enqueued between them
+    job_store = empty_job_store
+    account = job_store.create_account()
+    root = job_store.claim(job_store.enqueue(account))
+    later = [job_store.enqueue(account) for _ in range(6)]
+    child = NewJob("test.work", account)
+    with job_store.database.transaction() as connection:
+        wait_for_children(connection, root, [child])
+
+    # When
+    published = job_store.publish()
+
+    # Then the child comes first, and so does its parent once the child has ended
+    assert published == [child.id, *later[:3]]
+    job_store.claim(child.id)
+    complete(job_store, child.id)
+    assert job_store.publish() == [root.id]
+
+
+def test_a_tree_that_has_waited_for_hours_counts_as_due_for_minutes(empty_job_store):
+    job_store = empty_job_store
+    root = job_store.claim(job_store.enqueue(job_store.create_account()))
+    job_store.update(root.id, "created_at = now() - interval '5 hours'")
+    child = NewJob("test.work", root.account_id)
+
+    with job_store.database.transaction() as connection:
+        wait_for_children(connection, root, [child])
+
+    age = datetime.now(UTC) - job_store.job(child.id).run_at
+    assert timedelta(minutes=9) < age < timedelta(minutes=11)
 
 
 def test_the_longest_due_are_published_first_and_a_pass_is_limited(empty_job_store):
