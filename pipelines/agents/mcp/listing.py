@@ -54,7 +54,7 @@ def _bounded(listed: list[Tool]) -> Iterator[dict[str, Any]]:
     names: set[str] = set()
     left = MAX_LIST
     for tool in listed:
-        if len(names) == MAX_TOOLS or tool.name in names or not NAME.fullmatch(tool.name):
+        if len(names) == MAX_TOOLS or tool.name in names or not NAME.fullmatch(tool.name) or _needs_task(tool):
             continue
         definition = _definition(tool)
         size = len(orjson.dumps(definition))
@@ -63,6 +63,11 @@ def _bounded(listed: list[Tool]) -> Iterator[dict[str, Any]]:
         names.add(tool.name)
         left -= size
         yield definition
+
+
+def _needs_task(tool: Tool) -> bool:
+    """Return whether a tool is called as a task of the revision 2025-11-25 only, which the SDK does not support."""
+    return tool.execution is not None and tool.execution.task_support == "required"
 
 
 def _definition(tool: Tool) -> dict[str, Any]:
