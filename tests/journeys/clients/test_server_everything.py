@@ -1,6 +1,7 @@
 """Our MCP client calls the tools of the reference server in JavaScript, which speaks the revision 2025-11-25."""
 
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -32,12 +33,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerReference
     log = tmp_path_factory.mktemp("everything") / "log"
     with log.open("wb") as output:
         command, environment = [str(node()), str(PROGRAM), "streamableHttp"], os.environ | {"PORT": str(port)}
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True
+        )
     try:
         wait_until(lambda: _listens(port), what="the server")
         yield ServerReference("everything", "request", f"http://127.0.0.1:{port}/mcp")
     finally:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # the wheel's node is a program that starts another one
         process.wait()
 
 
