@@ -1,8 +1,10 @@
 """What an agent is: its instructions, tools, other agents and limits; and the request of a turn with them."""
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from threading import Lock
 from typing import Any
 
 from models.agents import agents
@@ -89,12 +91,31 @@ def parse(definition: Mapping[str, Any]) -> Definition:
     return Definition(**known)
 
 
+#: Parsed versions, which never change, by account, agent and number.
+_VERSIONS: OrderedDict[tuple[str, str, int], Definition] = OrderedDict()
+
+#: Versions that a process keeps.
+MAX_VERSIONS = 512
+
+_LOCK = Lock()
+
+
 def read_definition(connection: Connection, account_id: str, agent: Mapping[str, Any]) -> Definition:
     """Return the version of an agent that a turn names. Raises PermanentFailure if it was erased."""
+    key = (account_id, agent["id"], agent["version"])
+    with _LOCK:
+        if (known := _VERSIONS.get(key)) is not None:
+            _VERSIONS.move_to_end(key)
+            return known
     stored = agents.read_version(connection, account_id, agent["id"], agent["version"])
     if stored is None:
         raise PermanentFailure(f"The agent '{agent['name']}' was erased.", code="deleted")
-    return parse(stored)
+    definition = parse(stored)
+    with _LOCK:
+        _VERSIONS[key] = definition
+        if len(_VERSIONS) > MAX_VERSIONS:
+            _VERSIONS.popitem(last=False)
+    return definition
 
 
 def current_agent(connection: Connection, account_id: str, name: str) -> Mapping[str, Any] | None:

@@ -1,7 +1,7 @@
 """What a turn may call on the server, and its limits: of its request, of its agent, and of the tree that it is in."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from models.agents.approvals import Approval
@@ -79,6 +79,12 @@ class TurnTools:
     max_tokens: int | None = None
     join_rule: JoinRule = "all"
     make_child: MakeChild = _no_child
+
+    def in_later_steps(self) -> "TurnTools":
+        """Return the tools for the steps after the first, in which no call is required any more."""
+        if self.request.get("tool_choice") in (None, "auto", "none"):
+            return self
+        return replace(self, request={**self.request, "tool_choice": "auto"})
 
     def named(self, label: str, name: str) -> ServerTool | None:
         """Return the tool of a server, or None if the turn does not have it any more."""

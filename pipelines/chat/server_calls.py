@@ -143,7 +143,7 @@ def _hand_off(answer: AnswerWriter, tool: ServerTool, item: Item, tokens: int) -
     output = f"{tool.agent['name']} has taken over."
     payload = {"item_id": item["id"], "agent": tool.agent}
     answer.add_item({**item, "status": "completed", "output": output}, tokens, (HANDED_OFF, payload))
-    answer.transcript.agent = tool.agent
+    answer.transcript.hand_off(item["id"], tool.agent)
 
 
 def _started(tool: ServerTool, item: Item) -> NewEvent:

@@ -80,6 +80,7 @@ class Transcript:
     waits        by the id of a call or a request for approval, the event that names the job which the turn waits for
     recalled     the memories in the prompt
     agent        the agent that has taken over the turn from the one that was asked
+    handoffs     the ids of the calls by which agents have taken over
     """
 
     event_types: set[str] = field(default_factory=set)
@@ -89,6 +90,7 @@ class Transcript:
     waits: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     recalled: Sequence[Mapping[str, Any]] = ()
     agent: Mapping[str, Any] | None = None
+    handoffs: set[str] = field(default_factory=set)
 
     @property
     def compaction(self) -> Mapping[str, Any] | None:
@@ -99,6 +101,11 @@ class Transcript:
     def answered_items(self) -> list[Mapping[str, Any]]:
         """The items of earlier steps, which the next one continues."""
         return [item for item in self.items if item["type"] not in LEADING_ITEMS]
+
+    def hand_off(self, call_id: str, agent: Mapping[str, Any]) -> None:
+        """Let another agent continue from the next step on."""
+        self.agent = agent
+        self.handoffs.add(call_id)
 
     def begin_next_step(self) -> None:
         """Begin the step after one whose calls have outputs."""
@@ -176,7 +183,8 @@ def _read_wait(transcript: Transcript, event: Event) -> None:
 
 
 def _read_handoff(transcript: Transcript, event: Event) -> None:
-    transcript.agent = orjson.loads(event.data)["agent"]
+    payload = orjson.loads(event.data)
+    transcript.hand_off(payload["item_id"], payload["agent"])
 
 
 def _read_item(transcript: Transcript, event: Event) -> None:

@@ -87,12 +87,10 @@ def run(
     Without `own_prompts` no cached tokens are reported, and without `load_tools` the server runs no calls.
     """
     transcript = read_transcript(attempt.history, attempt.tokens)
-    while True:
-        with attempt.database.connection() as connection:
-            response = load_response(connection, attempt.job)
-            tools = _load(load_tools, connection, attempt, response, transcript)
-        if isinstance(tools, WaitForChildren):
-            return tools
+    with attempt.database.connection() as connection:
+        response = load_response(connection, attempt.job)
+        tools = _load(load_tools, connection, attempt, response, transcript)
+    while not isinstance(tools, WaitForChildren):
         answer, reason = AnswerWriter(response, attempt.journal, transcript), None
         if transcript.step.usage is None:
             answer, reason = _generate_step(engine, attempt, response, transcript, tools, recall, own_prompts)
@@ -103,8 +101,14 @@ def run(
             reason = server_calls.end_after(answer, tools)
         if reason is not None:
             approvals = server_calls.approvals_of_next_turn(answer, tools)
-            return complete_turn(attempt, answer, reason, approvals, endpoint=engine.endpoint)
+            return complete_turn(attempt, answer, reason, approvals)
+        handed_off = any(item["id"] in transcript.handoffs for item in answer.call_items)
         transcript.begin_next_step()
+        tools = tools.in_later_steps()
+        if handed_off:
+            with attempt.database.connection() as connection:
+                tools = _load(load_tools, connection, attempt, response, transcript)
+    return tools
 
 
 def _load(
