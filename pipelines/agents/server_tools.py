@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -56,6 +57,7 @@ def load_tools(
         for server in servers
         if server.source != "platform"
     ]
+    listings += _unknown_servers(request, servers)
     limits = _limits(connection, attempt, definition)
     return TurnTools(
         request=_engine_request(request, tools, step),
@@ -91,7 +93,7 @@ def _list_jobs(
         return {}, None
     asked = {each.unique_key: each for each in jobs.children(connection, job.id) if each.kind == "tool.list"}
     new = [tool_lists.list_job(response, server, agent) for server in servers]
-    unfinished = [each for each in new if each.unique_key not in asked or not asked[each.unique_key].ended]
+    unfinished = [each for each in new if each.unique_key not in asked or _is_awaited(asked[each.unique_key])]
     if unfinished:
         missing = [each for each in unfinished if each.unique_key not in asked]
         return {}, WaitForChildren(missing, timeout=LIST_TIMEOUT)
@@ -99,7 +101,22 @@ def _list_jobs(
             for server, each in zip(servers, new, strict=True)}, None  # fmt: skip
 
 
+def _is_awaited(job: Job) -> bool:
+    return not job.ended and datetime.now(UTC) < job.created_at + timedelta(seconds=LIST_TIMEOUT)
+
+
+def _unknown_servers(request: Mapping[str, Any], servers: Sequence[ServerReference]) -> Iterator[ToolListing]:
+    """Yield a listing with an error for each label that no server has."""
+    known = {AGENTS_LABEL, *(server.label for server in servers)}
+    labels = [tool["server_label"] for tool in request.get("tools") or () if tool["type"] == "mcp"]
+    for label in dict.fromkeys(labels):
+        if label not in known:
+            yield ToolListing(label, (), f"No MCP server with the label '{label}' is registered.")
+
+
 def _list_error(job: Job) -> str | None:
+    if not job.ended:
+        return f"No worker has listed the server's tools within {LIST_TIMEOUT:g} seconds."
     if job.result is not None and job.result.get("error") is None:
         return None
     error = (job.result or {}).get("error") or job.error or {}
