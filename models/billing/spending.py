@@ -182,8 +182,7 @@ def reserve(
         return
     connection.execute(LOCK, {"account_id": account_id})
     amounts = {id_: highest_cost(connection, limits[0].currency, each) for id_, each in most.items()}
-    for limit in limits:
-        _check(connection, account_id, limit, sum(amounts.values(), ZERO), besides=list(most))
+    _check_all(connection, account_id, limits, amounts)
     parameters = {
         "account_id": account_id,
         "scopes": spending_scopes(key_id, agent),
@@ -191,6 +190,27 @@ def reserve(
         "amounts": list(amounts.values()),
     }
     connection.execute(RESERVE, parameters)
+
+
+def check(
+    connection: Connection,
+    account_id: str,
+    most: Mapping[str, MostTokens],
+    *,
+    key_id: str | None = None,
+    method_required: bool = False,
+) -> None:
+    """Raise SpendingLimitReached where `reserve` would now. Reserves nothing."""
+    if limits := applicable_limits(connection, account_id, key_id, method_required=method_required):
+        amounts = {id_: highest_cost(connection, limits[0].currency, each) for id_, each in most.items()}
+        _check_all(connection, account_id, limits, amounts)
+
+
+def _check_all(
+    connection: Connection, account_id: str, limits: Sequence[ApplicableLimit], amounts: Mapping[str, Decimal]
+) -> None:
+    for limit in limits:
+        _check(connection, account_id, limit, sum(amounts.values(), ZERO), besides=list(amounts))
 
 
 def highest_cost(connection: Connection, currency: str, most: MostTokens) -> Decimal:

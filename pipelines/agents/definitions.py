@@ -18,6 +18,9 @@ MODEL_PREFIX = "agent/"
 #: Delegations below each other at most.
 MAX_DEPTH = 5
 
+#: Generations of a turn without an agent.
+MAX_STEPS = 50
+
 
 @dataclass(frozen=True, slots=True)
 class SubAgent:

@@ -1,6 +1,6 @@
 """Delegate to an agent: a turn of its own below the one that delegates, or its takeover of that turn."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -10,12 +10,14 @@ import orjson
 from models.accounts import admin
 from models.accounts.accounts import Caller, Role
 from models.accounts.plans import Allowance
+from models.billing import spending
+from models.billing.prepaid import METHOD_GATEWAYS
 from models.jobs import budgets
 from models.jobs.budgets import Draw
 from models.jobs.jobs import Job
 from models.jobs.usage import KEY_ARGUMENT
 from models.platform.database import Connection
-from models.platform.errors import BudgetExhausted
+from models.platform.errors import BudgetExhausted, SpendingLimitReached
 from models.platform.settings import Settings
 from models.turns import responses
 from models.turns.responses import Response
@@ -68,7 +70,7 @@ def child_turn(
     caller = Caller(response.user_id or "", response.account_id, Role.MEMBER)
     turn = NewTurn(_request(response, agent), _input(connection, response, item, sub_agent), space=response.space)
     account = admin.read_account(connection, response.account_id)
-    allowance = Allowance(context=context_size(settings))
+    allowance = Allowance(context=context_size(settings), billed=True)
     if account is not None:
         allowance = replace(allowance, limits=account.limits)
     prepared = prepare_turn(connection, caller, turn, wait["response_id"], wait["job_id"], allowance)
@@ -81,7 +83,28 @@ def child_turn(
         owner_id=response.user_id,
     )
     child = replace(prepared.response, user_id=response.user_id)
-    return Child(new_job, lambda inserting: responses.insert(inserting, child))
+    return Child(new_job, lambda inserting: responses.insert(inserting, child), prepared.most_tokens)
+
+
+def check_money(settings: Settings, job: Job, connection: Connection, children: Sequence[Child]) -> None:
+    """Raise BudgetExhausted if the account's money does not pay for the agents that a turn asks at once."""
+    try:
+        _with_money(spending.check, settings, job, connection, children)
+    except SpendingLimitReached as error:
+        raise BudgetExhausted(error.message) from None
+
+
+def reserve_money(settings: Settings, job: Job, children: Sequence[Child], connection: Connection) -> None:
+    """Reserve what the agents can cost, in the transaction that inserts their turns. Raises SpendingLimitReached."""
+    _with_money(spending.reserve, settings, job, connection, children)
+
+
+def _with_money(
+    step: Callable[..., None], settings: Settings, job: Job, connection: Connection, children: Sequence[Child]
+) -> None:
+    if most := {child.job.id: child.most_tokens for child in children if child.most_tokens is not None}:
+        required = settings.gateway in METHOD_GATEWAYS
+        step(connection, job.account_id, most, key_id=job.arguments.get(KEY_ARGUMENT), method_required=required)
 
 
 def _share(connection: Connection, job: Job, wait: Mapping[str, Any]) -> int:
@@ -116,6 +139,7 @@ def _request(response: Response, agent: Mapping[str, Any]) -> Mapping[str, Any]:
         "memory": {"remember": False},
         "approvals": "wait",
         "residency": asked.get("residency"),
+        "service_tier": asked.get("service_tier"),
     }
 
 

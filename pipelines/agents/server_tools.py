@@ -13,7 +13,7 @@ from models.platform.database import Connection
 from models.platform.settings import Settings
 from models.turns.responses import Response
 from pipelines.agents import approvals, definitions, delegation, tool_lists
-from pipelines.agents.definitions import Definition
+from pipelines.agents.definitions import MAX_STEPS, Definition
 from pipelines.agents.listed_tool import ListedTool
 from pipelines.agents.servers import AGENTS_LABEL, ServerReference, references
 from pipelines.agents.turn_tools import Child, ServerTool, ToolListing, TurnTools
@@ -70,11 +70,9 @@ def load_tools(
         max_tokens=limits,
         join_rule=definition.join if definition else "all",
         make_child=partial(_make_child, settings, attempt.job, effective, reference),
+        check_money=partial(delegation.check_money, settings, attempt.job),
+        reserve_money=partial(delegation.reserve_money, settings, attempt.job),
     )
-
-
-#: Generations of a turn without an agent.
-MAX_STEPS = 50
 
 
 def _has_servers(request: Mapping[str, Any]) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from models.agents.approvals import Approval
+from models.billing.spending import MostTokens
 from models.jobs.jobs import JoinRule, NewJob
 from models.platform.database import Connection
 from pipelines.agents.listed_tool import ListedTool
@@ -40,14 +41,23 @@ class ToolListing:
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A job that a call waits for, and what is stored in the transaction that inserts it."""
+    """A job that a call waits for, and what is stored in the transaction that inserts it.
+
+    most_tokens  what it can be billed for; None: nothing
+    """
 
     job: NewJob
     record: Callable[[Connection], None] = lambda _: None
+    most_tokens: MostTokens | None = None
 
 
 #: Returns the job for a call that the server runs, or for an approval, by the item and the event that announced it.
 MakeChild = Callable[[Connection, Mapping[str, Any], Mapping[str, Any]], Child]
+
+
+#: Checks, or reserves, what jobs can cost.
+CheckMoney = Callable[[Connection, Sequence[Child]], None]
+ReserveMoney = Callable[[Sequence[Child], Connection], None]
 
 
 def _no_child(_: Connection, __: Mapping[str, Any], ___: Mapping[str, Any]) -> Child:
@@ -79,6 +89,8 @@ class TurnTools:
     max_tokens: int | None = None
     join_rule: JoinRule = "all"
     make_child: MakeChild = _no_child
+    check_money: CheckMoney = lambda connection, children: None
+    reserve_money: ReserveMoney = lambda children, connection: None
 
     def in_later_steps(self) -> "TurnTools":
         """Return the tools for the steps after the first, in which no call is required any more."""

@@ -317,9 +317,11 @@ def _wait(
         asked = sum("response_id" in wait for _, wait in new)
         shared = {"siblings": asked, "spent": spent.tokens if spent else 0}
         children = [tools.make_child(connection, item, {**wait, **shared}) for item, wait in new]
+        tools.check_money(connection, children)
     return WaitForChildren(
         [child.job for child in children],
         tools.join_rule,
+        reserve=partial(tools.reserve_money, children),
         record=partial(_record, children),
         spent=spent,
     )

@@ -18,7 +18,7 @@ from models.billing.spending import MostTokens, applicable_limits, reserve
 from models.jobs.budgets import BudgetLimits, open_budget
 from models.jobs.cancellation import Cancellation
 from models.jobs.jobs import NewJob
-from models.jobs.quota import check_quota, check_unfinished_jobs, lock_account, max_prompt_tokens
+from models.jobs.quota import check_quota, check_unfinished_jobs, lock_account
 from models.jobs.serial_keys import lock_serial_key
 from models.jobs.usage import BACKGROUND, CLASS_ARGUMENT, KEY_ARGUMENT
 from models.journal.events import Event, event
@@ -31,10 +31,10 @@ from models.turns import responses, web_processes
 from models.turns.responses import UNREAD_SECONDS, Response
 from pipelines.agents import definitions
 from pipelines.agents.agent_turns import budget_of, deadline_of, resolve_agent
-from pipelines.chat.memory_prompt import memory_token_limit, recall_enabled, remember_enabled
+from pipelines.chat.memory_prompt import remember_enabled
 from pipelines.chat.response_objects import SHARED_ARGUMENT, ResponseObject, response_object
-from pipelines.chat.service_tiers import service_class
 from pipelines.chat.thread import BusyPolicy, apply_busy_policy, find_thread, resolve_items
+from pipelines.chat.turn_tokens import most_tokens, reserved_tokens
 
 #: The ids of a turn: of its response and its job.
 TurnIds = tuple[str, str]
@@ -218,7 +218,7 @@ def prepare_turn(
         space=turn.space,
     )
     effective = replace(turn, request=definitions.apply(definition, request)) if definition else turn
-    most_tokens = _most_tokens(effective, items, allowance, history=thread is not None)
+    most = most_tokens(effective.request, items, allowance, definition, history=thread is not None)
     opening, shared = _opening_events(response_object(response), shares_fields=shares_fields)
     job = NewJob(
         kind="turn.run",
@@ -229,18 +229,18 @@ def prepare_turn(
             **({SHARED_ARGUMENT: shared} if shared else {}),
             **({web_processes.ARGUMENT: web_process} if web_process else {}),
             **({KEY_ARGUMENT: caller.key_id} if caller.key_id else {}),
-            **({CLASS_ARGUMENT: "priority"} if most_tokens.service_class == "priority" else {}),
+            **({CLASS_ARGUMENT: "priority"} if most.service_class == "priority" else {}),
             **token_draw_arguments(caller.key_id, allowance.limits.tokens_per_minute, allowance.estimated_tokens),
         },
         id=job_id,
         serial_key=thread or response_id,
         opening=opening,
-        reserved_tokens=_reservation(most_tokens, allowance),
+        reserved_tokens=reserved_tokens(most, allowance),
         input_bytes=len(orjson.dumps([items, response.request])),
         deadline_at=deadline_of(definition) if definition else None,
-        batch=most_tokens.service_class == BACKGROUND,
+        batch=most.service_class == BACKGROUND,
     )
-    return PreparedTurn(response, job, thread, most_tokens, budget_of(definition) if definition else None)
+    return PreparedTurn(response, job, thread, most, budget_of(definition) if definition else None)
 
 
 def _insert_all(
@@ -317,33 +317,6 @@ def _reserve_money(
         agent = (prepared[0].response.request.get("agent") or {}).get("name")
         required = allowance.method_required
         reserve(connection, caller.account_id, most, key_id=caller.key_id, agent=agent, method_required=required)
-
-
-def _reservation(most: MostTokens, allowance: Allowance) -> int:
-    """Return the turn's maximum of billable tokens, where the tokens of a month are limited."""
-    if allowance.limits.tokens_per_month is None:
-        return 0
-    return min(allowance.context, most.input_tokens + most.output_tokens)
-
-
-def _most_tokens(
-    turn: NewTurn, items: Sequence[Mapping[str, Any]], allowance: Allowance, *, history: bool
-) -> MostTokens:
-    """Return the most tokens that a turn can be billed for, where they or their cost are limited."""
-    model, context = turn.request.get("engine_model") or turn.request["model"], allowance.context
-    class_ = service_class(turn.request)
-    if allowance.limits.tokens_per_month is None and not allowance.billed:
-        return MostTokens(model, 0, 0, context, class_)
-    input_tokens = context if history else max_input_tokens(turn.request, items, context)
-    output = turn.request["max_output_tokens"]
-    return MostTokens(model, input_tokens, context if output is None else min(output, context), context, class_)
-
-
-def max_input_tokens(request: Mapping[str, Any], items: Sequence[Mapping[str, Any]], context: int) -> int:
-    """Return the most tokens that a prompt without earlier turns can have, with the memories that it recalls."""
-    own_input = orjson.dumps([*items, *(request.get(name) for name in ("instructions", "tools", "text"))])
-    memory_tokens = memory_token_limit(request, context) if recall_enabled(request) else 0
-    return max_prompt_tokens(len(own_input) + memory_tokens, len(items) + 1, context)
 
 
 def _opening_events(response: ResponseObject, *, shares_fields: bool) -> tuple[list[Event], Places]:

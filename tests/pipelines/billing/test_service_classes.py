@@ -159,3 +159,17 @@ def test_facts_never_use_more_than_their_job_has_reserved(harness, engine):
     ((_, lines),) = engine.prompts
     assert len(lines.content.splitlines()) == 1
     assert ending.tokens <= job.reserved_tokens
+
+
+def test_a_turn_that_calls_tools_of_servers_reserves_each_of_its_generations(harness, engine):
+    with harness.database.transaction() as connection:
+        spending.set_limit(connection, harness.caller.account_id, "", Decimal(100_000))
+    tool = {"type": "mcp", "server_label": "x", "server_url": "https://x.example", "require_approval": "never"}
+    request = {**REQUEST, "model": engine.name, "max_output_tokens": 10, "tools": [tool], "max_tool_calls": 4}
+    new = NewTurn(request, [])
+
+    start_turn(harness.database, harness.caller, new, *new_turn_ids(), Allowance(context=1000, billed=True))
+
+    # Five generations of ten tokens at most, at the price of the endpoint
+    with harness.database.connection() as connection:
+        assert spending.monthly_spending(connection, harness.caller.account_id).reserved == 5 * 10 * 8
