@@ -12,7 +12,7 @@ Grouping = Literal["day", "model", "key", "member", "agent"]
 
 #: What a group is named by. The names are fixed, so they are part of the statement.
 KEYS: Mapping[Grouping, str] = {
-    "day": "to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
+    "day": "to_char(created_at AT TIME ZONE %(time_zone)s, 'YYYY-MM-DD')",
     "model": "model",
     "key": "coalesce(billed_key_id, '')",
     "member": "coalesce(billed_user_id, '')",
@@ -53,18 +53,21 @@ def report(
     end: datetime,
     *,
     user_id: str | None = None,
+    time_zone: str = "UTC",
     after: str | None = None,
     limit: int = 20,
 ) -> list[UsageGroup]:
     """Return at most `limit` groups beyond the key `after`, of the jobs that ended from `start` until before `end`.
 
-    user_id  only the jobs of this user; None: those of all
+    user_id    only the jobs of this user; None: those of all
+    time_zone  of the days, by its IANA name
     """
     parameters = {
         "account_id": account_id,
         "start": start,
         "end": end,
         "user_id": user_id,
+        "time_zone": time_zone,
         "after": after,
         "limit": limit,
     }

@@ -159,10 +159,15 @@ class PackedEvents:
     tokens: int
 
 
+#: An answer that was begun again: the tokens until then are not part of it.
+RESTARTED = re.compile(rb'^\{"type":"sangha:answer.restarted".*"discarded_tokens":(\d+)', re.MULTILINE)
+
+
 def pack(chunks: Sequence[Chunk]) -> PackedEvents:
-    """Compress the chunks of a journal: the lines of all events, as zlib."""
+    """Compress the chunks of a journal: the lines of all events, as zlib. Its tokens are those that were kept."""
     lines = "\n".join(chunk.events for chunk in chunks).encode()
-    return PackedEvents(zlib.compress(lines), chunks[-1].last_sequence, sum(chunk.tokens for chunk in chunks))
+    tokens = sum(chunk.tokens for chunk in chunks) - sum(map(int, RESTARTED.findall(lines)))
+    return PackedEvents(zlib.compress(lines), chunks[-1].last_sequence, tokens)
 
 
 # It is the second key of each event, after its type, which has no quote.

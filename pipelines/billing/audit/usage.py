@@ -77,7 +77,8 @@ WHERE usage.billed_amount IS NULL
 """,
 )
 
-# A turn's tokens are in its journal. What was generated for a job without one, such as an embedding, is in its result.
+# A turn's tokens are in its journal, less those of an answer that was begun again, which nobody pays. What was
+# generated for a job without one, such as an embedding, is in its result.
 JOURNALLED = Check(
     "usage_tokens",
     "the output tokens of each turn are those in its journal, as long as it exists",
@@ -93,6 +94,12 @@ SELECT journalled.id AS subject, journalled.account_id, tokens::text AS expected
        coalesce(usage.output_tokens, 0)::text AS found
 FROM journalled LEFT JOIN usage_records AS usage ON usage.job_id = journalled.id
 WHERE coalesce(usage.output_tokens, 0) <> tokens
+  -- Only those are searched for discarded tokens: it reads the texts of the journal.
+  AND coalesce(usage.output_tokens, 0) <> tokens - (
+      SELECT coalesce(sum(discarded[1]::bigint), 0) FROM job_events
+      CROSS JOIN LATERAL regexp_matches(
+          job_events.events, '^{"type":"sangha:answer.restarted".*"discarded_tokens":([0-9]+)', 'gn') AS discarded
+      WHERE job_events.job_id = journalled.id)
 """,
 )
 
@@ -101,16 +108,55 @@ SPENT = Check(
     "what counts for the spending limits of a month is what was posted for its usage",
     """
 WITH counted AS (
-    SELECT account_id, sum(amount) AS amount FROM spending WHERE scope = '' GROUP BY account_id
+    SELECT account_id, month, sum(amount) AS amount FROM spending WHERE scope = '' GROUP BY account_id, month
 ), posted AS (
-    SELECT account_id, sum(CASE WHEN debit = 'usage_unbilled' THEN amount ELSE -amount END) AS amount
-    FROM postings WHERE kind = 'usage' GROUP BY account_id
+    SELECT account_id, date_trunc('month', posted_at AT TIME ZONE 'UTC')::date AS month,
+           sum(CASE WHEN debit = 'usage_unbilled' THEN amount ELSE -amount END) AS amount
+    FROM postings WHERE kind = 'usage' GROUP BY 1, 2
 )
-SELECT coalesce(posted.account_id, counted.account_id) AS subject,
+SELECT coalesce(posted.account_id, counted.account_id) || to_char(coalesce(posted.month, counted.month), ' YYYY-MM')
+           AS subject,
        coalesce(posted.account_id, counted.account_id) AS account_id, coalesce(posted.amount, 0)::text AS expected,
        coalesce(counted.amount, 0)::text AS found
-FROM posted FULL JOIN counted ON counted.account_id = posted.account_id
+FROM posted FULL JOIN counted ON counted.account_id = posted.account_id AND counted.month = posted.month
 WHERE coalesce(posted.amount, 0) <> coalesce(counted.amount, 0)
+""",
+)
+
+# A job has at most one key and one agent, each of which is a scope.
+SCOPES = Check(
+    "spending_scope",
+    "what counts for the limit of an API key or an agent is the cost of its usage",
+    """
+WITH counted AS (
+    SELECT account_id, scope, sum(amount) AS amount FROM spending WHERE scope <> '' GROUP BY account_id, scope
+), recorded AS (
+    SELECT account_id, scope, sum(billed_amount) AS amount FROM usage_records
+    CROSS JOIN LATERAL (VALUES ('key:' || billed_key_id), ('agent:' || billed_agent)) AS scopes (scope)
+    WHERE billed_amount IS NOT NULL AND scope IS NOT NULL GROUP BY account_id, scope
+)
+SELECT coalesce(recorded.scope, counted.scope) AS subject,
+       coalesce(recorded.account_id, counted.account_id) AS account_id, coalesce(recorded.amount, 0)::text AS expected,
+       coalesce(counted.amount, 0)::text AS found
+FROM recorded FULL JOIN counted ON counted.account_id = recorded.account_id AND counted.scope = recorded.scope
+WHERE coalesce(recorded.amount, 0) <> coalesce(counted.amount, 0)
+""",
+)
+
+# The class of a job is that of its queue, or what its arguments say.
+CLASSED = Check(
+    "usage_price_class",
+    "each price is of the job's class, or of the standard one where the class had no price for any endpoint",
+    """
+SELECT usage.job_id AS subject, usage.account_id, class.name AS expected, prices.service_class AS found
+FROM usage_records AS usage JOIN prices ON prices.id = price_id JOIN all_jobs AS jobs ON jobs.id = job_id
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN right(jobs.queue, 6) = '_batch' THEN 'batch'
+                ELSE coalesce(jobs.arguments ->> 'service_class', 'standard') END AS name) AS class
+WHERE prices.service_class <> class.name AND (prices.service_class <> 'standard' OR EXISTS (
+    SELECT FROM prices AS better
+    WHERE better.model = prices.model AND better.currency = prices.currency AND better.service_class = class.name
+      AND better.endpoint = '' AND better.valid_from <= jobs.created_at))
 """,
 )
 
@@ -135,4 +181,4 @@ WHERE coalesce(recorded.amount, 0) <> coalesce(posted.amount, 0)
 """,
 )
 
-CHECKS = (POSTED, PRICED, IN_FORCE, CHARGED, JOURNALLED, SPENT, UNBILLED)
+CHECKS = (POSTED, PRICED, IN_FORCE, CLASSED, CHARGED, JOURNALLED, SPENT, SCOPES, UNBILLED)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Literal, NotRequired
+from zoneinfo import ZoneInfo
 
 from pydantic import Field
 from starlette.responses import Response
@@ -16,6 +17,8 @@ from models.billing.usage_report import Grouping, UsageGroup
 from models.jobs import quota
 from models.platform.database import Connection
 from models.platform.errors import InvalidRequest
+from models.platform.texts import truncate
+from pipelines.schedules import cron
 from web.api.request import Request
 from web.http.responses import json_response
 from web.http.timestamps import UnixTime
@@ -29,18 +32,20 @@ class ReadUsage(RequestQuery):
     """The query of `GET /v1/account/usage`.
 
     With `group_by` the answer has the groups of the jobs that ended from `start` until before `end`: by default of this
-    calendar month (UTC), at most 366 days. `after` is the key of the last group of the page before.
+    calendar month, at most 366 days. Days, and this month, are those of `time_zone`, an IANA name, by default UTC.
+    `after` is the key of the last group of the page before.
     """
 
     group_by: Grouping | None = None
     start: UnixTime | None = None
     end: UnixTime | None = None
+    time_zone: str = Field("UTC", max_length=100)
     after: str | None = Field(None, max_length=256)
     limit: int = Field(100, ge=1, le=1000)
 
 
 class UsageGroupObject(TypedDict):
-    """The usage of a day (`2026-01-31`, UTC), or of what `key` names; null: of none."""
+    """The usage of a day (`2026-01-31`), or of what `key` names; null: of none."""
 
     key: str | None
     jobs: int
@@ -56,6 +61,7 @@ class UsageReport(TypedDict):
     group_by: Grouping
     start: int
     end: int
+    time_zone: str
     user_id: str | None
     data: Sequence[UsageGroupObject]
     has_more: bool
@@ -126,12 +132,21 @@ def _report(
 ) -> UsageReport:
     start, end = _period(query)
     groups = usage_report.report(
-        connection, account_id, group_by, start, end, user_id=user_id, after=query.after, limit=query.limit + 1
+        connection,
+        account_id,
+        group_by,
+        start,
+        end,
+        user_id=user_id,
+        time_zone=query.time_zone,
+        after=query.after,
+        limit=query.limit + 1,
     )
     return {
         "group_by": group_by,
         "start": int(start.timestamp()),
         "end": int(end.timestamp()),
+        "time_zone": query.time_zone,
         "user_id": user_id,
         "data": [_group_object(group, currency) for group in groups[: query.limit]],
         "has_more": len(groups) > query.limit,
@@ -139,10 +154,16 @@ def _report(
 
 
 def _period(query: ReadUsage) -> tuple[datetime, datetime]:
-    """Return the period of a report. Raises InvalidRequest for one that is empty or too long."""
+    """Return the period of a report. Raises InvalidRequest for one that is empty or too long, or an unknown zone."""
+    if query.time_zone not in cron.time_zones():
+        name = truncate(query.time_zone)
+        message = f"Invalid value for 'time_zone': '{name}' is not an IANA time zone, such as 'Europe/Berlin'."
+        raise InvalidRequest(message, param="time_zone")
     now = datetime.now(UTC)
     end = now + timedelta(seconds=1) if query.end is None else datetime.fromtimestamp(query.end, UTC)
-    month = min(now, end).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    month = (
+        min(now, end).astimezone(ZoneInfo(query.time_zone)).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    )
     start = month if query.start is None else datetime.fromtimestamp(query.start, UTC)
     if start >= end:
         raise InvalidRequest("'start' should be before 'end'.", param="start")

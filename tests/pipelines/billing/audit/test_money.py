@@ -132,6 +132,16 @@ CORRUPTIONS = {
         "UPDATE usage_records SET output_tokens = output_tokens + 1", {"usage_tokens", "usage_price"}),
     "a turn was not billed": ("DELETE FROM usage_records", {"usage_tokens", "usage_posting"}),
     "the spending is another": ("UPDATE spending SET amount = amount - 0.01 WHERE scope = ''", {"spending"}),
+    "the spending is of another month": (
+        "UPDATE spending SET month = month - interval '1 month'", {"spending"}),
+    "the spending of a key is another": (
+        "UPDATE spending SET amount = amount + 0.01 WHERE scope <> ''", {"spending_scope"}),
+    "the spending of a key is missing": ("DELETE FROM spending WHERE scope <> ''", {"spending_scope"}),
+    "a price is of another class": ("UPDATE prices SET service_class = 'batch'", {"usage_price_class"}),
+    "background work has the price of interactive work": (
+        "WITH job AS (UPDATE jobs SET queue = 'inference_batch' WHERE kind = 'turn.run') "
+        "INSERT INTO prices (id, model, service_class, currency, input, cached_input, output, valid_from) "
+        "VALUES ('price_batch', 'llama', 'batch', 'EUR', 2, 1, 10, '2026-01-01')", {"usage_price_class"}),
     "a record is on another invoice": (
         "UPDATE usage_records SET billed_on = 'inv_other' WHERE billed_on IS NULL",
         {"invoice_usage", "usage_unbilled"}),

@@ -1,11 +1,16 @@
 """`GET /v1/account/usage`: the month, and reports by day, model, key, member and agent."""
 
-from datetime import UTC, datetime
+import random
+from collections import defaultdict
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from models.accounts.accounts import Scope
 from models.platform.ids import new_id
+from pipelines.schedules import cron
 from tests.web.api_client import assert_error
 
 PATH = "/v1/account/usage"
@@ -112,3 +117,46 @@ def test_without_a_group_the_fields_are_those_of_the_month(user):
     assert {"tokens_used", "tokens_reserved", "tokens_limit", "stored_bytes", "currency"} <= answer.keys()
     assert "report" not in answer
     assert (answer["amount_spent"], answer["amount_reserved"]) == ("0.00", "0.00")
+
+
+def test_days_are_those_of_the_time_zone(user, database):
+    # Given usage at random times of a year, around the changes of clocks, too
+    rng, start = random.Random(7), datetime(2025, 3, 1, tzinfo=UTC)
+    times = [start + timedelta(seconds=rng.randrange(300 * 86_400)) for _ in range(300)]
+    amounts = [Decimal(rng.randrange(1, 10**9)).scaleb(-7) for _ in times]
+    insert = """
+        INSERT INTO usage_records (job_id, account_id, model, input_tokens, cached_tokens, output_tokens, created_at,
+                                   billed_amount, billed_currency) VALUES (%s, %s, 'm', 3, 1, 2, %s, %s, 'EUR')
+    """
+    with database.transaction() as connection:
+        for time_, amount in zip(times, amounts, strict=True):
+            connection.execute(insert, (new_id("job"), user.caller.account_id, time_, amount))
+
+    for zone in ("UTC", "Europe/Berlin", "America/St_Johns", "Pacific/Kiritimati", "Asia/Kathmandu"):
+        # When they are read page by page, Then each day has the sum of its records
+        expected: dict[str, Decimal] = defaultdict(Decimal)
+        for time_, amount in zip(times, amounts, strict=True):
+            expected[time_.astimezone(ZoneInfo(zone)).date().isoformat()] += amount
+        query = {"group_by": "day", "time_zone": zone, "start": int(start.timestamp()), "limit": 50,
+                 "end": int((start + timedelta(days=301)).timestamp())}  # fmt: skip
+        found, page = {}, report(user, **query)
+        while True:
+            found |= {row["key"]: Decimal(row["amount"]) for row in page["data"]}
+            if not page["has_more"]:
+                break
+            page = report(user, **query, after=page["data"][-1]["key"])
+        assert found == expected
+        assert page["time_zone"] == zone
+
+
+def test_postgres_has_every_time_zone(database):
+    with database.connection() as connection:
+        for zone in cron.time_zones():
+            connection.execute("SELECT now() AT TIME ZONE %s", (zone,))
+
+
+@pytest.mark.parametrize("zone", ["Mars/Olympus", "localtime", "", "UTC'; --", "x" * 101])
+def test_an_unknown_time_zone_is_rejected(user, zone):
+    answer = user.request("GET", "/v1/account/usage", params={"group_by": "day", "time_zone": zone})
+
+    assert_error(answer, 400, param="time_zone")
