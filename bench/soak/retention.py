@@ -74,7 +74,8 @@ LEFT_OVER: Mapping[str, str] = {
                           AND jobs.state NOT IN ('completed', 'failed', 'cancelled'))""",
     "abandoned turns": "SELECT count(*) AS count FROM abandoned_turns",
     "deleted agents": "SELECT count(*) AS count FROM agents WHERE deleted_at < now() - interval '40 days'",
-    "expired lists of tools": "SELECT count(*) AS count FROM mcp_tool_lists WHERE expires_at < now()",
+    "expired lists of tools": """
+        SELECT count(*) AS count FROM mcp_tool_lists WHERE expires_at < now() - interval '8 days'""",
     "undecided approvals": "SELECT count(*) AS count FROM approvals WHERE status = 'pending' AND expires_at < now()",
     "web processes": "SELECT count(*) AS count FROM web_processes WHERE seen_at < now() - interval '1 minute'",
     "responses that were not stored": "SELECT count(*) AS count FROM responses WHERE expires_at < now()",

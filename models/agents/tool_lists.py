@@ -8,6 +8,9 @@ from psycopg.types.json import Jsonb
 
 from models.platform.database import Connection, fetch_one
 
+#: Lists of an account that are kept.
+MAX_LISTS = 100
+
 
 @dataclass(frozen=True, slots=True)
 class ToolList:
@@ -29,11 +32,20 @@ ON CONFLICT (account_id, server_key) DO UPDATE SET tools = EXCLUDED.tools, expir
 """
 
 
+# A list has up to 1 MiB, and an account may name any number of servers.
+DELETE_OLDEST = """
+DELETE FROM mcp_tool_lists WHERE account_id = %(account_id)s AND server_key IN (
+    SELECT server_key FROM mcp_tool_lists WHERE account_id = %(account_id)s
+    ORDER BY expires_at DESC, server_key OFFSET %(most)s)
+"""
+
+
 def store(connection: Connection, account_id: str, server_key: str, tools: ToolList, ttl: float) -> None:
-    """Store the list of a server for `ttl` seconds, in place of an earlier one."""
+    """Store the list of a server for `ttl` seconds, in place of an earlier one, and delete those beyond MAX_LISTS."""
     stored = Jsonb({"version": tools.version, "tools": list(tools.tools)})
     parameters = {"account_id": account_id, "server_key": server_key, "tools": stored, "ttl": ttl}
     connection.execute(STORE, parameters)
+    connection.execute(DELETE_OLDEST, {"account_id": account_id, "most": MAX_LISTS})
 
 
 READ = """

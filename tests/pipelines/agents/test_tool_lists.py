@@ -9,6 +9,7 @@ import pytest
 from models.agents import mcp_servers
 from models.agents import tool_lists as stored_lists
 from models.agents.mcp_servers import McpServer
+from models.agents.tool_lists import ToolList
 from models.platform.ids import new_id
 from models.platform.operator_servers import OperatorServer
 from pipelines.agents import credentials, tool_lists
@@ -62,6 +63,21 @@ def test_a_list_expires_as_the_server_says(tool_jobs, start, url, database):
     # Then
     assert tool_jobs.listed(response) is None
     assert [each.name for each in kept] == ["a", "b"]
+
+
+def test_an_account_keeps_a_limited_number_of_lists(database, account, monkeypatch):
+    # Given
+    monkeypatch.setattr(stored_lists, "MAX_LISTS", 2)
+
+    # When
+    with database.transaction() as connection:
+        for number in range(4):
+            stored_lists.store(connection, account, f"server {number}", ToolList("2026-07-28", []), 60 + number)
+
+    # Then
+    with database.connection() as connection:
+        kept = [number for number in range(4) if stored_lists.read(connection, account, f"server {number}")]
+    assert kept == [2, 3]
 
 
 def test_another_accounts_list_is_not_read(tool_jobs, start, url, database, account):
