@@ -21,6 +21,7 @@ from web.api.accounts import (
     usage,
 )
 from web.api.agents import agents
+from web.api.agents.approval_routes import APPROVAL_ROUTES
 from web.api.agents.mcp_server_routes import MCP_SERVER_ROUTES
 from web.api.agents.schemas import AgentDeleted, AgentObject, CreateAgent, UpdateAgent
 from web.api.billing.invoice_routes import INVOICE_ROUTES
@@ -248,6 +249,7 @@ ROUTES = (
     Route("POST", "/admin/meditations", meditations.start_meditations, Rights.OPERATOR,
           body=meditations.StartMeditations, response=JobObject, status=202, creates=True),
     *MCP_SERVER_ROUTES,
+    *APPROVAL_ROUTES,
     *INVOICE_ROUTES,
     *PAYMENT_ROUTES,
     *METERING_ROUTES,

@@ -2,7 +2,8 @@
 
 They belong to the user who created them, and an API key acts as its user. No other member reads their texts, whatever
 their role. Rows of no user are the account's own, such as the job of an export: admins may read and change those.
-Admins also list and cancel all jobs of the account, of which they see no result and no event.
+Admins also list and cancel all jobs of the account, of which they see no result and no event. They may decide calls of
+tools that turns of other members wait for, and so read the arguments of these calls (decision 62).
 """
 
 from dataclasses import dataclass

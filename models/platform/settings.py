@@ -174,6 +174,8 @@ class Settings(BaseModel):
     tool."""
     tool_output_bytes: int = Field(262_144, ge=1_024, le=4_194_304)
     """Bytes of a tool's output that a model gets; the rest is cut off."""
+    approval_hours: int = Field(24, ge=1, le=8_760)
+    """Hours in which a person can approve a call of a tool; an agent may allow less."""
 
     upstreams: tuple[Upstream, ...] = ()
     """Names of the OpenAI-compatible endpoints; each has variables of its own. The engine `openai` uses the first."""

@@ -31,6 +31,7 @@ class EmailTemplate(StrEnum):
     SUBSCRIPTION_UNPAID  user_id, invoice_id   the last try failed, too
     INVOICE           invoice_id     an invoice as PDF, to the account's billing address or to the owner `user_id`
     SPENDING_LIMIT    user_id        informs an admin that most or all of a spending limit is spent
+    APPROVAL_REQUESTED   user_id, approval_id  a call of the user's turn waits for a decision
     """
 
     VERIFY_ADDRESS = "verify_address"
@@ -42,6 +43,7 @@ class EmailTemplate(StrEnum):
     SUBSCRIPTION_UNPAID = "subscription_unpaid"
     INVOICE = "invoice"
     SPENDING_LIMIT = "spending_limit"
+    APPROVAL_REQUESTED = "approval_requested"
 
 
 def enqueue_email(
@@ -72,6 +74,17 @@ def email_job(
     """Return the job that sends an e-mail, for callers that enqueue it as a follow-up."""
     arguments = {TEMPLATE_ARGUMENT: template.value} | {name: value for name, value in ids.items() if value}
     return NewJob(kind=KIND, account_id=account_id, arguments=arguments, unique_key=unique_key)
+
+
+def approval_email(approval_id: str, account_id: str, user_id: str) -> NewJob:
+    """Return the job that tells a user once that a call of their turn waits for a decision."""
+    return email_job(
+        EmailTemplate.APPROVAL_REQUESTED,
+        unique_key=f"{UNIQUE_KEY_PREFIX}:{EmailTemplate.APPROVAL_REQUESTED}:{approval_id}",
+        user_id=user_id,
+        approval_id=approval_id,
+        approval_account=account_id,
+    )
 
 
 def current_window(minutes: int) -> int:

@@ -1,22 +1,23 @@
 """When a call needs a person's approval, and the approval that it then waits for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import orjson
 
+from models.accounts.ownership import Access
 from models.agents.approvals import Approval, ApprovalReason, insert, read_many
-from models.jobs.jobs import NewJob
+from models.jobs.jobs import NewJob, enqueue
 from models.platform.database import Connection
+from models.platform.settings import Settings
 from models.turns.responses import Response
+from pipelines.accounts.email_jobs import approval_email
 from pipelines.agents.definitions import Definition
 from pipelines.agents.listed_tool import ListedTool
 from pipelines.agents.servers import ServerReference
 from pipelines.agents.turn_tools import Child
-
-#: How long an approval can be given.
-EXPIRES_AFTER = timedelta(days=1)
 
 
 def policy_of(server: ServerReference | None, definition: Definition | None) -> Any:
@@ -31,39 +32,75 @@ def policy_of(server: ServerReference | None, definition: Definition | None) -> 
     return server.require_approval if server is not None else "never"
 
 
-def approval_reason(policy: Any, tool: ListedTool, arguments: str) -> ApprovalReason | None:
+def expires_after(settings: Settings, definition: Definition | None) -> timedelta:
+    """Return how long approvals can be given: as the setting says, or less if the agent says so."""
+    most = timedelta(hours=settings.approval_hours)
+    policy = definition.approval if definition is not None else None
+    seconds = policy.get("expires_after") if isinstance(policy, Mapping) else None
+    return min(most, timedelta(seconds=seconds)) if seconds else most
+
+
+def approval_reason(policy: Any, tool: ListedTool, arguments: str, label: str = "") -> ApprovalReason | None:
     """Return why a call needs an approval, or None.
 
-    policy     "always", "never", "not_read_only", or OpenAI's filters `{"always": …, "never": …}`, each with
-               `tool_names` and `read_only`; or a list of these, each of which holds
+    policy     "always", "never", "not_read_only"; or an object, of which all is optional: `always` and `never`, each
+               with `tool_names` (`NAME` or `LABEL.NAME`) and `read_only`, as in OpenAI's API; `default` for all other
+               tools; `costs` of a call by name, in the account's currency, and `above`, the price that needs none; or
+               a list of policies, each of which holds
     arguments  as the model wrote them; those that are not a JSON object always need one
     """
     if not _is_object(arguments):
         return "arguments"
     if tool.changed:
         return "tool_changed"
-    return "policy" if _asks(policy, tool) else None
+    names = {tool.name, f"{label}.{tool.name}"}
+    policies = [*_flat(policy)]
+    if any(_asks(each, tool, names) for each in policies):
+        return "policy"
+    return "price" if any(_is_expensive(each, names) for each in policies) else None
 
 
-def _asks(policy: Any, tool: ListedTool) -> bool:
+def _flat(policy: Any) -> Iterator[Any]:
+    """Yield the policies of a list, in which a server's may be a list itself."""
     if isinstance(policy, list):
-        return any(_asks(each, tool) for each in policy)
+        for each in policy:
+            yield from _flat(each)
+    else:
+        yield policy
+
+
+def _asks(policy: Any, tool: ListedTool, names: set[str]) -> bool:
     if isinstance(policy, Mapping):
-        if _matches(policy.get("always"), tool):
+        if _matches(policy.get("always"), tool, names):
             return True
-        return not _matches(policy.get("never"), tool) if policy.get("never") else False
+        return not _matches(policy.get("never"), tool, names) and _asks(_default(policy), tool, names)
     if policy == "not_read_only":
         return not tool.read_only
     return bool(policy != "never")
 
 
-def _matches(selection: Mapping[str, Any] | None, tool: ListedTool) -> bool:
+def _default(policy: Mapping[str, Any]) -> str:
+    """Return the policy for tools that no filter matches: filters of one kind are exceptions from the other."""
+    if policy.get("default") is not None:
+        return str(policy["default"])
+    only_always = policy.get("always") is not None and policy.get("never") is None
+    return "never" if only_always or policy.get("above") is not None else "always"
+
+
+def _matches(selection: Mapping[str, Any] | None, tool: ListedTool, names: set[str]) -> bool:
     if selection is None:
         return False
     if selection.get("read_only") is not None and selection["read_only"] != tool.read_only:
         return False
-    names = selection.get("tool_names")
-    return names is None or tool.name in names
+    selected = selection.get("tool_names")
+    return selected is None or not names.isdisjoint(selected)
+
+
+def _is_expensive(policy: Any, names: set[str]) -> bool:
+    if not isinstance(policy, Mapping) or policy.get("above") is None:
+        return False
+    costs = policy.get("costs") or {}
+    return any(Decimal(str(costs[name])) > Decimal(str(policy["above"])) for name in names if name in costs)
 
 
 def _is_object(arguments: str) -> bool:
@@ -73,21 +110,30 @@ def _is_object(arguments: str) -> bool:
         return False
 
 
-def expiry() -> datetime:
+def expiry(after: timedelta) -> datetime:
     """Return when an approval that is requested now expires."""
-    return datetime.now(UTC) + EXPIRES_AFTER
+    return datetime.now(UTC) + after
 
 
 def gate(response: Response, item: Mapping[str, Any], wait: Mapping[str, Any]) -> Child:
-    """Return the job that a turn waits for until a request for approval is decided, and the row of the approval."""
+    """Return the job that a turn waits for until a request for approval is decided, and what is stored with it: the row
+    of the approval, and an e-mail to the person whose turn it is.
+    """
     approval = new_approval(response, item, wait)
-    return Child(gate_job(approval), lambda connection: insert(connection, approval))
+
+    def record(connection: Connection) -> None:
+        insert(connection, approval)
+        if approval.user_id is not None:
+            enqueue(connection, approval_email(approval.id, approval.account_id, approval.user_id))
+
+    return Child(gate_job(approval), record)
 
 
 def taken_by(connection: Connection, response: Response) -> Sequence[Approval]:
-    """Return the approvals of earlier turns that the input of a turn has decided."""
+    """Return the approvals of earlier turns that this turn's input has decided; not those in a history sent back."""
     ids = [item["approval_request_id"] for item in response.input if item["type"] == "mcp_approval_response"]
-    return read_many(connection, ids, response.account_id) if ids else ()
+    rows = read_many(connection, ids, Access.account(response.account_id)) if ids else ()
+    return [approval for approval in rows if approval.answered_in == response.id]
 
 
 def new_approval(response: Response, item: Mapping[str, Any], wait: Mapping[str, Any]) -> Approval:
@@ -114,6 +160,8 @@ def new_approval(response: Response, item: Mapping[str, Any], wait: Mapping[str,
         created_at=datetime.now(UTC),
         decided_at=None,
         expires_at=datetime.fromtimestamp(wait["expires_at"], UTC),
+        approval_thread=response.thread,
+        tool_digest=wait.get("tool_digest") or "",
     )
 
 

@@ -1,11 +1,12 @@
 """Find the tools that the server runs for a turn: of MCP servers, of the platform, and the agents to delegate to."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
+from models.agents import tool_pins
 from models.jobs import budgets, jobs
 from models.jobs.attempt_context import Attempt, WaitForChildren
 from models.jobs.jobs import Job, NewJob
@@ -65,11 +66,12 @@ def load_tools(
         listings=listings,
         decided=approvals.taken_by(connection, response),
         waits_for_approval=request.get("approvals") == "wait",
+        expires_after=approvals.expires_after(settings, definition),
         max_tool_calls=request.get("max_tool_calls"),
         max_steps=definition.limits.steps if definition else MAX_STEPS,
         max_tokens=limits,
         join_rule=definition.join if definition else "all",
-        make_child=partial(_make_child, settings, attempt.job, effective, reference),
+        make_child=partial(_make_child, settings, attempt.job, effective, reference, tools),
         check_money=partial(delegation.check_money, settings, attempt.job),
         reserve_money=partial(delegation.reserve_money, settings, attempt.job),
     )
@@ -128,7 +130,8 @@ def _listed(
 ) -> Iterator[ServerTool]:
     for server in servers:
         for tool in lists[server.label] or ():
-            yield ServerTool(server.label, tool, approvals.policy_of(server, definition))
+            policy = approvals.policy_of(server, definition)
+            yield ServerTool(server.label, tool, policy, pin_key=server.pin_key)
 
 
 def _agents(connection: Connection, job: Job, definition: Definition | None) -> Iterator[ServerTool]:
@@ -189,8 +192,6 @@ def _tool_choice(request: Mapping[str, Any], step: int) -> Any:
         return choice
     if step:
         return "auto"
-    if isinstance(choice, Mapping) and choice.get("type") == "mcp":
-        return {"type": "function", "name": choice["name"]} if choice.get("name") else "required"
     return choice
 
 
@@ -199,6 +200,7 @@ def _make_child(
     job: Job,
     response: Response,
     agent: Mapping[str, Any] | None,
+    tools: Sequence[ServerTool],
     connection: Connection,
     item: Mapping[str, Any],
     wait: Mapping[str, Any],
@@ -208,7 +210,22 @@ def _make_child(
         return approvals.gate(response, item, wait)
     if "response_id" in wait:
         return delegation.child_turn(settings, connection, job, response, item, wait)
-    return Child(_call_job(response, item, wait, agent))
+    return Child(_call_job(response, item, wait, agent), _repin(response, item, tools))
+
+
+def _repin(response: Response, item: Mapping[str, Any], tools: Sequence[ServerTool]) -> Callable[[Connection], None]:
+    """Return a function that pins the definition of a changed tool whose call a person has approved."""
+    name = (item["server_label"], item["name"])
+    tool = next((each for each in tools if (each.label, each.tool.name) == name), None)
+    if tool is None or not tool.tool.changed or item["approval_request_id"] is None:
+        return lambda _: None
+    return partial(
+        tool_pins.repin,
+        account_id=response.account_id,
+        server_key=tool.pin_key,
+        tool_name=tool.tool.name,
+        digest=tool.tool.digest,
+    )
 
 
 def _call_job(

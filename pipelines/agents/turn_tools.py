@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any
 
 from models.agents.approvals import Approval
@@ -20,6 +21,7 @@ class ServerTool:
     agent     of a delegation, the agent's id, name and version
     handoff   whether the agent takes over the turn, instead of answering to it
     context   what the agent reads: its task, or also the conversation
+    pin_key   of its server's pins
     """
 
     label: str
@@ -28,6 +30,7 @@ class ServerTool:
     agent: Mapping[str, Any] | None = None
     handoff: bool = False
     context: str = "task"
+    pin_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,7 @@ class TurnTools:
     listings            of the MCP servers that the request names
     decided             the requests for approval of earlier turns that this one answers
     waits_for_approval  whether the turn waits for decisions, instead of ending with the requests
+    expires_after       how long approvals can be given
     max_tool_calls      calls that the server runs for this turn
     max_steps           generations of this turn
     max_tokens          input and output tokens of all steps, without those of the agents that it delegates to
@@ -84,6 +88,7 @@ class TurnTools:
     listings: Sequence[ToolListing] = ()
     decided: Sequence[Approval] = ()
     waits_for_approval: bool = False
+    expires_after: timedelta = timedelta(days=1)
     max_tool_calls: int | None = None
     max_steps: int | None = None
     max_tokens: int | None = None

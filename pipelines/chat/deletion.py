@@ -1,6 +1,7 @@
 """Delete turns and conversations, and the memories of them."""
 
 from models.accounts.ownership import Access
+from models.agents import approvals
 from models.jobs.jobs import NewJob, enqueue
 from models.memory import memories, spaces
 from models.memory.spaces import SpaceKey
@@ -19,6 +20,7 @@ def delete_response(database: Database, response: Response) -> None:
     with database.transaction() as connection:
         _delete_memories(connection, response)
         responses.close_gap(connection, response)
+        approvals.delete_of_response(connection, response.id, response.account_id)
         if not responses.delete(connection, response.id, response.account_id):
             raise Conflict("The response is still in progress; cancel it first.", code="response_in_progress")
 

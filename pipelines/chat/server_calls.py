@@ -51,9 +51,9 @@ def begin(answer: AnswerWriter, tools: TurnTools, tool: ServerTool, call: Genera
     label, name = tool.label, tool.tool.name
     if tools.max_tool_calls is not None and _calls(answer) >= tools.max_tool_calls:
         answer.add_item(mcp_call_item(answer.call_suffix, label, name, call.arguments, status="incomplete"), call.count)
-    elif reason := approval_reason(tool.approval, tool.tool, call.arguments):
+    elif reason := approval_reason(tool.approval, tool.tool, call.arguments, label):
         request = approval_request_item(new_id("mcpr"), label, name, call.arguments)
-        answer.add_item(request, call.count, _requested(answer, tools, request["id"], reason))
+        answer.add_item(request, call.count, _requested(answer, tools, request["id"], reason, tool=tool))
     else:
         _begin_call(answer, tool, call.arguments, tokens=call.count)
 
@@ -66,13 +66,13 @@ def begin_approved(answer: AnswerWriter, tools: TurnTools) -> bool:
     for approval in tools.decided:
         if approval.id not in begun and approval.status == "approved":
             tool = tools.named(approval.server_label, approval.tool_name)
-            if tool is not None:
+            if tool is not None and _is_as_approved(tool, approval.tool_digest):
                 _begin_call(answer, tool, approval.arguments, approval_id=approval.id)
             else:
+                error = execution_error(_refusal("approved" if tool is None else "tool_changed", None))
                 item = mcp_call_item(
                     answer.call_suffix, approval.server_label, approval.tool_name, approval.arguments,
-                    status="failed", error=execution_error(_refusal("approved", None)),
-                    approval_request_id=approval.id,
+                    status="failed", error=error, approval_request_id=approval.id,
                 )  # fmt: skip
                 answer.add_item(item)
     if answer.call_items:
@@ -155,15 +155,21 @@ def _started(tool: ServerTool, item: Item) -> NewEvent:
 
 
 def _requested(
-    answer: AnswerWriter, tools: TurnTools, approval_id: str, reason: str, call_id: str | None = None
+    answer: AnswerWriter,
+    tools: TurnTools,
+    approval_id: str,
+    reason: str,
+    call_id: str | None = None,
+    tool: ServerTool | None = None,
 ) -> NewEvent:
     """Announce a request for approval, and the job that the turn waits for, if it does."""
     payload = {
         "item_id": approval_id,
         "job_id": new_id("job") if tools.waits_for_approval else None,
         "reason": reason,
-        "expires_at": int(expiry().timestamp()),
+        "expires_at": int(expiry(tools.expires_after).timestamp()),
         "call_id": call_id,
+        **({"tool_digest": tool.tool.digest} if tool and tool.tool.digest else {}),
     }
     answer.transcript.waits[approval_id] = payload
     return APPROVAL_REQUESTED, payload
@@ -234,10 +240,10 @@ def _settle_approval(
             _repeat(answer, tool, call, request["id"], decided)
         else:
             answer.complete_item({**call, "status": "failed", "error": execution_error(IN_DOUBT)}, decided)
-    elif status == "approved" and tool is not None:
+    elif status == "approved" and tool is not None and _is_as_approved(tool, wait.get("tool_digest")):
         _begin_call(answer, tool, request["arguments"], decided, approval_id=request["id"])
     else:
-        error = execution_error(_refusal(status, text))
+        error = execution_error(_refusal("tool_changed" if status == "approved" and tool is not None else status, text))
         item = mcp_call_item(
             answer.call_suffix, request["server_label"], request["name"], request["arguments"], status="failed",
             error=error, approval_request_id=request["id"],
@@ -249,10 +255,17 @@ def _refusal(status: str, text: str | None) -> str:
     match status:
         case "approved":
             return "The tool is no longer available."
+        case "tool_changed":
+            return "The tool's definition has changed since a person has approved this call."
         case "denied":
             return denial_text(text)
         case _:
             return "Nobody has approved this call in time."
+
+
+def _is_as_approved(tool: ServerTool, digest: str | None) -> bool:
+    """Return whether a tool still has the definition with which a person has approved its call."""
+    return not digest or digest == tool.tool.digest
 
 
 def _settle_doubt(answer: AnswerWriter, tools: TurnTools, item: Item) -> None:

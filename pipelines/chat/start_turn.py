@@ -31,6 +31,7 @@ from models.turns import responses, web_processes
 from models.turns.responses import UNREAD_SECONDS, Response
 from pipelines.agents import definitions
 from pipelines.agents.agent_turns import budget_of, deadline_of, resolve_agent
+from pipelines.agents.approval_answers import Answer, find_answers, take_answers
 from pipelines.chat.memory_prompt import remember_enabled
 from pipelines.chat.response_objects import SHARED_ARGUMENT, ResponseObject, response_object
 from pipelines.chat.thread import BusyPolicy, apply_busy_policy, find_thread, resolve_items
@@ -44,7 +45,7 @@ TurnIds = tuple[str, str]
 class NewTurn:
     """The input of a turn.
 
-    `input` has items of the types message, function_call, function_call_output and item_reference; they get ids.
+    `input` has items of OpenAI's API, and item_reference; they get ids.
     `if_busy` says what to do while an earlier turn of the same conversation or chain is unfinished. The API of chat
     completions shows a turn that `is_completion`. `space` names the end user whose memories the turn recalls and is
     added to (`pipelines.chat.turn_space`). `request` has the keys below; the first eight are always there, the others
@@ -62,7 +63,8 @@ class NewTurn:
         sampling_defaults    the engine's temperature, top_p and penalties where the request has none
         seed, stop           of the sampling: an integer; a list of texts
         max_logprobs         log probabilities of the answer, where other answers have the rest of MAX_LOGPROBS
-        max_tool_calls, prompt_cache_key   returned, without effect
+        mcp_credentials      encrypted headers and tokens of the MCP servers in `tools`, by label
+        prompt_cache_key     returned, without effect
         service_tier         see `pipelines.chat.service_tiers`
         safety_identifier    names the end user, as `user` does
     """
@@ -157,14 +159,17 @@ def start_turn_in_transaction(
     shares_fields = oldest_code(connection) >= SINCE
     prepared = prepare_turn(connection, caller, turn, *new_turn_ids(), allowance, shares_fields=shares_fields)
     _reserve_money(connection, caller, [prepared], allowance)
-    return AcceptedTurn(prepared.response, prepared.opening_events, _insert(connection, turn, prepared, allowance))
+    interrupted = _insert(connection, caller, turn, prepared, allowance)
+    return AcceptedTurn(prepared.response, prepared.opening_events, interrupted)
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedTurn:
-    """A turn that is not inserted yet. `thread` is the one it continues, None where it begins one.
+    """A turn that is not inserted yet.
 
-    budget  the limits of the tree of jobs that it begins; None: it has none
+    thread   the one it continues, None where it begins one
+    budget   the limits of the tree of jobs that it begins; None: it has none
+    answers  the decisions on calls of earlier turns that its input brings
     """
 
     response: Response
@@ -172,6 +177,7 @@ class PreparedTurn:
     thread: str | None
     most_tokens: MostTokens
     budget: BudgetLimits | None = None
+    answers: Sequence[Answer] = ()
 
     @property
     def opening_events(self) -> list[Event]:
@@ -200,6 +206,7 @@ def prepare_turn(
     access = Access.own(caller)
     thread = find_thread(connection, access, turn.conversation_id, turn.previous_id)
     items = resolve_items(connection, access, response_id, turn.input)
+    answers = find_answers(connection, access, items, thread=thread, response_id=response_id)
     now = datetime.now(UTC)
     response = Response(
         id=response_id,
@@ -240,7 +247,8 @@ def prepare_turn(
         deadline_at=deadline_of(definition) if definition else None,
         batch=most.service_class == BACKGROUND,
     )
-    return PreparedTurn(response, job, thread, most, budget_of(definition) if definition else None)
+    budget = budget_of(definition) if definition else None
+    return PreparedTurn(response, job, thread, most, budget, answers)
 
 
 def _insert_all(
@@ -253,7 +261,7 @@ def _insert_all(
         _reserve_money(connection, caller, prepared, allowance)
         for turn, each in zip(turns, prepared, strict=True):
             find_thread(connection, Access.own(caller), turn.conversation_id, turn.previous_id)
-            interrupted = _insert(connection, turn, each, allowance)
+            interrupted = _insert(connection, caller, turn, each, allowance)
             accepted.append(AcceptedTurn(each.response, each.opening_events, interrupted))
     return accepted
 
@@ -263,12 +271,15 @@ def _connect(
 ) -> AbstractContextManager[Connection]:
     """Check out a connection, with a transaction if anything is locked or changed beside one insertion."""
     limited = allowance.limits.tokens_per_month is not None or allowance.billed
-    alone = len(prepared) == 1 and prepared[0].thread is None and prepared[0].budget is None and not limited
+    changes_more = bool(prepared[0].budget or prepared[0].answers) or limited
+    alone = len(prepared) == 1 and prepared[0].thread is None and not changes_more
     return database.connection() if alone else database.batch()
 
 
-def _insert(connection: Connection, turn: NewTurn, prepared: PreparedTurn, allowance: Allowance) -> Cancellation | None:
-    """Insert a turn within its limits. Returns the turns that were cancelled for it."""
+def _insert(
+    connection: Connection, caller: Caller, turn: NewTurn, prepared: PreparedTurn, allowance: Allowance
+) -> Cancellation | None:
+    """Insert a turn within its limits, and take the decisions that it brings. Returns the turns cancelled for it."""
     account_id = prepared.response.account_id
     interrupted = apply_busy_policy(connection, account_id, prepared.thread, turn.if_busy)
     size = prepared.job.total_bytes
@@ -276,6 +287,7 @@ def _insert(connection: Connection, turn: NewTurn, prepared: PreparedTurn, allow
     check_quota(connection, account_id, allowance.limits, prepared.job.reserved_tokens)
     if prepared.thread is not None:
         lock_serial_key(connection, prepared.thread)
+    take_answers(connection, caller, prepared.answers, prepared.response.id)
     responses.insert_with_job(connection, prepared.response, prepared.job)
     if prepared.budget is not None:
         open_budget(connection, prepared.job.id, account_id, prepared.budget)

@@ -15,6 +15,7 @@ from models.platform.database import Connection
 from models.platform.errors import Conflict, InvalidRequest, NotFound
 from models.platform.texts import truncate
 from models.turns import conversations, responses
+from pipelines.agents.approval_answers import unchanged_requests
 from pipelines.chat.call_items import ID_PREFIXES
 from pipelines.chat.cancellation import cancel_jobs
 
@@ -71,12 +72,17 @@ def apply_busy_policy(
 def resolve_items(
     connection: Connection, access: Access, response_id: str, items: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Resolve the references in a turn's input and give its items ids. Raises InvalidRequest."""
+    """Resolve the references in a turn's input and give its items ids. Raises InvalidRequest.
+
+    The caller's own requests for approval keep their ids, by which decisions name them.
+    """
     id_suffix = response_id.partition("_")[2]
     resolved = resolve_references(connection, access, items, "input")
+    kept = unchanged_requests(connection, access, resolved, "input")
+    new_ids = (f"{ITEM_ID_PREFIXES[item['type']]}_{id_suffix}i{position}" for position, item in enumerate(resolved))
     return [
-        {**item, "id": f"{ITEM_ID_PREFIXES[item['type']]}_{id_suffix}i{position}"}
-        for position, item in enumerate(resolved)
+        {**item, "id": item["id"] if item.get("id") in kept else new_id}
+        for item, new_id in zip(resolved, new_ids, strict=True)
     ]
 
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from models.accounts.ownership import Access
-from models.agents.approvals import Approval
+from models.agents.approvals import Approval, cancel_waiting
 from models.agents.approvals import insert as insert_approval
 from models.jobs.attempt_context import Attempt, Outcome, WaitForChildren
 from models.jobs.attempts import Ending
@@ -374,6 +374,8 @@ def _record_results(
         if response.conversation_id:
             items = [*response.input, *response.output]
             conversations.add_items(connection, response.conversation_id, items, response_id=response.id)
+        if any(item["type"] == "mcp_approval_request" for item in response.output):
+            cancel_waiting(connection, response.id)
         for approval in approvals:
             insert_approval(connection, approval)
 

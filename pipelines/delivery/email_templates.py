@@ -142,6 +142,27 @@ GET /billing/spending_limits shows the limits and what is spent. PUT changes the
     )
 
 
+def approval_requested(agent: str | None, tool: str, decide: str, expires: str) -> EmailContent:
+    """Render the e-mail to a user whose turn waits for a decision. What the tool is called with is not shown."""
+    subject = f'The agent "{one_line(agent)}"' if agent else "A response"
+    return EmailContent(
+        f"{subject} waits for your approval",
+        f"""Hello,
+
+{subject} wants to call the tool {one_line(tool)}, and waits for your decision
+until {expires}.
+
+The call with its arguments:
+
+GET {decide}
+
+To approve or deny it, send {{"approve": true}} or {{"approve": false}}:
+
+POST {decide}
+""",
+    )
+
+
 def payment_failed(number: str, amount: str) -> EmailContent:
     """Render the e-mail to an admin after a payment that is tried again."""
     return EmailContent(

@@ -10,6 +10,7 @@ import logging
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -22,6 +23,8 @@ from models.access import api_keys
 from models.accounts import email_tokens, emails, invitations, sent_emails
 from models.accounts.email_tokens import TokenPurpose
 from models.accounts.emails import UserProfile
+from models.accounts.ownership import Access
+from models.agents import approvals
 from models.billing import invoices, spending_notices
 from models.billing.currencies import format_amount
 from models.jobs.attempt_context import Attempt, plain_ending
@@ -51,6 +54,7 @@ MAX_PER_HOUR: dict[EmailTemplate, int] = {
     EmailTemplate.SUBSCRIPTION_UNPAID: 5,
     EmailTemplate.INVOICE: 20,
     EmailTemplate.SPENDING_LIMIT: 10,
+    EmailTemplate.APPROVAL_REQUESTED: 20,
 }
 
 
@@ -187,6 +191,17 @@ def _spending_limit(connection: Connection, sender: EmailSender, job: Job) -> Re
     return user.email, email_templates.spending_limit(notice.account_name, notice.key_name, amount, percent)
 
 
+def _approval_requested(connection: Connection, sender: EmailSender, job: Job) -> Rendered:
+    user, approval_id = _read_user(connection, job), job.arguments["approval_id"]
+    approval = approvals.read(connection, approval_id, Access.account(job.arguments["approval_account"]))
+    if user is None or approval is None or approval.status != "pending":
+        return None
+    tool = f"{approval.server_label} {approval.tool_name}"
+    url = f"{sender.settings.public_address}/v1/approvals/{approval.id}"
+    expires = f"{approval.expires_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    return user.email, email_templates.approval_requested(approval.agent_name, tool, url, expires)
+
+
 def _unpaid_invoice(
     render: Callable[[str, str], EmailContent], connection: Connection, sender: EmailSender, job: Job
 ) -> Rendered:
@@ -208,6 +223,7 @@ RENDERERS: dict[EmailTemplate, Renderer] = {
     EmailTemplate.SUBSCRIPTION_UNPAID: partial(_unpaid_invoice, email_templates.subscription_unpaid),
     EmailTemplate.INVOICE: _invoice,
     EmailTemplate.SPENDING_LIMIT: _spending_limit,
+    EmailTemplate.APPROVAL_REQUESTED: _approval_requested,
 }
 
 

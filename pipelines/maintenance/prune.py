@@ -7,7 +7,7 @@ deleted. The codes of vectors are completed too. Ended jobs in
 
 from models.access import api_keys, idempotency, sessions
 from models.accounts import email_tokens, emails, files, invitations, sent_emails, unverified_users
-from models.agents import tool_lists
+from models.agents import approvals, tool_lists
 from models.billing import gateway_events
 from models.jobs import effects, ended_partitions
 from models.jobs.attempt_context import Attempt, plain_ending
@@ -39,6 +39,7 @@ PRUNE_FUNCTIONS = (
     meditation_changes.prune,
     gateway_events.prune,
     tool_lists.prune,
+    approvals.prune,
 )
 
 # A batch of the platform's jobs. Dead jobs stay until an operator has replayed or discarded them, and so do their

@@ -29,6 +29,7 @@ from pipelines.accounts.access_tokens import AccessTokens
 from pipelines.billing import credit_note, grants, invoicing
 from pipelines.billing.credit_note import NewCreditNote
 from pipelines.memory.store import write_memories
+from tests.web.approval_requests import request_approval
 
 #: Callers without valid credentials: they get a 401.
 UNAUTHENTICATED = (
@@ -253,6 +254,11 @@ def _invitation(principals: Principals, database: Database, person: str) -> dict
         return {"invitation_id": invitations.create(connection, new_id("inv"), principals.account_id, **fields).id}
 
 
+def _approval(principals: Principals, database: Database, person: str) -> dict[str, str]:
+    response_id = _turn(principals, database, person)["response_id"]
+    return {"approval_id": request_approval(database, principals.account_id, response_id, waits=True).id}
+
+
 def _mcp_server(principals: Principals, database: Database, person: str) -> dict[str, str]:
     body = {"label": new_id("tests"), "url": "https://mcp.example.com/"}
     return {"server_id": _json(principals.request("owner", "POST", "/v1/mcp_servers", json=body))["id"]}
@@ -323,6 +329,7 @@ RESOURCE_FACTORIES = {
     "invitation_id": _invitation,
     "file_id": _file,
     "server_id": _mcp_server,
+    "approval_id": _approval,
     "memory_id": _memory,
     "meditation_id": _meditation,
     "invoice_id": _invoice,

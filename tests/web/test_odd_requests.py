@@ -68,6 +68,7 @@ BODIES: dict[str, dict[str, Any]] = {
         "work": {"kind": "turn", "request": {"input": "x"}},
     },
     "POST /v1/api_keys": {"name": "odd"},
+    "POST /v1/approvals/{approval_id}": {"approve": False},
     "POST /v1/mcp_servers": {"label": "odd", "url": "https://mcp.example.com/"},
     "PATCH /v1/memories/{memory_id}": {"importance": 0.5},
     "POST /v1/account/invitations": {"email": "odd@example.com"},

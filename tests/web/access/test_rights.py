@@ -77,7 +77,7 @@ FIXED_PARAMETERS = {
 PERSONAL = {"completion_id", "session_id", "memory_id", "meditation_id", "response_id", "conversation_id", "item_id"}
 
 #: Path parameters of resources that one user and the account's admins may see.
-MANAGED = {"job_id", "schedule_id"}
+MANAGED = {"job_id", "schedule_id", "approval_id"}
 
 #: Path parameters of what the roles of an account decide about, whose ever it is; tests of their routes say how.
 BY_ROLE = {
@@ -149,6 +149,7 @@ BODIES: dict[tuple[str, str], object] = {
     ("POST", "/v1/responses/compact"): {"input": 5},
     ("POST", "/v1/responses/input_tokens"): {"input": 5},
     ("PATCH", "/v1/memories/{memory_id}"): {"importance": 0.25},
+    ("POST", "/v1/approvals/{approval_id}"): {"approve": False},
 }
 
 #: Routes that start a job of which an account has one at a time.

@@ -16,6 +16,9 @@ from web.http.validation import RequestBody, branch, discriminate_text
 
 AgentName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 
+#: An amount of money in the account's currency.
+Amount = Annotated[str, StringConstraints(pattern=r"^\d{1,12}(\.\d{1,6})?$")]
+
 #: Agents that one agent may delegate to.
 MAX_SUB_AGENTS = 32
 
@@ -48,7 +51,7 @@ class LimitsParameters(RequestBody):
 
     steps: int | None = Field(None, ge=1, le=100)
     tokens: int | None = Field(None, ge=1, le=1_000_000_000)
-    money: Annotated[str, StringConstraints(pattern=r"^\d{1,12}(\.\d{1,6})?$")] | None = None
+    money: Amount | None = None
     depth: int | None = Field(None, ge=0, le=MAX_DEPTH)
     children: int | None = Field(None, ge=0, le=1000)
     seconds: int | None = Field(None, ge=1, le=86_400)
@@ -57,20 +60,29 @@ class LimitsParameters(RequestBody):
 class ToolFilter(RequestBody):
     """Tools by their names, or those whose server says that they only read."""
 
-    tool_names: Annotated[list[Annotated[str, Field(max_length=128)]], Field(max_length=128)] | None = None
+    tool_names: Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=128)] | None = None
     read_only: bool | None = None
 
 
-class ApprovalFilters(RequestBody):
-    """Which calls need an approval, and which do not."""
+class ApprovalRules(RequestBody):
+    """Which calls need an approval, and which do not.
+
+    `always` and `never` name tools, as `NAME` or `LABEL.NAME`; `default` is for all others. Calls that cost more than
+    `above` need an approval, too; `costs` has the price of a call by the name of its tool. `expires_after` are the
+    seconds in which an approval can be given, if these are less than the installation's.
+    """
 
     always: ToolFilter | None = None
     never: ToolFilter | None = None
+    default: Literal["always", "never", "not_read_only"] | None = None
+    above: Amount | None = None
+    costs: Annotated[dict[Annotated[str, Field(max_length=200)], Amount], Field(max_length=128)] | None = None
+    expires_after: int | None = Field(None, ge=60, le=31_536_000)
 
 
 ApprovalPolicy = Annotated[
     Annotated[Literal["always", "never", "not_read_only"], Tag(branch("text"))]
-    | Annotated[ApprovalFilters, Tag(branch("other"))],
+    | Annotated[ApprovalRules, Tag(branch("other"))],
     discriminate_text("an object"),
 ]
 

@@ -171,6 +171,7 @@ class CreateResponse(SamplingParameters, PromptParameters):
     seed: int | None = Field(None, ge=0, lt=2**32 - 1)
     stop: StopSequences | None = None
     if_busy: Literal["queue", "reject", "interrupt"] | None = None
+    approvals: Literal["return", "wait"] | None = None
     memory: MemoryOptions | None = None
     # The end user whose memories the turn uses.
     user: ClientLabel | None = None
@@ -204,6 +205,7 @@ def new_turn(body: CreateResponse, settings: Settings, choices: int = 1) -> NewT
         "safety_identifier": body.safety_identifier,
         "prompt_cache_key": body.prompt_cache_key,
         **({"service_tier": body.service_tier} if body.service_tier else {}),
+        **({"approvals": body.approvals} if body.approvals else {}),
         "seed": body.seed,
         "stop": [body.stop] if isinstance(body.stop, str) else body.stop or [],
     }
