@@ -172,6 +172,8 @@ class Settings(BaseModel):
     web_fetch_allow: Annotated[tuple[str, ...], BeforeValidator(egress_rules)] = ()
     """Hosts whose pages the tool `web_fetch` may read, such as `*.example.com`; `*`: any; unset: there is no such
     tool."""
+    run_python: Literal["on", "off"] = "on"
+    """Whether turns may run programs in a sandbox by the tool `run_python`."""
     tool_output_bytes: int = Field(262_144, ge=1_024, le=4_194_304)
     """Bytes of a tool's output that a model gets; the rest is cut off."""
     approval_hours: int = Field(24, ge=1, le=8_760)

@@ -6,8 +6,8 @@ from typing import Any
 from models.platform.settings import Settings
 from pipelines.agents.listed_tool import ListedTool
 
-#: Hits of a search, characters of a memory to write, and characters of a file that one call returns.
-MAX_HITS, MAX_MEMORY, MAX_CHARACTERS = 20, 8_192, 65_536
+#: Hits of a search, characters of a memory to write, of a file that one call returns, and of a program.
+MAX_HITS, MAX_MEMORY, MAX_CHARACTERS, MAX_PROGRAM = 20, 8_192, 65_536, 20_000
 
 
 def _object(properties: Mapping[str, Any], *required: str) -> Mapping[str, Any]:
@@ -64,8 +64,15 @@ WEB_FETCH = _tool(
     _object({"url": {"type": "string", "minLength": 1, "maxLength": 2_048}}, "url"),
 )
 
+RUN_PYTHON = _tool(
+    "run_python",
+    "Run a short Python program for calculations, and get what it prints and the value of its last line. It has "
+    "math, re, json, datetime, random and collections, and neither files nor network.",
+    _object({"code": {"type": "string", "minLength": 1, "maxLength": MAX_PROGRAM}}, "code"),
+)
+
 
 def tools(settings: Settings) -> Sequence[ListedTool]:
-    """Return the tools of this installation. `web_fetch` is one of them if the operator allows hosts."""
-    always = (MEMORY_SEARCH, MEMORY_WRITE, LIST_FILES, READ_FILE)
-    return (*always, WEB_FETCH) if settings.web_fetch_allow else always
+    """Return the tools of this installation, with `web_fetch` if the operator allows hosts."""
+    optional = ((WEB_FETCH, bool(settings.web_fetch_allow)), (RUN_PYTHON, settings.run_python == "on"))
+    return (MEMORY_SEARCH, MEMORY_WRITE, LIST_FILES, READ_FILE, *(tool for tool, on in optional if on))

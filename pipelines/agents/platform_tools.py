@@ -18,9 +18,9 @@ from models.platform.ids import new_id
 from models.platform.object_store import ObjectStore
 from models.platform.settings import Settings
 from models.turns.responses import Response
-from pipelines.agents import web_fetch
+from pipelines.agents import run_python, web_fetch
 from pipelines.agents.call_results import CallResult, error_result
-from pipelines.agents.platform_tool_definitions import MAX_CHARACTERS, MAX_HITS
+from pipelines.agents.platform_tool_definitions import MAX_CHARACTERS, MAX_HITS, MAX_PROGRAM
 from pipelines.memory.memory_input import MAX_TEXT_LENGTH, MemoryInput
 from pipelines.memory.recall import Query
 
@@ -54,6 +54,8 @@ def run(
                 return _read_file(objects, attempt, arguments)
             case "web_fetch":
                 return web_fetch.run(settings, attempt, _text(arguments, "url", 2_048))
+            case "run_python":
+                return run_python.run(settings, attempt, _text(arguments, "code", MAX_PROGRAM))
     except ValueError as error:
         return error_result({"type": "invalid_arguments", "message": str(error)})
     raise LookupError(name)
