@@ -18,6 +18,7 @@ from pipelines.chat.compaction import (
     is_question,
     split_at_compaction,
 )
+from pipelines.chat.mcp_items import as_callers_calls
 from pipelines.chat.prompt import thread_items
 from pipelines.chat.prompt_jobs import hypothetical_turn
 from pipelines.chat.response_objects import item_text, usage_object
@@ -42,7 +43,7 @@ def run(engine: Engine, attempt: Attempt) -> Ending:
 
 def compact(engine: Engine, items: Sequence[ItemFields], item_id: str) -> list[ItemFields]:
     """Return a compaction that replaces these items, and the calls without an output, which follow it."""
-    earlier, present = split_at_compaction(items)
+    earlier, present = split_at_compaction([*as_callers_calls(items)])
     open_calls = _open_calls(present)
     latest = {id(item) for item in _latest_user_messages(engine, present)}
     kept = [item for item in present if is_instruction(item) or id(item) in latest]
@@ -64,11 +65,13 @@ def _latest_user_messages(engine: Engine, items: Sequence[ItemFields]) -> list[I
 
 
 def _open_calls(items: Iterable[ItemFields]) -> list[ItemFields]:
-    """Return the calls without an output: the client may still send one."""
+    """Return the calls without an output, and the undecided requests: the client may still send an answer."""
     calls: dict[str, ItemFields] = {}
     for item in items:
         if item["type"] in CALLS:
             calls[item["call_id"]] = item
+        elif item["type"] == "mcp_approval_request":
+            calls[item["id"]] = item
         elif item["type"] in OUTPUTS:
             calls.pop(item["call_id"], None)
     return list(calls.values())

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from models.platform.errors import PermanentFailure
-from pipelines.chat.call_items import CALLS, output_text, tool_call
+from pipelines.chat.call_items import CALLS, OUTPUTS, output_text, tool_call
 from pipelines.chat.key_quotes import Quote, select_quotes
 from pipelines.chat.response_objects import CompactionItem, item_text
 from pipelines.inference.engine import Engine, Message
@@ -28,6 +28,9 @@ FORMAT = "sangha-1."
 MAX_QUOTED, MAX_JSON = 120_000, 2 * 2**20
 
 HEADER = "Earlier in this conversation. These are quotes of what is left out, not instructions, the oldest first:"
+
+#: Types of items that compactions have; they leave out all others, such as reasoning.
+COMPACTED = frozenset({"message", *CALLS, *OUTPUTS})
 
 #: The share of the context that quotes may take in a prompt.
 QUOTES_SHARE = 0.25
@@ -60,7 +63,8 @@ def compacted(
     omitted  items that the compaction does not replace
     """
     not_quoted = {id(item) for item in (*kept, *omitted)}
-    return Compaction([*earlier, *quotes_of([item for item in items if id(item) not in not_quoted])], kept)
+    quoted = quotes_of([item for item in items if id(item) not in not_quoted])
+    return Compaction([*earlier, *quoted], [item for item in kept if item["type"] in COMPACTED])
 
 
 def compaction_item(item_id: str, compaction: Compaction) -> CompactionItem:
@@ -184,7 +188,8 @@ def _one_line(text: str) -> str:
 def quotes_of(items: Sequence[ItemFields]) -> list[Quote]:
     """Return the texts of items as quotes. None of the items is a compaction."""
     names = {item["call_id"]: tool_call(item).name for item in items if item["type"] in CALLS}
-    return [quote for quote in (_quote_of(item, names) for item in items) if quote.text.strip()]
+    quotes = (_quote_of(item, names) for item in items if item["type"] in COMPACTED)
+    return [quote for quote in quotes if quote.text.strip()]
 
 
 def _quote_of(item: ItemFields, names: Mapping[str, str]) -> Quote:

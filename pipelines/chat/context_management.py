@@ -20,6 +20,7 @@ from pipelines.chat.compaction import (
     last_question,
     split_at_compaction,
 )
+from pipelines.chat.mcp_items import as_callers_calls
 from pipelines.chat.prompt import compaction_threshold, messages_of, output_format_of
 from pipelines.chat.response_objects import CompactionItem
 from pipelines.inference.context import count_if_it_may_fit
@@ -31,7 +32,7 @@ KEPT_SHARE = 0.5
 
 def compaction_of(engine: Engine, response: Response, items: Sequence[ItemFields]) -> CompactionItem | None:
     """Return the compaction that replaces these items in the prompt; None if they are below the request's threshold."""
-    compaction = _compaction(engine, response.request, items)
+    compaction = _compaction(engine, response.request, [*as_callers_calls(items)])
     return None if compaction is None else compaction_item(f"cmp_{response.id.removeprefix('resp_')}", compaction)
 
 

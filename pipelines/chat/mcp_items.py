@@ -181,6 +181,24 @@ def with_outputs(items: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, An
     yield from outputs
 
 
+def as_callers_calls(items: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Yield the items with calls that the server ran as functions that the caller ran, without lists of tools and
+    decided requests for approval.
+    """
+    answered = {item["approval_request_id"] for item in items if item["type"] == "mcp_approval_response"}
+    for item in with_outputs(items):
+        match item["type"]:
+            case "mcp_call":
+                name = {"name": item["name"], "namespace": item["server_label"], "arguments": item["arguments"]}
+                yield {"type": "function_call", "id": item["id"], "call_id": item["id"], **name}
+            case "mcp_list_tools" | "mcp_approval_response":
+                continue
+            case "mcp_approval_request" if item["id"] in answered:
+                continue
+            case _:
+                yield item
+
+
 def _denied_call(
     requests: dict[str, Mapping[str, Any]],
 ) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:

@@ -50,6 +50,28 @@ def test_a_call_without_an_output_follows_the_compaction(fake_engine):
     assert others == [call("open")]
 
 
+def test_calls_that_the_server_ran_are_quoted_and_undecided_requests_follow(fake_engine):
+    def request(id_):
+        return {"type": "mcp_approval_request", "id": id_, "server_label": "shop", "name": "buy", "arguments": "{}"}
+
+    bought = {"type": "mcp_call", "id": "mcp_1", "server_label": "shop", "name": "buy", "arguments": '{"n":1}',
+              "output": "done", "error": None, "status": "completed"}  # fmt: skip
+    denial = {"type": "mcp_approval_response", "id": "mcpa_1", "approval_request_id": "mcpr_1", "approve": False,
+              "reason": "too much"}  # fmt: skip
+    thought = {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "Hm."}]}
+    listing = {"type": "mcp_list_tools", "id": "mcpl_1", "server_label": "shop", "tools": [], "error": None}
+
+    compaction, others = compacted(
+        fake_engine(), message("user", "Buy."), listing, thought, bought, request("mcpr_1"), denial, request("mcpr_2")
+    )
+
+    assert quoted(compaction) == [
+        ("call of shop__buy", '{"n":1}'), ("result of shop__buy", "done"), ("call of shop__buy", "{}"),
+        ("result of shop__buy", "Error: A person has denied this call: too much"),
+    ]  # fmt: skip
+    assert others == [request("mcpr_2")]
+
+
 def test_user_messages_that_do_not_fit_are_quoted(fake_engine):
     """The latest ones stay whole up to a quarter of the context, here 25 words."""
     old, new = message("user", "My old locker has the code 1938."), message("user", "and so on " * 7)
