@@ -85,6 +85,20 @@ def references(
     return [reference for reference in found if reference is not None]
 
 
+def unknown_labels(
+    settings: Settings, connection: Connection, account_id: str, tools: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Return the labels of tools without a URL that nobody has registered."""
+    known = {PLATFORM_LABEL, *(server.name for server in settings.mcp_servers)}
+    names = [tool["server_label"] for tool in tools if tool["type"] == "mcp" and not tool.get("server_url")]
+    names = [name for name in names if name not in known]
+    if not names:
+        return []
+    registered = mcp_servers.named(connection, account_id, names)
+    known |= {name for server in registered for name in (server.label, server.id)}
+    return [name for name in names if name not in known]
+
+
 def _registered_name(tool: Mapping[str, Any]) -> str:
     return str(tool.get("connector_id") or tool["server_label"])
 

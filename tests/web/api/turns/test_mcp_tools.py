@@ -11,6 +11,7 @@ from models.platform.errors import InvalidRequest
 from models.platform.settings import Settings
 from pipelines.agents.credentials import unseal
 from pipelines.chat.prompt import output_format_of
+from tests.web.api_client import assert_error
 from web.api.turns.input_items import stored_items
 from web.api.turns.turn_request import CreateResponse, new_turn
 from web.http.ignored_fields import validate_tolerantly
@@ -252,3 +253,15 @@ def test_chat_completions_ignore_servers(user):
     ) as answer:
         assert answer.status_code == 200
         assert answer.headers["x-sangha-ignored"] == "tools[0] (mcp)"
+
+
+def test_a_label_without_a_url_is_that_of_a_registered_server(user):
+    body = {"input": "x", "background": True, "tools": [{**PLATFORM}, REGISTERED]}
+
+    refused = user.request("POST", "/v1/responses", json=body)
+    user.request("POST", "/v1/mcp_servers", json={"label": "crm", "url": "https://crm.example.com/"})
+    accepted = user.request("POST", "/v1/responses", json=body)
+
+    assert refused.json()["error"]["param"] == "tools"
+    assert "'crm'" in assert_error(refused, 400, code="mcp_server_not_found")
+    assert accepted.status_code == 200, accepted.text
