@@ -14,7 +14,7 @@ from models.platform.database import Connection
 #: Rows that are fetched at a time.
 BATCH = 500
 
-#: Name in the export → the account's rows. Hashes of secrets are not exported.
+#: Name in the export → the account's rows. Neither hashes of secrets nor encrypted credentials are exported.
 EXPORTS: Mapping[str, LiteralString] = {
     "account": "SELECT id, name, plan_id, limits, created_at FROM accounts WHERE id = %(account_id)s",
     "members": """
@@ -31,8 +31,8 @@ EXPORTS: Mapping[str, LiteralString] = {
         SELECT conversation_id, response_id, item, created_at
         FROM conversation_items WHERE account_id = %(account_id)s ORDER BY conversation_id, position""",
     "responses": """
-        SELECT id, user_id, space, job_id, conversation_id, previous_id, request, input, output, usage,
-               incomplete_details, recalled, created_at
+        SELECT id, user_id, space, job_id, conversation_id, previous_id, request - 'mcp_credentials' AS request,
+               input, output, usage, incomplete_details, recalled, created_at
         FROM responses WHERE account_id = %(account_id)s""",
     "jobs": """
         SELECT id, owner_id, kind, state, arguments, parent_id, progress, result, error, created_at, started_at,
@@ -88,7 +88,8 @@ EXPORTS: Mapping[str, LiteralString] = {
         SELECT id, name, version, metadata, created_by, created_at, updated_at, deleted_at
         FROM agents WHERE account_id = %(account_id)s""",
     "agent_versions": """
-        SELECT agent_id, agent_versions.version, definition, agent_versions.created_by, agent_versions.created_at
+        SELECT agent_id, agent_versions.version, definition - 'mcp_credentials' AS definition,
+               agent_versions.created_by, agent_versions.created_at
         FROM agent_versions JOIN agents ON agents.id = agent_id WHERE account_id = %(account_id)s""",
     "mcp_servers": """
         SELECT id, label, url, description, allowed_tools, require_approval, trusts_annotations, created_by,

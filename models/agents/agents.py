@@ -99,12 +99,12 @@ def list_agents(connection: Connection, account_id: str, *, after: str | None = 
     return [Agent(**row) for row in fetch_all(connection, LIST, parameters)]
 
 
-NAMES = "SELECT name FROM agents WHERE account_id = %(account_id)s AND deleted_at IS NULL ORDER BY name"
+NAMES = "SELECT name, created_at FROM agents WHERE account_id = %(account_id)s AND deleted_at IS NULL ORDER BY name"
 
 
-def names(connection: Connection, account_id: str) -> list[str]:
-    """Return the names of the account's agents."""
-    return [row["name"] for row in fetch_all(connection, NAMES, {"account_id": account_id})]
+def names(connection: Connection, account_id: str) -> dict[str, datetime]:
+    """Return the names of the account's agents, with the times when they were created."""
+    return {row["name"]: row["created_at"] for row in fetch_all(connection, NAMES, {"account_id": account_id})}
 
 
 INSERT = """

@@ -22,22 +22,50 @@ def resolve_agent(
 ) -> tuple[Mapping[str, Any], Definition | None]:
     """Return the request with the current version of its agent, and that version. Costs nothing without an agent.
 
-    Raises NotFound for an agent that the account does not have.
+    Raises NotFound for an agent that the account does not have, and for one whose model is not served any more.
     """
-    if not is_agent(request["model"]):
+    if not is_agent(request.get("model")):
         return request, None
-    name = request["model"].removeprefix(MODEL_PREFIX)
-    agent = request.get("agent") or definitions.current_agent(connection, account_id, name)
-    if agent is None:
-        raise NotFound(
-            f"The agent '{truncate(name)}' does not exist. `GET /v1/agents` lists those of the account.",
-            param="model",
-            code="model_not_found",
-        )
+    agent = request.get("agent") or _current_agent(connection, account_id, request["model"])
     definition = definitions.read_definition(connection, account_id, agent)
-    engine_model = definition.model or request["engine_model"]
-    waits = {"approvals": request.get("approvals") or "wait"}
-    return {**request, "agent": dict(agent), "engine_model": engine_model, **waits}, definition
+    if definition.model not in (None, request["engine_model"]):
+        message = f"The model '{definition.model}' of the agent '{agent['name']}' is no longer served; "
+        raise _not_found(f"{message}'{request['engine_model']}' is.")
+    return {**request, "agent": dict(agent), "approvals": request.get("approvals") or "wait"}, definition
+
+
+def check_agent(connection: Connection, account_id: str, model: str) -> None:
+    """Raise NotFound if the model is an agent that the account does not have."""
+    if is_agent(model):
+        _current_agent(connection, account_id, model)
+
+
+def with_agent(connection: Connection, account_id: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the request with what its agent adds, for work about a turn that is not begun. Raises NotFound.
+
+    It has no credentials: no server is asked for its tools.
+    """
+    resolved, definition = resolve_agent(connection, account_id, request)
+    if definition is None:
+        return request
+    effective = definitions.apply(definition, resolved)
+    return {name: value for name, value in effective.items() if name != "mcp_credentials"}
+
+
+def engine_model(request: Mapping[str, Any]) -> str:
+    """Return the engine's model of a request, also where it names an agent."""
+    return str(request.get("engine_model") or request["model"])
+
+
+def _current_agent(connection: Connection, account_id: str, model: str) -> Mapping[str, Any]:
+    name = model.removeprefix(MODEL_PREFIX)
+    if (agent := definitions.current_agent(connection, account_id, name)) is None:
+        raise _not_found(f"The agent '{truncate(name)}' does not exist. GET /v1/agents lists those of the account.")
+    return agent
+
+
+def _not_found(message: str) -> NotFound:
+    return NotFound(message, param="model", code="model_not_found")
 
 
 def budget_of(definition: Definition) -> BudgetLimits:

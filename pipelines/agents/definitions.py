@@ -128,14 +128,34 @@ def current_agent(connection: Connection, account_id: str, name: str) -> Mapping
 
 
 def apply(definition: Definition, request: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the request of a turn with what its agent adds. What the request says itself comes second, or wins."""
+    """Return the request of a turn with what its agent adds. What the request says itself comes second, or wins.
+
+    Of two tools with one name the agent's counts, so that a request cannot replace one that the instructions name.
+    """
     instructions = [text for text in (definition.instructions, request["instructions"]) if text]
     own_format = ((request.get("text") or {}).get("format") or {}).get("type", "text") != "text"
     return {
         **request,
         "instructions": "\n\n".join(instructions) or None,
-        "tools": [*definition.tools, *(request.get("tools") or ())],
-        "mcp_credentials": {**definition.mcp_credentials, **(request.get("mcp_credentials") or {})},
+        "tools": _tools(definition, request),
+        "mcp_credentials": _credentials(definition, request),
         "memory": {**(definition.memory or {}), **(request.get("memory") or {})} or None,
         "text": request.get("text") if own_format or not definition.text else definition.text,
     }
+
+
+def _tools(definition: Definition, request: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    names = {_tool_name(tool) for tool in definition.tools}
+    return [*definition.tools, *(tool for tool in request.get("tools") or () if _tool_name(tool) not in names)]
+
+
+def _credentials(definition: Definition, request: Mapping[str, Any]) -> dict[str, str]:
+    """Return the sealed credentials. Those of a request are never sent to a server of the agent."""
+    labels = {tool.get("server_label") for tool in definition.tools}
+    own = (request.get("mcp_credentials") or {}).items()
+    return {**{label: sealed for label, sealed in own if label not in labels}, **definition.mcp_credentials}
+
+
+def _tool_name(tool: Mapping[str, Any]) -> str:
+    """Return what identifies a tool: the label of a server, its name, or the type of one without a name."""
+    return str(tool.get("server_label") or tool.get("name") or tool["type"])

@@ -130,11 +130,16 @@ def _check_size(definition: Mapping[str, Any]) -> None:
 
 
 def _check_agents(connection: Connection, account_id: str, name: str, definition: Mapping[str, Any]) -> None:
-    """Check that the agents to delegate to exist. An agent may name itself: the limit of depth ends that."""
-    known = {*agents.names(connection, account_id), name}
-    for number, agent in enumerate(definition.get("agents") or ()):
+    """Check that the agents to delegate to exist, each once. An agent may name itself: the limit of depth ends that."""
+    if not (others := definition.get("agents")):
+        return
+    known, named = {*agents.names(connection, account_id), name}, set()
+    for number, agent in enumerate(others):
         if agent["name"] not in known:
             raise InvalidRequest(f"The agent '{truncate(agent['name'])}' does not exist.", param=f"agents[{number}]")
+        if agent["name"] in named:
+            raise InvalidRequest(f"The agent '{agent['name']}' is named twice.", param=f"agents[{number}]")
+        named.add(agent["name"])
 
 
 def _record(

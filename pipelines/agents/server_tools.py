@@ -11,6 +11,7 @@ from models.jobs import budgets, jobs
 from models.jobs.attempt_context import Attempt, WaitForChildren
 from models.jobs.jobs import Job, NewJob
 from models.platform.database import Connection
+from models.platform.errors import PermanentFailure
 from models.platform.settings import Settings
 from models.turns.responses import Response
 from pipelines.agents import approvals, definitions, delegation, tool_lists
@@ -19,6 +20,7 @@ from pipelines.agents.listed_tool import ListedTool
 from pipelines.agents.servers import AGENTS_LABEL, ServerReference, references
 from pipelines.agents.turn_tools import Child, ServerTool, ToolListing, TurnTools
 from pipelines.chat.client_tools import function_name
+from pipelines.inference.registry import is_local
 
 #: Seconds that a turn waits for the lists of tools.
 LIST_TIMEOUT = 30.0
@@ -40,6 +42,7 @@ def load_tools(
     if reference is None and not _has_servers(response.request):
         return TurnTools(response.request)
     definition = definitions.read_definition(connection, response.account_id, reference) if reference else None
+    _check_residency(settings, definition)
     request = definitions.apply(definition, response.request) if definition else response.request
     effective = replace(response, request=dict(request))
     servers = references(settings, connection, effective, request.get("tools") or [])
@@ -52,7 +55,7 @@ def load_tools(
     # A list may expire while the turn waits for its job.
     lists |= {server.label: tool_lists.read(connection, account_id, server, expired=True)
               for server in unknown if errors[server.label] is None}  # fmt: skip
-    tools = [*_listed(servers, lists, definition), *_agents(connection, attempt.job, definition)]
+    tools = [*_listed(servers, lists, definition), *_agents(connection, attempt.job, response, definition)]
     listings = [
         ToolListing(server.label, lists[server.label] or (), errors.get(server.label))
         for server in servers
@@ -134,8 +137,20 @@ def _listed(
             yield ServerTool(server.label, tool, policy, pin_key=server.pin_key)
 
 
-def _agents(connection: Connection, job: Job, definition: Definition | None) -> Iterator[ServerTool]:
-    """Yield the agents that a turn may delegate to, as far as the limits of its tree allow another one."""
+def _check_residency(settings: Settings, definition: Definition | None) -> None:
+    """Raise PermanentFailure for an agent whose turns may not leave the installation, where the model runs outside."""
+    if definition is not None and definition.residency == "local" and not is_local(settings):
+        message = "The turns of this agent may not leave the installation, whose model is served by another host."
+        raise PermanentFailure(message, code="residency")
+
+
+def _agents(
+    connection: Connection, job: Job, response: Response, definition: Definition | None
+) -> Iterator[ServerTool]:
+    """Yield the agents that a turn may delegate to, as far as the limits of its tree allow another one.
+
+    One that was deleted, or whose model is not served any more, is left out.
+    """
     if definition is None or not definition.agents:
         return
     left = budgets.remaining(connection, job.root_id or job.id)
@@ -144,12 +159,14 @@ def _agents(connection: Connection, job: Job, definition: Definition | None) -> 
     )
     for agent in definition.agents:
         reference = definitions.current_agent(connection, job.account_id, agent.name)
-        if reference is not None and (agent.handoff or may_delegate):
-            described = definitions.read_definition(connection, job.account_id, reference).description
+        if reference is None or not (agent.handoff or may_delegate):
+            continue
+        other = definitions.read_definition(connection, job.account_id, reference)
+        if other.model in (None, response.engine_model):
             tool = delegation.handoff_tool if agent.handoff else delegation.delegation_tool
             yield ServerTool(
                 AGENTS_LABEL,
-                tool(agent, described),
+                tool(agent, other.description),
                 approvals.policy_of(None, definition),
                 agent=reference,
                 handoff=agent.handoff,

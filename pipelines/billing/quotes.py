@@ -9,6 +9,7 @@ from models.billing import prices
 from models.billing.currencies import ZERO
 from models.billing.prices import NOTICE_SECONDS, Price
 from models.platform.database import Connection
+from pipelines.agents.agent_turns import engine_model
 from pipelines.chat.memory_prompt import memory_token_limit, recall_enabled
 from pipelines.chat.service_tiers import ServedTier, served_tier, service_class
 from pipelines.chat.start_turn import NewTurn
@@ -40,8 +41,7 @@ class Quote:
 
 def quote(connection: Connection, turn: NewTurn, currency: str, context: int, counted: int | None) -> Quote:
     """Quote a turn. `counted` is the number of its prompt's tokens, without recalled memories; None if unknown."""
-    model = turn.request.get("engine_model") or turn.request["model"]
-    limit = turn.request["max_output_tokens"]
+    model, limit = engine_model(turn.request), turn.request["max_output_tokens"]
     in_force = prices.prices_in_force(connection, model, currency, service_class=service_class(turn.request))
     output = context if limit is None else min(limit, context)
     history = turn.conversation_id is not None or turn.previous_id is not None

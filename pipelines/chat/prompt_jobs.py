@@ -14,6 +14,7 @@ from models.jobs.quota import check_unfinished_jobs
 from models.platform.database import Database
 from models.platform.ids import new_id
 from models.turns.responses import Response
+from pipelines.agents.agent_turns import with_agent
 from pipelines.chat.thread import find_thread, resolve_items
 
 
@@ -37,7 +38,8 @@ def enqueue_prompt_job(
     with database.transaction() as connection:
         find_thread(connection, Access.own(caller), prompt.conversation_id, prompt.previous_id)
         items = resolve_items(connection, Access.own(caller), new_id("resp"), prompt.input)
-        arguments = {**asdict(prompt), "input": items}
+        request = with_agent(connection, caller.account_id, prompt.request)
+        arguments = {**asdict(prompt), "input": items, "request": request}
         job = NewJob(kind, caller.account_id, arguments, id=job_id, owner_id=caller.user_id)
         check_unfinished_jobs(connection, caller.account_id, limits, size=job.total_bytes)
         enqueue(connection, job)

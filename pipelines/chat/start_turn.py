@@ -30,7 +30,7 @@ from models.platform.ids import new_id
 from models.turns import responses, web_processes
 from models.turns.responses import UNREAD_SECONDS, Response
 from pipelines.agents import definitions
-from pipelines.agents.agent_turns import budget_of, deadline_of, resolve_agent
+from pipelines.agents.agent_turns import budget_of, deadline_of, engine_model, resolve_agent
 from pipelines.agents.approval_answers import Answer, find_answers, take_answers
 from pipelines.chat.memory_prompt import remember_enabled
 from pipelines.chat.response_objects import SHARED_ARGUMENT, ResponseObject, response_object
@@ -202,7 +202,8 @@ def prepare_turn(
     """
     request, definition = resolve_agent(connection, caller.account_id, turn.request)
     turn = replace(turn, request=request)
-    allowance.limits.check_model(request.get("engine_model") or request["model"])
+    effective = replace(turn, request=definitions.apply(definition, request)) if definition else turn
+    allowance.limits.check_model(engine_model(request))
     access = Access.own(caller)
     thread = find_thread(connection, access, turn.conversation_id, turn.previous_id)
     items = resolve_items(connection, access, response_id, turn.input)
@@ -221,10 +222,9 @@ def prepare_turn(
         created_at=now,
         expires_at=None if turn.request.get("store", True) else now + timedelta(seconds=UNREAD_SECONDS),
         is_completion=turn.is_completion,
-        unremembered=bool(turn.request.get("store", True) and remember_enabled(turn.request)),
+        unremembered=bool(turn.request.get("store", True) and remember_enabled(effective.request)),
         space=turn.space,
     )
-    effective = replace(turn, request=definitions.apply(definition, request)) if definition else turn
     most = most_tokens(effective.request, items, allowance, definition, history=thread is not None)
     opening, shared = _opening_events(response_object(response), shares_fields=shares_fields)
     job = NewJob(

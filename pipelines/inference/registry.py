@@ -64,6 +64,7 @@ class EngineSpec:
     parameters           those of OPTIONAL_PARAMETERS that it honours
     context              tokens of prompt and answer together: SANGHA_CONTEXT, or else its own default
     may_reason           whether its model may reason; True where that is unknown
+    is_local             whether the model runs in the network of the installation
     """
 
     load: Callable[[Settings], Engine]
@@ -75,6 +76,7 @@ class EngineSpec:
     parameters: Callable[[Settings], frozenset[str]] = lambda _: OPTIONAL_PARAMETERS
     context: Callable[[Settings], int] = lambda settings: settings.context or DEFAULT_CONTEXT
     may_reason: Callable[[Settings], bool] = lambda _: True
+    is_local: Callable[[Settings], bool] = lambda _: True
 
 
 def engine_spec(settings: Settings) -> EngineSpec:
@@ -124,6 +126,11 @@ def honoured_parameters(settings: Settings) -> frozenset[str]:
 def may_reason(settings: Settings) -> bool:
     """Return whether the engine's model may reason. May read the model's file, once. Raises ConfigurationError."""
     return engine_spec(settings).may_reason(settings)
+
+
+def is_local(settings: Settings) -> bool:
+    """Return whether the engine's model runs in the network of the installation. Raises ConfigurationError."""
+    return engine_spec(settings).is_local(settings)
 
 
 def embedder_name(settings: Settings) -> str:

@@ -11,7 +11,7 @@ from models.billing.prepaid import METHOD_GATEWAYS
 from models.platform.database import Connection
 from models.platform.errors import InvalidRequest
 from models.platform.settings import Settings
-from pipelines.agents.agent_turns import is_agent
+from pipelines.agents.agent_turns import check_agent, engine_model, is_agent
 from pipelines.chat.start_turn import AcceptedTurn, NewTurn, start_turn_in_transaction
 from pipelines.chat.thread import find_thread, resolve_references
 from pipelines.inference.registry import context_size, model_name
@@ -34,7 +34,8 @@ def turn_plan(turn: NewTurn, *, any_model: bool) -> dict[str, Any]:
 
 
 def check(connection: Connection, access: Access, turn: NewTurn) -> None:
-    """Raise NotFound or InvalidRequest for a conversation, response or item that the user does not have."""
+    """Raise NotFound or InvalidRequest for a conversation, response, item or agent that the user does not have."""
+    check_agent(connection, access.account_id, turn.request["model"])
     find_thread(connection, access, turn.conversation_id, turn.previous_id)
     resolve_references(connection, access, turn.input, "input")
 
@@ -46,8 +47,11 @@ def start(
     served = model_name(settings)
     planned = plan["request"]
     tier = BACKGROUND_TIERS.get(planned.get("service_tier"), planned.get("service_tier"))
-    turn = NewTurn(**{**plan, "request": {**planned, "model": planned["model"] or served, "service_tier": tier}})
-    if turn.request["model"] != served and not is_agent(turn.request["model"]):
+    request = {**planned, "model": planned["model"] or served, "service_tier": tier}
+    if is_agent(request["model"]):
+        request["engine_model"] = served
+    turn = NewTurn(**{**plan, "request": request})
+    if engine_model(turn.request) != served:
         message = f"The model '{turn.request['model']}' is no longer served; '{served}' is."
         raise InvalidRequest(message, param="model", code="model_not_found")
     allowance = Allowance(

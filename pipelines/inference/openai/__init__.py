@@ -3,6 +3,7 @@
 Uses the first upstream of SANGHA_UPSTREAMS and its first model.
 """
 
+import ipaddress
 from urllib.parse import urlsplit
 
 from models.platform.settings import Settings
@@ -48,6 +49,16 @@ def _parameters(settings: Settings) -> frozenset[str]:
     return OPENAI_PARAMETERS if is_openai(urlsplit(settings.upstreams[0].url).netloc) else OPTIONAL_PARAMETERS
 
 
+def _is_local(settings: Settings) -> bool:
+    """Return whether the endpoint's host is this machine, a private address, or a name without a dot."""
+    host = urlsplit(settings.upstreams[0].url).hostname or ""
+    try:
+        return not ipaddress.ip_address(host).is_global
+    except ValueError:
+        return "." not in host
+
+
 ENGINE = EngineSpec(
-    _load, _model_name, _check, _supports_reflection, requires=("upstreams",), parameters=_parameters, context=_context
-)
+    _load, _model_name, _check, _supports_reflection, requires=("upstreams",), parameters=_parameters, context=_context,
+    is_local=_is_local,
+)  # fmt: skip

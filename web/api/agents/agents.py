@@ -10,10 +10,21 @@ from models.agents import agents
 from models.platform.errors import InvalidRequest, NotFound
 from models.platform.settings import Settings
 from pipelines.agents import manage_agents
+from pipelines.agents.agent_turns import is_agent
+from pipelines.chat.prompt import output_format_of
 from web.api.agents.schemas import AgentDeleted, CreateAgent, DefinitionParameters, UpdateAgent, agent_object
 from web.api.request import Request
 from web.api.turns.conversion import convert
-from web.api.turns.tools_and_formats import check_schemas, resolve_tools, schemas_of, text_parameters
+from web.api.turns.mcp_tools import sealed_credentials
+from web.api.turns.models import DEFAULT_MODEL
+from web.api.turns.tools_and_formats import (
+    ResolvedTools,
+    check_calls,
+    check_schemas,
+    resolve_tools,
+    schemas_of,
+    text_parameters,
+)
 from web.api.turns.turn_request import resolve_model
 from web.http import bodies
 from web.http.paging import Listing, page_response
@@ -117,42 +128,33 @@ def _definition(body: DefinitionParameters, settings: Settings) -> dict[str, Any
 
     Blocks while new JSON Schemas are compiled; see `web.api.turns.conversion`.
     """
-    stored: dict[str, Any] = {}
-    for name in body.model_fields_set & set(DefinitionParameters.model_fields):
-        stored[name] = _STORED[name](body, settings) if getattr(body, name) is not None else None
-    return stored
+    tools = _resolve_tools(body)
+    stored = {
+        **body.model_dump(exclude_none=True, include=set(PLAIN_FIELDS)),
+        "model": _model(body, settings),
+        "tools": tools.stored,
+        "agents": [{"name": each} if isinstance(each, str) else each.model_dump() for each in body.agents or ()],
+        "text": text_parameters(body.text) if body.text else None,
+    }
+    fields = {name: stored.get(name) for name in DefinitionParameters.model_fields if name in body.model_fields_set}
+    if "tools" in fields:
+        fields["mcp_credentials"] = sealed_credentials(settings, body.tools or [], tools.stored)
+    return fields
 
 
-def _tools(body: DefinitionParameters, settings: Settings) -> Any:
+#: The fields of a definition that are stored as they are.
+PLAIN_FIELDS = ("description", "instructions", "join", "memory", "limits", "approval", "residency")
+
+
+def _resolve_tools(body: DefinitionParameters) -> ResolvedTools:
     tools = resolve_tools(body.tools, None)
     check_schemas(schemas_of(tools, body.text))
-    return tools.stored
+    check_calls(tools, output_format_of({"tools": tools.stored}))
+    return tools
 
 
-def _model(body: DefinitionParameters, settings: Settings) -> str:
-    if str(body.model).startswith("agent/"):
+def _model(body: DefinitionParameters, settings: Settings) -> str | None:
+    """Return the name of the model, or None for the one that is served when a turn begins."""
+    if is_agent(body.model):
         raise InvalidRequest("'model' should be the name of a model, not of an agent.", param="model")
-    return resolve_model(body.model, settings)
-
-
-def _agents(body: DefinitionParameters, settings: Settings) -> Any:
-    return [{"name": each} if isinstance(each, str) else each.model_dump() for each in body.agents or ()]
-
-
-def _dumped(name: str) -> Any:
-    def dump(body: DefinitionParameters, settings: Settings) -> Any:
-        value = getattr(body, name)
-        return value.model_dump(exclude_none=True) if hasattr(value, "model_dump") else value
-
-    return dump
-
-
-_STORED = {
-    "tools": _tools,
-    "model": _model,
-    "agents": _agents,
-    "text": lambda body, _: text_parameters(body.text),
-    **{name: _dumped(name) for name in (
-        "description", "instructions", "join", "memory", "limits", "approval", "residency",
-    )},
-}  # fmt: skip
+    return None if body.model in (None, DEFAULT_MODEL) else resolve_model(body.model, settings)

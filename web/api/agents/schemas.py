@@ -9,9 +9,10 @@ from typing_extensions import TypedDict
 from models.agents.agents import Agent
 from models.jobs.jobs import JoinRule
 from pipelines.agents.definitions import MAX_DEPTH, AgentLimits, parse
+from pipelines.chat.memory_prompt import MAX_MEMORIES
 from web.api.turns.tool_types import MAX_TOOLS, Tool
 from web.api.turns.tools_and_formats import TextOptions
-from web.api.turns.turn_request import MemoryOptions, Metadata
+from web.api.turns.turn_request import Metadata
 from web.http.validation import RequestBody, branch, discriminate_text
 
 AgentName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
@@ -87,8 +88,30 @@ ApprovalPolicy = Annotated[
 ]
 
 
+class AgentMemory(RequestBody):
+    """How turns of an agent use memories, where their requests say nothing else: see the `memory` of responses.
+
+    Whose memories they are is up to the request.
+    """
+
+    recall: bool | None = None
+    remember: bool | None = None
+    limit: int | None = Field(None, ge=1, le=MAX_MEMORIES)
+
+
 class DefinitionParameters(RequestBody):
-    """What an agent is. A change of these fields makes a new version."""
+    """What an agent is. A change of these fields makes a new version, and replaces each of them as a whole.
+
+    description   what others should delegate to it
+    instructions  precede those of requests
+    model         of the engine; by default the one that is served
+    tools         as in responses; a request may add some. Credentials of MCP servers are encrypted and never returned
+    agents        those that it may delegate to, itself included
+    join          how many of the agents that are asked at once have to answer
+    approval      which calls need a person's approval; null: as their server says
+    residency     `local`: its turns are refused where the model is served by another host
+    text          the format of its answers, unless a request has one
+    """
 
     description: str | None = Field(None, max_length=1024)
     instructions: str | None = Field(None, max_length=131_072)
@@ -96,7 +119,7 @@ class DefinitionParameters(RequestBody):
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
     agents: SubAgents | None = None
     join: JoinRule | None = None
-    memory: MemoryOptions | None = None
+    memory: AgentMemory | None = None
     limits: LimitsParameters | None = None
     approval: ApprovalPolicy | None = None
     residency: Literal["local", "any"] | None = None

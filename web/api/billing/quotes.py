@@ -1,6 +1,7 @@
 """`POST /v1/quotes`: what a response costs at least and at most, before it runs."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
@@ -9,6 +10,7 @@ from typing_extensions import TypedDict
 
 from models.billing.currencies import format_amount
 from models.platform.errors import Unavailable
+from pipelines.agents.agent_turns import with_agent
 from pipelines.billing import quotes
 from pipelines.billing.quotes import Quote
 from pipelines.chat import token_count
@@ -75,8 +77,10 @@ async def _count(request: Request, turn: NewTurn) -> int | None:
 
 
 def _quote(request: Request, turn: NewTurn, counted: int | None) -> Quote:
+    account_id = request.caller.account_id
     with request.platform.database.connection() as connection:
-        currency = currency_of(connection, request.caller.account_id)
+        currency = currency_of(connection, account_id)
+        turn = replace(turn, request=with_agent(connection, account_id, turn.request))
         return quotes.quote(connection, turn, currency, request.allowance.context, counted)
 
 

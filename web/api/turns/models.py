@@ -20,7 +20,7 @@ DEFAULT_MODEL = "default"
 
 
 class ModelObject(TypedDict):
-    """A model that requests can name. `created` is in Unix seconds."""
+    """A model that requests can name. `created` is in Unix seconds. An agent is owned by its account."""
 
     id: str
     object: Literal["model"]
@@ -30,32 +30,37 @@ class ModelObject(TypedDict):
 
 async def list_models(request: Request) -> Response:
     """`GET /v1/models`: list the available models that the account's plan includes, and the account's agents."""
-    names = [*_model_names(request), *await run_in_thread(_agent_models, request)]
-    return json_response(page_object([_model_object(name, request.platform.started) for name in names]))
+    agent_models = await run_in_thread(_agent_models, request)
+    return json_response(page_object([*_models(request).values(), *agent_models.values()]))
 
 
 async def retrieve_model(request: Request) -> Response:
-    """`GET /v1/models/{model}`: read a model."""
+    """`GET /v1/models/{model}`: read a model or an agent."""
     name = request.path_params["model"]
     if not name:
         raise NotFound("There is no endpoint '/v1/models/'. The list of models is at '/v1/models'.")
-    known = await run_in_thread(_agent_models, request) if is_agent(name) else _model_names(request)
+    known = await run_in_thread(_agent_models, request) if is_agent(name) else _models(request)
     if name not in known:
         raise NotFound(f"The model '{truncate(name)}' does not exist.", param="model", code="model_not_found")
-    return json_response(_model_object(name, request.platform.started))
+    return json_response(known[name])
 
 
-def _model_names(request: Request) -> list[str]:
+def _models(request: Request) -> dict[str, ModelObject]:
     settings, limits = request.platform.settings, request.admission.limits
     chat, embedder = model_name(settings), embedder_name(settings)
     names = [*([chat, DEFAULT_MODEL] if limits.allow(chat) else []), *([embedder] if limits.allow(embedder) else [])]
-    return list(dict.fromkeys(names))
+    return {name: _model_object(name, request.platform.started, "sangha") for name in names}
 
 
-def _agent_models(request: Request) -> list[str]:
+def _agent_models(request: Request) -> dict[str, ModelObject]:
+    account_id = request.caller.account_id
     with request.platform.database.connection() as connection:
-        return [f"{MODEL_PREFIX}{name}" for name in agents.names(connection, request.caller.account_id)]
+        names = agents.names(connection, account_id)
+    return {
+        f"{MODEL_PREFIX}{name}": _model_object(f"{MODEL_PREFIX}{name}", int(created.timestamp()), account_id)
+        for name, created in names.items()
+    }
 
 
-def _model_object(name: str, created: int) -> ModelObject:
-    return {"id": name, "object": "model", "created": created, "owned_by": "sangha"}
+def _model_object(name: str, created: int, owner: str) -> ModelObject:
+    return {"id": name, "object": "model", "created": created, "owned_by": owner}

@@ -16,6 +16,7 @@ from models.platform.errors import InvalidRequest, LimitExceeded, NotFound, Requ
 from models.platform.texts import truncate
 from models.turns import responses
 from models.turns.responses import Response
+from pipelines.agents.agent_turns import is_agent
 from pipelines.agents.servers import unknown_labels
 from pipelines.chat.recalled_memories import response_with_texts
 from pipelines.chat.response_objects import response_object
@@ -68,7 +69,7 @@ async def start(request: Request, turn: NewTurn, *, stream: bool) -> StartedTurn
 #: Tools and input items of MCP servers.
 MCP_PARTS = frozenset({"mcp", *MCP_ITEMS})
 
-#: The first schema version whose workers know tools beside functions, and compactions; and tools of MCP servers.
+#: The first schema version whose workers know tools beside functions, and compactions; agents, and tools of MCP servers.
 TOOLS_SINCE, MCP_SINCE = "0030", "0034"
 
 
@@ -84,14 +85,14 @@ def needs_new_workers(turn: NewTurn) -> bool:
 
 def _uses_mcp(turn: NewTurn) -> bool:
     parts = [*(turn.request.get("tools") or ()), *turn.input]
-    return any(part["type"] in MCP_PARTS for part in parts)
+    return is_agent(turn.request["model"]) or any(part["type"] in MCP_PARTS for part in parts)
 
 
 def _check_versions(request: Request, turns: Sequence[NewTurn]) -> None:
     if any(map(needs_new_workers, turns)):
         require_new_workers(request)
     if any(map(_uses_mcp, turns)) and not request.platform.compatibility.at_least(MCP_SINCE):
-        raise Unavailable("Tools of MCP servers are available once the upgrade of this server is finalized.")
+        raise Unavailable("Agents and tools of MCP servers are available once the upgrade of this server is finalized.")
 
 
 def require_new_workers(request: Request) -> None:

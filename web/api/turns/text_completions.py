@@ -15,6 +15,7 @@ from typing_extensions import TypedDict
 from models.platform.errors import InvalidRequest, JobFailed, RequestError
 from models.platform.settings import Settings
 from models.turns.responses import Response
+from pipelines.agents.agent_turns import is_agent
 from pipelines.chat.start_turn import NewTurn
 from web.api.request import Request
 from web.api.turns.chat.completion_object import (
@@ -125,6 +126,11 @@ async def create(request: Request) -> EventStream | DeferredResponse:
 
 def text_turns(body: CreateCompletion, settings: Settings) -> list[NewTurn]:
     """Convert the body to the turns of its choices, those of the first prompt first. Raises InvalidRequest."""
+    if is_agent(body.model):
+        message = (
+            f"Unsupported value for 'model': '{body.model}'. Agents answer /v1/responses and /v1/chat/completions."
+        )
+        raise InvalidRequest(message, param="model", code="unsupported_value")
     count = check_choices(body.n, body.best_of)
     if (total := count * len(body.prompt)) > MAX_PROMPTS:
         message = f"The request has {total} choices in all ('n' of each prompt). The maximum is {MAX_PROMPTS}."

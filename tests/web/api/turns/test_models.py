@@ -10,7 +10,8 @@ from web.api.turns import models
 @pytest.fixture
 def client(make_client, monkeypatch):
     """The routes, for an account with an agent."""
-    monkeypatch.setattr(models, "_agent_models", lambda request: ["agent/helper"])
+    agent = {"id": "agent/helper", "object": "model", "created": 1, "owned_by": "acct_alice"}
+    monkeypatch.setattr(models, "_agent_models", lambda request: {agent["id"]: agent})
     return make_client(
         Route("GET", "/v1/models", models.list_models, Rights.READ),
         Route("GET", "/v1/models/{model:path}", models.retrieve_model, Rights.READ),
