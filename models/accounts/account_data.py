@@ -230,11 +230,18 @@ def lock_accounts_of(connection: Connection, user_id: str) -> list[UserAccount]:
     return [UserAccount(**row) for row in fetch_all(connection, USER_ACCOUNTS, {"user_id": user_id})]
 
 
+OWN_ACCOUNTS = "(SELECT account_id FROM memberships WHERE user_id = %(user_id)s)"
+
 # All credentials are deleted at once, and the address becomes free.
 CLOSE_USER = (
     "DELETE FROM sessions WHERE user_id = %(user_id)s",
     "DELETE FROM api_keys WHERE user_id = %(user_id)s",
     "DELETE FROM identities WHERE user_id = %(user_id)s",
+    # What the user has created for an account stays with it.
+    *(f"UPDATE {table} SET created_by = NULL WHERE created_by = %(user_id)s AND account_id IN {OWN_ACCOUNTS}"
+      for table in ("agents", "mcp_servers")),
+    "UPDATE agent_versions SET created_by = NULL FROM agents WHERE agents.id = agent_id"
+    f" AND agent_versions.created_by = %(user_id)s AND account_id IN {OWN_ACCOUNTS}",
     "DELETE FROM memberships WHERE user_id = %(user_id)s",
     # The user's pending invitations could be used to return.
     "UPDATE invitations SET revoked_at = now()"
@@ -244,7 +251,7 @@ CLOSE_USER = (
     "SELECT lower(email) FROM users WHERE id = %(user_id)s AND email_verified_at IS NOT NULL)",
     "UPDATE users SET email = id || '@erased.invalid', email_verified_at = NULL, password_hash = NULL, name = '',"
     " operator = false WHERE id = %(user_id)s",
-)
+)  # fmt: skip
 
 
 def close_user(connection: Connection, user_id: str) -> None:

@@ -8,7 +8,7 @@ KEPT_DAYS = 30
 
 # The only member of an account without data and without changes by an operator, who can log in by password only.
 # Checking top-level records suffices: a response has its job, an item its conversation, a firing its schedule,
-# and what has to do with money its billing details.
+# and what has to do with money its billing details. The example agent is as old as its account until it is changed.
 UNUSED = """
 FROM users
 JOIN memberships AS own ON own.user_id = users.id
@@ -37,7 +37,8 @@ WHERE users.email_verified_at IS NULL AND NOT users.operator
   AND NOT EXISTS (SELECT FROM quota_usage WHERE quota_usage.account_id = accounts.id)
   AND NOT EXISTS (SELECT FROM billing_details WHERE billing_details.account_id = accounts.id)
   AND NOT EXISTS (SELECT FROM spending_limits WHERE spending_limits.account_id = accounts.id)
-  AND NOT EXISTS (SELECT FROM agents WHERE agents.account_id = accounts.id)
+  AND NOT EXISTS (SELECT FROM agents WHERE agents.account_id = accounts.id
+                  AND agents.updated_at > accounts.created_at)
   AND NOT EXISTS (SELECT FROM mcp_servers WHERE mcp_servers.account_id = accounts.id)
 """
 

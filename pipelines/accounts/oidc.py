@@ -18,7 +18,7 @@ from models.accounts.invitations import Invitation
 from models.platform.database import Connection, Database
 from models.platform.errors import InvalidRequest, NotAllowed, NotAuthenticated
 from models.platform.secrets import hash_secret
-from pipelines.accounts import email_jobs, sessions
+from pipelines.accounts import email_jobs, new_account, sessions
 from pipelines.accounts.access_tokens import AccessTokens
 from pipelines.accounts.email_jobs import EmailTemplate
 from pipelines.accounts.invitations import join
@@ -136,7 +136,7 @@ def _create_user(
 ) -> str:
     """Create a user: with a verified address if the provider verified it, otherwise as if they had signed up."""
     plan_id = accounts.DEFAULT_PLAN if claims.email_verified else accounts.UNVERIFIED_PLAN
-    membership = accounts.create(connection, email=email, password_hash=None, plan_id=plan_id)
+    membership = new_account.create(connection, email=email, password_hash=None, plan_id=plan_id)
     user_id, account_id = membership.user_id, membership.account_id
     emails.rename(connection, user_id, _printable_name(claims))
     if claims.email_verified:

@@ -20,7 +20,7 @@ from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, clear_arguments, enqueue
 from models.platform.database import Connection, Database
-from pipelines.accounts import email_jobs, passwords
+from pipelines.accounts import email_jobs, new_account, passwords
 from pipelines.accounts.email_jobs import EmailTemplate, current_window
 from pipelines.accounts.email_verification import assign_email, invalid_token, record_audit
 
@@ -103,7 +103,7 @@ def _replace_password(connection: Connection, owner: TokenOwner, password_hash: 
     emails.lock(connection, owner.email)
     if not emails.owns(connection, owner.user_id, owner.email):
         created = TokenOwner(
-            accounts.create(connection, email=owner.email, password_hash=password_hash).user_id, owner.email
+            new_account.create(connection, email=owner.email, password_hash=password_hash).user_id, owner.email
         )
         assign_email(connection, created)
         return created

@@ -13,7 +13,7 @@ from models.accounts.accounts import MAX_LOGIN_CANDIDATES, User
 from models.accounts.audit import RequestOrigin
 from models.platform.database import Connection, Database
 from models.platform.errors import InvalidRequest, LimitExceeded, NotAuthenticated, Unavailable
-from pipelines.accounts import email_jobs, passwords, sessions
+from pipelines.accounts import email_jobs, new_account, passwords, sessions
 from pipelines.accounts.access_tokens import AccessTokens
 from pipelines.accounts.email_jobs import EmailTemplate
 from pipelines.accounts.login_limits import CountedAttempt, LoginAttempt, LoginLimiter
@@ -164,7 +164,7 @@ def _create_user(
     origin: RequestOrigin,
 ) -> SessionTokens:
     """Create a user. E-mails the address's owner if it is verified, otherwise sends a verification e-mail."""
-    membership = accounts.create(
+    membership = new_account.create(
         connection, email=address, password_hash=password_hash, plan_id=accounts.UNVERIFIED_PLAN
     )
     user_id, account_id = membership.user_id, membership.account_id

@@ -69,7 +69,7 @@ async def start(request: Request, turn: NewTurn, *, stream: bool) -> StartedTurn
 #: Tools and input items of MCP servers.
 MCP_PARTS = frozenset({"mcp", *MCP_ITEMS})
 
-#: The first schema version whose workers know tools beside functions, and compactions; agents, and tools of MCP servers.
+#: The first schema version whose workers know tools beside functions, and compactions; agents and MCP servers.
 TOOLS_SINCE, MCP_SINCE = "0030", "0034"
 
 
