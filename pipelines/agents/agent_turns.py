@@ -41,14 +41,12 @@ def check_agent(connection: Connection, account_id: str, model: str) -> None:
 
 
 def with_agent(connection: Connection, account_id: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the request with what its agent adds, for work about a turn that is not begun. Raises NotFound.
+    """Return the request with what its agent adds, for work about a prompt that is not answered. Raises NotFound.
 
     It has no credentials: no server is asked for its tools.
     """
     resolved, definition = resolve_agent(connection, account_id, request)
-    if definition is None:
-        return request
-    effective = definitions.apply(definition, resolved)
+    effective = definitions.apply(definition, resolved) if definition else request
     return {name: value for name, value in effective.items() if name != "mcp_credentials"}
 
 

@@ -5,15 +5,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
+from models.accounts.plans import Allowance
 from models.billing import prices
 from models.billing.currencies import ZERO
 from models.billing.prices import NOTICE_SECONDS, Price
 from models.platform.database import Connection
-from pipelines.agents.agent_turns import engine_model
+from pipelines.agents import definitions
+from pipelines.agents.agent_turns import engine_model, resolve_agent
 from pipelines.chat.memory_prompt import memory_token_limit, recall_enabled
 from pipelines.chat.service_tiers import ServedTier, served_tier, service_class
 from pipelines.chat.start_turn import NewTurn
-from pipelines.chat.turn_tokens import max_input_tokens
+from pipelines.chat.turn_tokens import max_input_tokens, most_tokens
 
 #: Seconds for which a quote holds where no change of the price is announced: a change is announced before that.
 VALID_SECONDS = NOTICE_SECONDS
@@ -39,26 +41,36 @@ class Quote:
     changes_at: datetime | None
 
 
-def quote(connection: Connection, turn: NewTurn, currency: str, context: int, counted: int | None) -> Quote:
-    """Quote a turn. `counted` is the number of its prompt's tokens, without recalled memories; None if unknown."""
-    model, limit = engine_model(turn.request), turn.request["max_output_tokens"]
-    in_force = prices.prices_in_force(connection, model, currency, service_class=service_class(turn.request))
-    output = context if limit is None else min(limit, context)
+def quote(
+    connection: Connection, account_id: str, turn: NewTurn, currency: str, context: int, counted: int | None
+) -> Quote:
+    """Quote a turn: all of its generations, without the turns of the agents that it delegates to.
+
+    `counted` is the number of its first prompt's tokens, without recalled memories; None if unknown. Raises NotFound
+    for an agent that the account does not have.
+    """
+    request, definition = resolve_agent(connection, account_id, turn.request)
+    request = definitions.apply(definition, request) if definition else request
+    model, class_ = engine_model(request), service_class(request)
+    in_force = prices.prices_in_force(connection, model, currency, service_class=class_)
     history = turn.conversation_id is not None or turn.previous_id is not None
-    bound = context if history else max_input_tokens(turn.request, turn.input, context)
-    memory = memory_token_limit(turn.request, context) if recall_enabled(turn.request) else 0
-    most = bound if counted is None else min(context, counted + memory)
+    allowance = Allowance(context=context, billed=True)
+    most = most_tokens(request, turn.input, allowance, definition, history=history)
+    bound = context if history else max_input_tokens(request, turn.input, context)
+    memory = memory_token_limit(request, context) if recall_enabled(request) else 0
+    known = bound if counted is None else min(context, counted + memory)
     least = 0 if counted is None else min(counted, context)
+    most_input = most.input_tokens - bound + known
     return Quote(
         model=model,
-        service_tier=served_tier(turn.request),
+        service_tier=served_tier(request),
         currency=currency,
         input_tokens=bound if counted is None else counted,
         counted=counted is not None,
-        max_output_tokens=output,
+        max_output_tokens=most.output_tokens,
         lowest=min((_lowest(price, least) for price in in_force), default=ZERO),
-        highest=prices.highest_cost(in_force, most, output, context),
-        reserved=prices.highest_cost(in_force, bound, output, context),
+        highest=prices.highest_cost(in_force, most_input, most.output_tokens, most.context),
+        reserved=prices.highest_cost(in_force, most.input_tokens, most.output_tokens, most.context),
         prices=in_force,
         changes_at=prices.next_change(connection, model, currency),
     )

@@ -10,6 +10,7 @@ from models.accounts.plans import Allowance
 from models.billing.spending import MostTokens
 from models.jobs.quota import max_prompt_tokens
 from pipelines.agents import definitions
+from pipelines.agents.agent_turns import engine_model
 from pipelines.agents.definitions import Definition
 from pipelines.chat.memory_prompt import memory_token_limit, recall_enabled
 from pipelines.chat.service_tiers import service_class
@@ -40,7 +41,7 @@ def _of_first(
     request: Mapping[str, Any], items: Sequence[Mapping[str, Any]], allowance: Allowance, *, history: bool
 ) -> MostTokens:
     """Return the most tokens of a turn's first generation."""
-    model, context = request.get("engine_model") or request["model"], allowance.context
+    model, context = engine_model(request), allowance.context
     class_ = service_class(request)
     if allowance.limits.tokens_per_month is None and not allowance.billed:
         return MostTokens(model, 0, 0, context, class_)

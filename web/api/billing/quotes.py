@@ -1,7 +1,6 @@
 """`POST /v1/quotes`: what a response costs at least and at most, before it runs."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
@@ -10,7 +9,6 @@ from typing_extensions import TypedDict
 
 from models.billing.currencies import format_amount
 from models.platform.errors import Unavailable
-from pipelines.agents.agent_turns import with_agent
 from pipelines.billing import quotes
 from pipelines.billing.quotes import Quote
 from pipelines.chat import token_count
@@ -80,8 +78,7 @@ def _quote(request: Request, turn: NewTurn, counted: int | None) -> Quote:
     account_id = request.caller.account_id
     with request.platform.database.connection() as connection:
         currency = currency_of(connection, account_id)
-        turn = replace(turn, request=with_agent(connection, account_id, turn.request))
-        return quotes.quote(connection, turn, currency, request.allowance.context, counted)
+        return quotes.quote(connection, account_id, turn, currency, request.allowance.context, counted)
 
 
 def _quote_object(quote: Quote) -> QuoteObject:

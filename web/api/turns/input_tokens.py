@@ -31,7 +31,6 @@ async def count(request: Request) -> Response:
     body = await read_body(request, CountTokens)
     items = stored_items(body.input) if body.input is not None else []
     parameters = await convert(request, prompt_parameters, body)
-    parameters.pop("mcp_credentials", None)  # no server is asked for its tools
     prompt = PromptRequest(parameters, items, *parse_thread(body))
     counted = await run_prompt_job(request, token_count.KIND, prompt)
     result: InputTokens = {"object": "response.input_tokens", "input_tokens": counted["input_tokens"]}
