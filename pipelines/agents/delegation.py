@@ -37,7 +37,9 @@ MIN_TOKENS = 64
 
 TASK = {
     "type": "object",
-    "properties": {"task": {"type": "string", "description": "What the agent should do. It reads nothing else."}},
+    "properties": {
+        "task": {"type": "string", "maxLength": 4000, "description": "What the agent should do. It reads nothing else."}
+    },
     "required": ["task"],
     "additionalProperties": False,
 }

@@ -72,16 +72,20 @@ class ResolvedTools:
     by_param: Mapping[str, ClientTool]
 
 
-def resolve_tools(tools: Sequence[Tool] | None, choice: Any) -> ResolvedTools:
+def resolve_tools(tools: Sequence[Tool] | None, choice: Any, *, of_agent: bool = False) -> ResolvedTools:
     """Return the tools and the tool choice of a request. Raises InvalidRequest.
 
-    For `allowed_tools` only the allowed tools are stored, and its mode is the choice.
+    For `allowed_tools` only the allowed tools are stored, and its mode is the choice. The request of an agent may
+    require tools that only the agent has.
     """
     check_mcp_tools(tools or [])
     offered = [(f"tools[{n}]{definition_path(tool)}", stored_tool(tool)) for n, tool in enumerate(tools or [])]
     by_param = _tools_by_param([(param, tool) for param, tool in offered if tool])
-    stored, choice = _resolve_choice(choice, [tool for _, tool in offered if tool], by_param.values())
-    if choice == "required" and not stored:
+    offered_tools = [tool for _, tool in offered if tool]
+    if of_agent and isinstance(choice, McpReference):
+        return ResolvedTools(offered_tools, choice.model_dump(exclude_none=True), by_param)
+    stored, choice = _resolve_choice(choice, offered_tools, by_param.values())
+    if choice == "required" and not stored and not of_agent:
         raise InvalidRequest(
             "Invalid value for 'tool_choice': 'required' needs at least one tool in 'tools' that can be called.",
             param="tool_choice",

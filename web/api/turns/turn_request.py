@@ -221,9 +221,9 @@ def prompt_parameters(body: PromptParameters, settings: Settings) -> dict[str, A
 
     Blocks while new JSON Schemas are compiled; see `web.api.turns.conversion`.
     """
-    tools = resolve_tools(body.tools, body.tool_choice)
-    check_schemas(schemas_of(tools, body.text))
     model = resolve_model(body.model, settings)
+    tools = resolve_tools(body.tools, body.tool_choice, of_agent=is_agent(model))
+    check_schemas(schemas_of(tools, body.text))
     parameters = {
         "model": model,
         **({"engine_model": model_name(settings)} if is_agent(model) else {}),
