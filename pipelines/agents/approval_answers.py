@@ -46,14 +46,21 @@ def unchanged_requests(connection: Connection, access: Access, items: Sequence[I
 
 
 def find_answers(
-    connection: Connection, access: Access, items: Sequence[Item], *, thread: str | None, response_id: str
+    connection: Connection,
+    access: Access,
+    items: Sequence[Item],
+    *,
+    thread: str | None,
+    response_id: str,
+    labels: Collection[str | None] | None = None,
 ) -> Sequence[Answer]:
     """Return the decisions to take of a turn's items.
 
     thread  that the turn continues; None where it begins one
+    labels  of the servers whose tools the turn may call; None: its agent says
 
     Raises InvalidRequest, naming the item, for a decision on what is not the caller's, belongs to another conversation,
-    was decided before, or can no longer be decided.
+    was decided before, or can no longer be decided; and for the approval of a call that the turn could not make.
     """
     decisions = [(number, item) for number, item in enumerate(items) if item["type"] == "mcp_approval_response"]
     if not decisions:
@@ -68,6 +75,9 @@ def find_answers(
         if approval_id in answers:
             raise _invalid(param, f"'{truncate(approval_id)}' is decided twice.", "approval_decided")
         _check(row, items, thread, response_id, param)
+        if item["approve"] and labels is not None and row.server_label not in labels:
+            message = f"'tools' has no MCP server '{row.server_label}', which the approved call needs."
+            raise _invalid(param, message, "approval_without_server")
         answers[approval_id] = Answer(approval_id, item["approve"], item.get("reason"), param)
     return [answers[approval_id] for approval_id in sorted(answers)]  # the order in which rows are locked
 

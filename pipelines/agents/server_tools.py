@@ -40,7 +40,7 @@ def load_tools(
     """
     reference = agent or response.request.get("agent")
     if reference is None and not _has_servers(response.request):
-        return TurnTools(response.request)
+        return TurnTools(response.request, decided=approvals.taken_by(connection, response))
     definition = definitions.read_definition(connection, response.account_id, reference) if reference else None
     _check_residency(settings, definition)
     request = definitions.apply(definition, response.request) if definition else response.request

@@ -207,7 +207,8 @@ def prepare_turn(
     access = Access.own(caller)
     thread = find_thread(connection, access, turn.conversation_id, turn.previous_id)
     items = resolve_items(connection, access, response_id, turn.input)
-    answers = find_answers(connection, access, items, thread=thread, response_id=response_id)
+    labels = None if definition else {tool.get("server_label") for tool in request.get("tools") or ()}
+    answers = find_answers(connection, access, items, thread=thread, response_id=response_id, labels=labels)
     now = datetime.now(UTC)
     response = Response(
         id=response_id,

@@ -5,6 +5,8 @@ import pytest
 from models.jobs import jobs
 from models.jobs.attempt_context import WaitForChildren
 from models.jobs.jobs import NewJob
+from models.platform.ids import new_id
+from pipelines.agents.approvals import approval_reason
 from pipelines.agents.server_tools import load_tools
 from tests.pipelines.agents.conftest import mcp_tool
 from tests.pipelines.agents.mcp.raw_server import RawServer, listing, raw_server, tool
@@ -89,3 +91,34 @@ def test_a_label_that_no_server_has_is_an_error_of_its_list(start, load):
     assert [(each.label, each.error) for each in tools.listings] == [
         ("missing", "No MCP server with the label 'missing' is registered.")
     ]
+
+
+class TestApprovedCalls:
+    @pytest.fixture
+    def changed(self, start, tool_jobs):
+        """A turn whose server has changed the definition of its tool since it was pinned."""
+        lists = [listing(tool("buy")), listing(tool("buy", description="Buy more."))]
+        with raw_server(RawServer(tools__list=lists)) as url:
+            response = start(mcp_tool(url))
+            tool_jobs.list_tools(response)
+            tool_jobs.list_tools(start(mcp_tool(url)))
+        return response
+
+    def make_call(self, database, tools, approval_id):
+        item = {"id": "mcp_1", "type": "mcp_call", "server_label": "tests", "name": "buy", "arguments": "{}",
+                "approval_request_id": approval_id}  # fmt: skip
+        with database.transaction() as connection:
+            tools.make_child(connection, item, {"job_id": new_id("job")}).record(connection)
+
+    def test_an_approved_call_pins_the_changed_definition(self, database, changed, load):
+        before = load(changed)
+        assert approval_reason("never", before.named("tests", "buy").tool, "{}") == "tool_changed"
+
+        self.make_call(database, before, "mcpr_1")
+
+        assert approval_reason("never", load(changed).named("tests", "buy").tool, "{}") is None
+
+    def test_another_call_pins_nothing(self, database, changed, load):
+        self.make_call(database, load(changed), None)
+
+        assert load(changed).named("tests", "buy").tool.changed

@@ -211,6 +211,16 @@ def test_another_account_and_another_member_cannot_decide(user, asked, other_use
     assert status(user, approval) == "pending"
 
 
+def test_a_turn_without_the_tools_of_the_approved_call_is_rejected(user, asked):
+    approval = asked()
+
+    refused = send(user, answer_item(approval), previous_response_id=approval.response_id, tools=[])
+    denied = send(user, answer_item(approval, approve=False), previous_response_id=approval.response_id, tools=[])
+
+    assert_error(refused, 400, param="input[0]", code="approval_without_server")
+    assert denied.status_code == 200, "nothing has to be called"
+
+
 def test_an_expired_request_is_rejected(user, asked):
     assert_error(follow_up(user, asked(expires_in=-1)), 400, param="input[0]", code="approval_expired")
 
