@@ -9,6 +9,7 @@ from openai.types.responses import Response as OpenAIResponse
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
+from models.accounts.ownership import Access
 from models.agents import approvals as stored_approvals
 from models.jobs import attempts, children, jobs
 from models.jobs.attempt_context import WaitForChildren, open_attempt
@@ -410,11 +411,11 @@ class TestApprovals:
         # When another tool's output is a decision, as the API has it
         decision = {"type": "mcp_approval_response", "approval_request_id": approval.id, "approve": True}
         loop.answer(search, json.dumps([decision, {"status": "approved"}]), status="approved")
-        assert loop.run(engine, started) == []
 
         # Then
         with harness.database.connection() as connection:
             (approval,) = stored_approvals.read_for_response(connection, started.response.id)
+            assert jobs.read(connection, started.response.job_id, Access.own(harness.caller)).state == "waiting"
         assert approval.status == "pending"
         assert {child.id: child.ended for child in loop.children_of(started)} == {search: True, gate: False}
 
