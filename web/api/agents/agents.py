@@ -12,10 +12,11 @@ from models.platform.settings import Settings
 from pipelines.agents import manage_agents
 from pipelines.agents.agent_turns import is_agent
 from pipelines.chat.prompt import output_format_of
+from pipelines.inference.registry import is_local
 from web.api.agents.schemas import AgentDeleted, CreateAgent, DefinitionParameters, UpdateAgent, agent_object
 from web.api.request import Request
 from web.api.turns.conversion import convert
-from web.api.turns.mcp_tools import sealed_credentials
+from web.api.turns.mcp_tools import check_registered, sealed_credentials
 from web.api.turns.models import DEFAULT_MODEL
 from web.api.turns.tools_and_formats import (
     ResolvedTools,
@@ -50,17 +51,7 @@ async def create(request: Request) -> Response:
     """`POST /v1/agents`: create an agent, which requests name as the model `agent/NAME`."""
     body = bodies.parse(request.body, CreateAgent)
     definition = await convert(request, _definition, body)
-    agent = await run_in_thread(
-        manage_agents.create,
-        request.platform.database,
-        request.caller,
-        request.origin,
-        request.new_id("agent"),
-        body.name,
-        definition,
-        body.metadata or {},
-    )
-    return json_response(agent_object(agent), 201)
+    return json_response(agent_object(await run_in_thread(_create, request, body, definition)), 201)
 
 
 def list_agents(request: Request) -> Response:
@@ -110,7 +101,21 @@ def delete(request: Request) -> Response:
     return json_response(deleted)
 
 
+def _create(request: Request, body: CreateAgent, definition: Mapping[str, Any]) -> agents.Agent:
+    check_registered(request, definition.get("tools") or [])
+    return manage_agents.create(
+        request.platform.database,
+        request.caller,
+        request.origin,
+        request.new_id("agent"),
+        body.name,
+        definition,
+        body.metadata or {},
+    )
+
+
 def _change(request: Request, body: UpdateAgent, definition: Mapping[str, Any]) -> agents.Agent:
+    check_registered(request, definition.get("tools") or [])
     return manage_agents.change(
         request.platform.database,
         request.caller,
@@ -128,6 +133,9 @@ def _definition(body: DefinitionParameters, settings: Settings) -> dict[str, Any
 
     Blocks while new JSON Schemas are compiled; see `web.api.turns.conversion`.
     """
+    if body.residency == "local" and not is_local(settings):
+        message = "Unsupported value for 'residency': 'local'. This installation's model is served by another host."
+        raise InvalidRequest(message, param="residency", code="unsupported_value")
     tools = _resolve_tools(body)
     stored = {
         **body.model_dump(exclude_none=True, include=set(PLAIN_FIELDS)),

@@ -5,7 +5,10 @@ from typing import Any
 
 from models.platform.errors import InvalidRequest
 from models.platform.settings import Settings
+from models.platform.texts import truncate
 from pipelines.agents import credentials
+from pipelines.agents.servers import unknown_labels
+from web.api.request import Request
 from web.api.turns.mcp_types import McpReference, McpTool
 
 
@@ -38,6 +41,20 @@ def check_server(reference: McpReference, stored: Iterable[Mapping[str, Any]], p
     if all(tool.get("server_label") != reference.server_label for tool in stored):
         message = f"'{reference.server_label}' is not the label of an MCP server in 'tools'."
         raise _invalid(f"{param}.server_label", message)
+
+
+def check_registered(request: Request, stored: Sequence[Mapping[str, Any]]) -> None:
+    """Raise InvalidRequest for the label of a server without a URL that nobody has registered. Blocks."""
+    platform = request.platform
+    if all(tool["type"] != "mcp" for tool in stored):
+        return
+    with platform.database.connection() as connection:
+        unknown = unknown_labels(platform.settings, connection, request.caller.account_id, stored)
+    if unknown:
+        message = (
+            f"Invalid value for 'tools': no MCP server '{truncate(unknown[0])}' is registered; give its 'server_url'."
+        )
+        raise InvalidRequest(message, param="tools", code="mcp_server_not_found")
 
 
 def _mcp_tools(tools: Sequence[Any]) -> Iterator[tuple[int, McpTool]]:

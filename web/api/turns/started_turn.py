@@ -12,12 +12,11 @@ from models.accounts.ownership import Access
 from models.journal.events import Event
 from models.journal.shared_fields import SINCE
 from models.memory import spaces
-from models.platform.errors import InvalidRequest, LimitExceeded, NotFound, RequestError, Unavailable
+from models.platform.errors import LimitExceeded, NotFound, RequestError, Unavailable
 from models.platform.texts import truncate
 from models.turns import responses
 from models.turns.responses import Response
 from pipelines.agents.agent_turns import is_agent
-from pipelines.agents.servers import unknown_labels
 from pipelines.chat.recalled_memories import response_with_texts
 from pipelines.chat.response_objects import response_object
 from pipelines.chat.start_turn import AcceptedTurn, NewTurn, TurnIds, start_turns
@@ -31,6 +30,7 @@ from web.api.job_results import job_headers
 from web.api.request import Request
 from web.api.turns.disconnects import cancelled_after_disconnect, disconnect_action
 from web.api.turns.input_items import MCP_ITEMS
+from web.api.turns.mcp_tools import check_registered
 from web.api.turns.retries import add_commands, is_unreadable, join_original, new_ids, store_state
 from web.http.disconnects import OnDisconnect, disconnect_policy
 from web.http.threads import run_in_thread
@@ -185,7 +185,7 @@ def _start(
     """Insert the turns, all or none, and announce them."""
     platform, seed = request.platform, request.retriable.seed if request.retriable else None
     if request.repeat == "first":
-        _check_servers(request, turns[0])
+        check_registered(request, turns[0].request.get("tools") or [])
     with _rejection_stored(request, seed), _tokens_drawn(request, turns) as admission:
         accepted = start_turns(
             platform.database,
@@ -199,20 +199,6 @@ def _start(
         )
     _announce(request, accepted)
     return AcceptedTurns(accepted, seed, headers=admission.headers)
-
-
-def _check_servers(request: Request, turn: NewTurn) -> None:
-    """Raise InvalidRequest for the label of a server without a URL that nobody has registered."""
-    platform, tools = request.platform, turn.request.get("tools") or []
-    if all(tool["type"] != "mcp" for tool in tools):
-        return
-    with platform.database.connection() as connection:
-        unknown = unknown_labels(platform.settings, connection, request.caller.account_id, tools)
-    if unknown:
-        message = (
-            f"Invalid value for 'tools': no MCP server '{truncate(unknown[0])}' is registered; give its 'server_url'."
-        )
-        raise InvalidRequest(message, param="tools", code="mcp_server_not_found")
 
 
 @contextmanager
