@@ -1,7 +1,6 @@
 """Agents over real processes: MCP tools, delegations and approvals survive kills, and nothing runs twice."""
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 
@@ -9,43 +8,16 @@ import httpx
 import pytest
 
 from bench.harness.waiting import wait_until
-from tests.journeys.stack import ON_REDIS, AccountOwner, Installation, openai_client
-from tests.pipelines.agents.mcp.raw_server import RawServer, listing, raw_server, text_result, tool
+from tests.journeys.shop import ALLOW, Shop, serve_shop
+from tests.journeys.stack import ON_REDIS, AccountOwner, Installation
 
 #: The script of most tests: quick answers.
 SCRIPT = "tokens=8,rate=0"
 
-ALLOW = {"egress_allow": ("127.0.0.1",)}
-
-
-class Shop:
-    """An MCP server with the tool `buy`, which counts its calls and answers when the test lets it."""
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-        self.open = threading.Event()
-        self.open.set()
-        self.server = RawServer(tools__list=listing(tool("buy")), tools__call=self._call)
-        self.url = ""
-
-    def _call(self, request, message) -> None:
-        from tests.pipelines.agents.mcp.raw_server import respond_json
-
-        self.calls.append(message["params"]["name"])
-        self.open.wait(30)
-        respond_json(request, {"jsonrpc": "2.0", "id": message["id"], "result": text_result("bought")})
-
-    @property
-    def tool(self) -> dict[str, object]:
-        """The tool of a request."""
-        return {"type": "mcp", "server_label": "shop", "server_url": self.url, "require_approval": "never"}
-
 
 @pytest.fixture
 def shop() -> Iterator[Shop]:
-    shop = Shop()
-    with raw_server(shop.server) as url:
-        shop.url = url
+    with serve_shop() as shop:
         yield shop
 
 
@@ -63,48 +35,6 @@ def create_agent(user: AccountOwner, name: str, **fields: object) -> None:
 def calls_of(response: dict[str, object]) -> list[tuple[str, str]]:
     """Return name and status of each call that the server ran."""
     return [(item["name"], item["status"]) for item in response["output"] if item["type"] == "mcp_call"]
-
-
-@pytest.mark.usefixtures("workers")
-def test_openais_client_streams_a_turn_with_a_tool_of_an_mcp_server(
-    stack: Installation, user: AccountOwner, shop: Shop
-):
-    with openai_client(stack, user) as client:
-        stream = client.responses.create(model="default", input="call shop__buy", tools=[shop.tool], stream=True)
-        events = list(stream)
-
-    types = [event.type for event in events]
-    response = events[-1].response
-    assert [item.type for item in response.output] == ["mcp_list_tools", "mcp_call", "message"]
-    assert (response.output[1].output, response.output[1].status) == ("bought", "completed")
-    assert {
-        "response.mcp_list_tools.completed",
-        "response.mcp_call.in_progress",
-        "response.mcp_call_arguments.done",
-        "response.mcp_call.completed",
-    } <= set(types)
-    assert shop.calls == ["buy"]
-
-
-@ON_REDIS
-@pytest.mark.usefixtures("workers")
-def test_openais_client_approves_a_call_in_the_next_turn(stack: Installation, user: AccountOwner, shop: Shop):
-    tools = [{**shop.tool, "require_approval": "always"}]
-    with openai_client(stack, user) as client:
-        first = client.responses.create(model="default", input="call shop__buy", tools=tools)
-        (request,) = [item for item in first.output if item.type == "mcp_approval_request"]
-        assert (request.name, shop.calls) == ("buy", [])
-
-        answer = [{"type": "mcp_approval_response", "approval_request_id": request.id, "approve": True}]
-        second = client.responses.create(model="default", input=answer, tools=tools, previous_response_id=first.id)
-        replayed = user.request("POST", "/v1/responses", json={
-            "input": answer, "tools": tools, "previous_response_id": first.id,
-        })  # fmt: skip
-
-    (call,) = [item for item in second.output if item.type == "mcp_call"]
-    assert (call.output, call.approval_request_id, shop.calls) == ("bought", request.id, ["buy"])
-    assert second.output[-1].type == "message"
-    assert replayed.status_code == 400, replayed.text
 
 
 @pytest.mark.usefixtures("workers")
