@@ -33,7 +33,7 @@ EXTENSION_EVENTS: Mapping[str, str] = {
     "sangha:agent.handed_off": "Another agent continues the turn. `item_id`; `agent` with `id`, `name` and `version`.",
     "sangha:approval.requested": "A call needs a person's approval. `item_id`, the id of the approval; `job_id` that "
     "the turn waits for, or null; `reason`; `expires_at`, in Unix seconds; `call_id` of a call that may have been "
-    "executed already.",
+    "executed already; `tool_digest` of the tool's definition.",
     "sangha:approval.decided": "`item_id`, the id of the approval; `status`: approved, denied or expired; `reason`, "
     "the person's text.",
     "sangha:answer.restarted": "The engine cannot continue the answer and begins it again: discard its text so far. "

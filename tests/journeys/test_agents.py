@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -110,6 +111,44 @@ def test_a_call_whose_worker_is_killed_asks_before_it_is_repeated(stack: Install
     stored = user.get(f"/v1/responses/{follower.response_id}")
     assert calls_of(stored) == [("buy", "completed")]
     assert len(shop.calls) == 2
+
+
+@ON_REDIS
+def test_an_approval_outlives_all_workers_and_a_change_of_the_agent(
+    stack: Installation, user: AccountOwner, shop: Shop
+):
+    # Given a turn that waits for an approval
+    workers = [stack.start_worker(SCRIPT, **ALLOW), stack.start_worker(SCRIPT, "tools", **ALLOW)]
+    fields = {"name": "buyer", "instructions": "call shop__buy", "tools": [shop.tool], "approval": "always"}
+    agent = user.request("POST", "/v1/agents", json=fields).json()
+    follower = user.stream("go", model="agent/buyer")
+    follower.wait_for_events(type_="sangha:approval.requested")
+    (approval,) = wait_until(lambda: user.get("/v1/approvals?status=pending")["data"])
+    assert (approval["agent"], approval["name"], approval["decided_in"]) == ("buyer", "buy", "api")
+
+    # When all workers die, the agent loses its tool, and decisions contradict each other at once
+    for worker in workers:
+        worker.kill()
+        stack.release_jobs(worker)
+    changed = user.request("PATCH", f"/v1/agents/{agent['id']}", json={"tools": [], "approval": "never"})
+    assert changed.json()["version"] == 2
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(
+            lambda approve: user.request("POST", f"/v1/approvals/{approval['id']}", json={"approve": approve}),
+            [True, False] * 3,
+        ))  # fmt: skip
+    for pool_name in ("inference", "tools"):
+        stack.start_worker(SCRIPT, pool_name, **ALLOW)
+    follower.end()
+
+    # Then one decision counts, and its turn goes on with the version that it began with
+    decided = user.get(f"/v1/approvals/{approval['id']}")
+    stored = user.get(f"/v1/responses/{follower.response_id}")
+    assert sorted(answer.status_code for answer in answers) == [200] * 3 + [409] * 3
+    approved = decided["status"] == "approved"
+    assert calls_of(stored) == [("buy", "completed" if approved else "failed")]
+    assert shop.calls == (["buy"] if approved else [])
+    assert [event.sequence for event in follower.events] == list(range(len(follower.events)))
 
 
 @ON_REDIS
