@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from decimal import ROUND_DOWN, Decimal
 from typing import Any
 
 import orjson
@@ -13,7 +14,7 @@ from models.accounts.plans import Allowance
 from models.billing import spending
 from models.billing.prepaid import METHOD_GATEWAYS
 from models.jobs import budgets
-from models.jobs.budgets import Draw
+from models.jobs.budgets import Draw, Remaining
 from models.jobs.jobs import Job
 from models.jobs.usage import KEY_ARGUMENT
 from models.platform.database import Connection
@@ -34,6 +35,9 @@ HANDOFF_PREFIX = "transfer_to_"
 
 #: The smallest share of the tree's tokens with which a delegation is begun.
 MIN_TOKENS = 64
+
+#: The smallest amount of money that a share is rounded down to.
+MONEY_UNIT = Decimal("0.000001")
 
 TASK = {
     "type": "object",
@@ -80,7 +84,7 @@ def child_turn(
     new_job = replace(
         prepared.job,
         unique_key=f"delegate:{item['id']}",
-        draw=Draw(tokens=_share(connection, job, wait), calls=1),
+        draw=_share(connection, job, response, wait),
         arguments={**prepared.job.arguments, **key},
         owner_id=response.user_id,
     )
@@ -109,17 +113,33 @@ def _with_money(
         step(connection, job.account_id, most, key_id=job.arguments.get(KEY_ARGUMENT), method_required=required)
 
 
-def _share(connection: Connection, job: Job, wait: Mapping[str, Any]) -> int:
-    """Return how many tokens of the tree one of the agents that are asked at once may use; 0 where none limits them.
+def _share(connection: Connection, job: Job, response: Response, wait: Mapping[str, Any]) -> Draw:
+    """Return what one of the agents that are asked at once may use of its tree's budget; 0 where nothing limits it.
 
-    What the turn itself has spent in this step is counted with its wait.
+    What the turn itself has spent since its last wait is counted with this one. An agent that may delegate, too, gets
+    half of its share: those that it asks draw from the rest.
     """
-    left = budgets.remaining(connection, job.root_id or job.id)
-    if left is None or left.tokens is None:
-        return 0
-    if (share := (left.tokens - wait["spent"]) // wait["siblings"]) < MIN_TOKENS:
-        raise BudgetExhausted(f"The tree of {job.root_id or job.id} has {left.tokens} tokens left.")
-    return int(share)
+    left, spent = budgets.remaining(connection, job.root_id or job.id), wait["spent"]
+    if left is None:
+        return Draw(calls=1)
+    parts = wait["siblings"] * (2 if _may_delegate(connection, response, job, wait["agent"], left) else 1)
+    tokens = 0 if left.tokens is None else max(0, left.tokens - spent.tokens) // parts
+    money = Decimal(0) if left.money is None else max(Decimal(0), left.money - spent.money) / parts
+    if (left.tokens is not None and tokens < MIN_TOKENS) or (left.money is not None and not money):
+        raise BudgetExhausted(f"The tree of {job.root_id or job.id} has {_plain(left)} left.")
+    return Draw(tokens, money.quantize(MONEY_UNIT, ROUND_DOWN), calls=1)
+
+
+def _may_delegate(
+    connection: Connection, response: Response, job: Job, agent: Mapping[str, Any], left: Remaining
+) -> bool:
+    definition = definitions.read_definition(connection, response.account_id, agent)
+    return bool(definition.agents) and (left.depth is None or job.depth + 1 < left.depth)
+
+
+def _plain(left: Remaining) -> str:
+    amounts = {"tokens": left.tokens, "money": left.money}
+    return " and ".join(f"{amount} {name}" for name, amount in amounts.items() if amount is not None)
 
 
 def _request(response: Response, agent: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -3,18 +3,20 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
 from models.agents import tool_pins
 from models.jobs import budgets, jobs
 from models.jobs.attempt_context import Attempt, WaitForChildren
+from models.jobs.budgets import BudgetLimits
 from models.jobs.jobs import Job, NewJob
 from models.platform.database import Connection
 from models.platform.errors import PermanentFailure
 from models.platform.settings import Settings
 from models.turns.responses import Response
-from pipelines.agents import approvals, definitions, delegation, tool_lists
+from pipelines.agents import approvals, definitions, delegation, tool_lists, tree_money
 from pipelines.agents.definitions import MAX_STEPS, Definition
 from pipelines.agents.listed_tool import ListedTool
 from pipelines.agents.servers import AGENTS_LABEL, ServerReference, references
@@ -62,7 +64,6 @@ def load_tools(
         if server.source != "platform"
     ]
     listings += _unknown_servers(request, servers)
-    limits = _limits(connection, attempt, definition)
     return TurnTools(
         request=_engine_request(request, tools, step),
         server_tools={function_name(each.tool.name, each.label): each for each in tools},
@@ -72,7 +73,8 @@ def load_tools(
         expires_after=approvals.expires_after(settings, definition),
         max_tool_calls=request.get("max_tool_calls"),
         max_steps=definition.limits.steps if definition else MAX_STEPS,
-        max_tokens=limits,
+        max_tokens=_limits(connection, attempt.job, effective, definition),
+        is_root=attempt.job.parent_id is None,
         join_rule=definition.join if definition else "all",
         make_child=partial(_make_child, settings, attempt.job, effective, reference, tools),
         check_money=partial(delegation.check_money, settings, attempt.job),
@@ -174,15 +176,16 @@ def _agents(
             )
 
 
-def _limits(connection: Connection, attempt: Attempt, definition: Definition | None) -> int | None:
-    """Return the most tokens that the turn itself may use: what it has drawn, or what its tree has left."""
-    job = attempt.job
-    if (draw := job.arguments.get("budget_draw")) and draw["tokens"]:
-        return int(draw["tokens"])
-    if definition is None or job.parent_id is not None:
+def _limits(connection: Connection, job: Job, response: Response, definition: Definition | None) -> int | None:
+    """Return the most tokens that the turn itself may use: of what it has drawn, or of what its tree has left."""
+    if (draw := job.arguments.get("budget_draw")) is not None:
+        left = BudgetLimits(tokens=draw["tokens"] or None, money=Decimal(draw["money"]) or None)
+    elif definition is None or job.parent_id is not None:
         return None
-    left = budgets.remaining(connection, job.id)
-    return left.tokens if left else None
+    else:
+        left = budgets.remaining(connection, job.id) or BudgetLimits()
+    affordable = tree_money.affordable_tokens(connection, response, left.money) if left.money is not None else None
+    return min((tokens for tokens in (left.tokens, affordable) if tokens is not None), default=None)
 
 
 def _engine_request(request: Mapping[str, Any], tools: Sequence[ServerTool], step: int) -> Mapping[str, Any]:

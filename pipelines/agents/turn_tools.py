@@ -79,7 +79,8 @@ class TurnTools:
     expires_after       how long approvals can be given
     max_tool_calls      calls that the server runs for this turn
     max_steps           generations of this turn
-    max_tokens          input and output tokens of all steps, without those of the agents that it delegates to
+    max_tokens          input and output tokens of its steps, without those that its tree's budget has counted
+    is_root             whether the turn is the root of a tree, whose budget counts its steps one by one
     join_rule           how many of the agents that are asked at once have to answer
     """
 
@@ -92,6 +93,7 @@ class TurnTools:
     max_tool_calls: int | None = None
     max_steps: int | None = None
     max_tokens: int | None = None
+    is_root: bool = True
     join_rule: JoinRule = "all"
     make_child: MakeChild = _no_child
     check_money: CheckMoney = lambda connection, children: None

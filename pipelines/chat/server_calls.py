@@ -21,13 +21,14 @@ from models.platform.database import Connection
 from models.platform.ids import new_id
 from models.turns import responses
 from models.turns.responses import Response
+from pipelines.agents import tree_money
 from pipelines.agents.approvals import approval_reason, expiry, new_approval
 from pipelines.agents.turn_tools import Child, ServerTool, TurnTools
 from pipelines.chat.answer_writer import AnswerWriter, is_done
 from pipelines.chat.mcp_items import approval_request_item, denial_text, execution_error, mcp_call_item
 from pipelines.chat.reasoning_writer import NewEvent
 from pipelines.chat.response_objects import item_text
-from pipelines.chat.transcript import AGENT_STARTED, APPROVAL_REQUESTED, CALL_STARTED, HANDED_OFF
+from pipelines.chat.transcript import AGENT_STARTED, APPROVAL_REQUESTED, CALL_STARTED, HANDED_OFF, add_usage
 from pipelines.inference.engine import GeneratedCall
 
 #: The limits of its calls at which a turn ends.
@@ -116,7 +117,10 @@ def end_after(answer: AnswerWriter, tools: TurnTools) -> Literal["stop"] | Limit
 def _calls(answer: AnswerWriter) -> int:
     """Return how many calls the server has begun for the response."""
     items = [*answer.transcript.items, *answer.call_items]
-    return sum(item["type"] in ("mcp_call", "mcp_approval_request") for item in items)
+    return sum(
+        item["type"] == "mcp_approval_request" or (item["type"] == "mcp_call" and not item["approval_request_id"])
+        for item in items
+    )
 
 
 def _begin_call(
@@ -326,26 +330,25 @@ def _wait(
         rows = jobs.read_many(connection, [id_ for id_ in step_jobs if id_], attempt.job.account_id)
         existing = {job.id for job in rows}
         new = [(item, wait) for item, wait in waits if wait["job_id"] not in existing]
-        spent = _spent(attempt, answer) if not existing else None
+        spent = _spent(connection, answer) if tools.is_root and not existing else None
         asked = sum("response_id" in wait for _, wait in new)
-        shared = {"siblings": asked, "spent": spent.tokens if spent else 0}
+        shared = {"siblings": asked, "spent": spent or Draw()}
         children = [tools.make_child(connection, item, {**wait, **shared}) for item, wait in new]
         tools.check_money(connection, children)
     return WaitForChildren(
         [child.job for child in children],
-        tools.join_rule,
+        tools.join_rule if asked == len(waits) else "all",  # the rule is for agents that are asked at once
         reserve=partial(tools.reserve_money, children),
         record=partial(_record, children),
         spent=spent,
     )
 
 
-def _spent(attempt: Attempt, answer: AnswerWriter) -> Draw | None:
-    """Return what the root of a tree has used in this step. Other turns of a tree have drawn what they use."""
-    if attempt.job.parent_id is not None:
-        return None
-    usage = answer.step_usage
-    return Draw(tokens=usage.input_tokens + usage.output_tokens)
+def _spent(connection: Connection, answer: AnswerWriter) -> Draw:
+    """Return what the root of a tree has used since its budget counted it. Other turns have drawn what they use."""
+    usage, transcript = add_usage(answer.transcript.usage, answer.step_usage), answer.transcript
+    uncounted = usage.input_tokens + usage.output_tokens - transcript.counted
+    return Draw(tokens=uncounted, money=tree_money.cost(connection, answer.response, answer.step_usage))
 
 
 def _record(children: Sequence[Child], connection: Connection) -> None:

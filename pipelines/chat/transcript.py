@@ -77,6 +77,7 @@ class Transcript:
     step         the last step
     items        the items of the steps before it, and those that precede the answer
     usage        the tokens of the steps before it
+    counted      how many of these the budget of the turn's tree has counted, if the turn is its root
     waits        by the id of a call or a request for approval, the event that names the job which the turn waits for
     recalled     the memories in the prompt
     agent        the agent that has taken over the turn from the one that was asked
@@ -87,6 +88,7 @@ class Transcript:
     step: Step = field(default_factory=Step)
     items: list[Mapping[str, Any]] = field(default_factory=list)
     usage: TokenUsage = NO_TOKENS
+    counted: int = 0
     waits: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     recalled: Sequence[Mapping[str, Any]] = ()
     agent: Mapping[str, Any] | None = None
@@ -112,6 +114,8 @@ class Transcript:
         assert self.step.usage is not None
         self.items += [item for _, item in sorted(self.step.done.items())]
         self.usage = add_usage(self.usage, self.step.usage)
+        if any(self.waits.get(item["id"], {}).get("job_id") for item in self.step.calls):
+            self.counted = self.usage.input_tokens + self.usage.output_tokens  # with the wait of the step
         self.step = Step(self.step.number + 1)
 
 

@@ -18,6 +18,7 @@ from models.agents.approvals import Approval, cancel_waiting
 from models.agents.approvals import insert as insert_approval
 from models.jobs.attempt_context import Attempt, Outcome, WaitForChildren
 from models.jobs.attempts import Ending
+from models.jobs.budgets import Draw, settle_draw
 from models.jobs.jobs import Job, NewJob
 from models.jobs.usage import UsageSource
 from models.journal.writer import Journal
@@ -25,6 +26,7 @@ from models.platform.database import Connection
 from models.platform.errors import PermanentFailure
 from models.turns import conversations, responses
 from models.turns.responses import Response, TokenUsage
+from pipelines.agents import tree_money
 from pipelines.agents.turn_tools import TurnTools
 from pipelines.chat import response_objects, server_calls
 from pipelines.chat.answer_writer import AnswerWriter, whole_item_events
@@ -266,8 +268,8 @@ def _most_output(answer: AnswerWriter, prompt: Prompt, tools: TurnTools) -> tupl
         most = min(most, limit - answer.transcript.usage.output_tokens)
     if tools.max_tokens is None:
         return most, "length"
-    used = answer.transcript.usage.input_tokens + answer.transcript.usage.output_tokens
-    affordable = tools.max_tokens - used - prompt.tokens
+    usage, counted = answer.transcript.usage, answer.transcript.counted if tools.is_root else 0
+    affordable = tools.max_tokens - (usage.input_tokens + usage.output_tokens - counted) - prompt.tokens
     return (affordable, "budget") if affordable < most else (most, "length")
 
 
@@ -318,6 +320,7 @@ def complete_turn(
         ),
         result={"response_id": response.id, "status": response.status},
         record=_record_results(response, answer.usage, attempt.job, endpoint, approvals),
+        settle=_settlement(attempt, response, answer.usage),
         follow_ups=_follow_ups(response),
         tokens=answer.usage.input_tokens + answer.usage.output_tokens,
     )
@@ -358,9 +361,21 @@ def end(
         result={"response_id": response.id, "status": response.status},
         error=error,
         record=_record_results(response, usage, attempt.job, endpoint),
+        settle=_settlement(attempt, response, usage),
         follow_ups=_follow_ups(response),
         tokens=usage.input_tokens + usage.output_tokens,
     )
+
+
+def _settlement(attempt: Attempt, response: Response, usage: TokenUsage) -> Callable[[Connection], None] | None:
+    """Return a function that gives back what a turn has drawn from its tree's budget; None for one that has not."""
+    arguments = attempt.job.arguments
+    if "budget_draw" not in arguments:
+        return None
+    with attempt.database.connection() as connection:
+        money = tree_money.cost(connection, response, usage)
+    used = Draw(usage.input_tokens + usage.output_tokens, money, calls=1)
+    return lambda ending: settle_draw(ending, arguments, used)
 
 
 def _record_results(
