@@ -4,15 +4,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipelines.agents.mcp.outcomes import CallOutcome
+from pipelines.agents.mcp.outcomes import CallOutcome, ServerFault
 from pipelines.agents.mcp.values import cut_bytes
+from pipelines.chat.mcp_items import execution_error
 
 
 @dataclass(frozen=True, slots=True)
 class CallResult:
     """What became of a call.
 
-    error     `{"type", "message"}`, with the `code` of a protocol's error or an HTTP status; None if it succeeded
+    error     in one of the forms of OpenAI's `mcp_call`; None if it succeeded
     in_doubt  whether the tool may have been called, and no answer came
     """
 
@@ -30,15 +31,20 @@ def result_of(outcome: CallOutcome, limit: int) -> CallResult:
     """Return the result of a call that was answered, with at most about `limit` bytes of text."""
     text = cut_bytes(outcome.text, limit)
     if outcome.error is not None:
-        return error_result({"type": outcome.error, "message": text or "The tool failed and did not say why."})
+        return error_result(text or "The tool failed and did not say why.")
     return CallResult(output=text)
 
 
-def error_result(error: Mapping[str, Any]) -> CallResult:
-    """Return the result of a call that has failed."""
-    return CallResult(error=error)
+def error_result(message: str) -> CallResult:
+    """Return the result of a tool that failed, or that was not called."""
+    return CallResult(error=execution_error(message))
+
+
+def fault_result(fault: ServerFault) -> CallResult:
+    """Return the result of a call that its server did not answer, or not as it should."""
+    return CallResult(error=fault.error)
 
 
 def in_doubt(message: str) -> CallResult:
     """Return the result of a call that may have had its effect."""
-    return CallResult(error={"type": "in_doubt", "message": message}, in_doubt=True)
+    return CallResult(error=execution_error(message), in_doubt=True)

@@ -57,7 +57,7 @@ def run(
             case "run_python":
                 return run_python.run(settings, attempt, _text(arguments, "code", MAX_PROGRAM))
     except ValueError as error:
-        return error_result({"type": "invalid_arguments", "message": str(error)})
+        return error_result(str(error))
     raise LookupError(name)
 
 
@@ -79,7 +79,7 @@ def _memory_job(
     """Return the result of the child that an earlier attempt has begun, or begin it."""
     key = SpaceKey.of_turn(response)
     if key is None or (response.request.get("memory") or {}).get(option) is False:
-        return error_result({"type": "refused", "message": NO_MEMORY})
+        return error_result(NO_MEMORY)
     with attempt.database.connection() as connection:
         children = jobs.children(connection, attempt.job.id)
     if children:
@@ -96,7 +96,7 @@ def _memory_result(child: Job) -> CallResult:
             if child.kind == "memory.search"
             else ("The memory could not be written.")
         )
-        return error_result({"type": "mcp_tool_execution_error", "message": message})
+        return error_result(message)
     if child.kind == "memory.create":
         return CallResult(output="Remembered.")
     lines = [_hit_line(hit) for hit in child.result["hits"]]
@@ -122,13 +122,13 @@ def _read_file(objects: ObjectStore, attempt: Attempt, arguments: Mapping[str, A
     with attempt.database.connection() as connection:
         file = files.read(connection, file_id, attempt.job.account_id, exports=False)
     if file is None:
-        return error_result({"type": "not_found", "message": f"There is no file {file_id}."})
+        return error_result(f"There is no file {file_id}.")
     if file.bytes > MAX_FILE:
-        return error_result({"type": "too_large", "message": f"The file has more than {MAX_FILE:,} bytes."})
+        return error_result(f"The file has more than {MAX_FILE:,} bytes.")
     try:
         text = b"".join(objects.get(file.object_key)).decode()
     except (NotFound, UnicodeDecodeError):
-        return error_result({"type": "not_found", "message": "The file has no text that could be read."})
+        return error_result("The file has no text that could be read.")
     start = _number(arguments, "offset", 0, 0, len(text))
     end = start + _number(arguments, "length", MAX_CHARACTERS, 1, MAX_CHARACTERS)
     more = f"\n[{len(text) - end:,} more characters: read on with the offset {end}]" if end < len(text) else ""

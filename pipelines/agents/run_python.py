@@ -43,7 +43,7 @@ def run(settings: Settings, attempt: Attempt, code: str) -> CallResult:
     text = cut_bytes(clean_text(output), settings.tool_output_bytes)
     if error is not None:
         message = "\n".join(part for part in (text, clean_text(error)) if part)
-        return error_result({"type": "mcp_tool_execution_error", "message": message})
+        return error_result(message)
     return CallResult(output=text)
 
 

@@ -24,7 +24,7 @@ from models.turns.responses import Response
 from pipelines import effects
 from pipelines.agents import platform_tools, tool_lists, turn_servers
 from pipelines.agents.attempt_watch import AttemptWatch
-from pipelines.agents.call_results import CallResult, error_result, in_doubt, result_of
+from pipelines.agents.call_results import CallResult, error_result, fault_result, in_doubt, result_of
 from pipelines.agents.event_loop import Stopped
 from pipelines.agents.listed_tool import ListedTool
 from pipelines.agents.mcp.outcomes import CallOutcome, CallState, ServerFault
@@ -74,7 +74,7 @@ def run(settings: Settings, objects: ObjectStore, attempt: Attempt) -> Outcome:
     arguments = _parsed_arguments(attempt.job.arguments["arguments"])
     if arguments is None:
         message = "The arguments are not a JSON object."
-        return _ending(attempt, error_result({"type": "invalid_arguments", "message": message}))
+        return _ending(attempt, error_result(message))
     call = _call(attempt, server, arguments)
     if server.source == "platform":
         return _platform_call(settings, objects, attempt, response, call)
@@ -102,7 +102,7 @@ def _platform_call(
 ) -> Outcome:
     if call.tool is None:
         message = f"The platform has no tool {call.name}, or the request does not allow it."
-        return _ending(attempt, error_result({"type": "unknown_tool", "message": message}))
+        return _ending(attempt, error_result(message))
     outcome = platform_tools.run(settings, objects, attempt, response, call.name, call.arguments)
     return _ending(attempt, outcome) if isinstance(outcome, CallResult) else outcome
 
@@ -133,7 +133,7 @@ def _repeatable_call(settings: Settings, attempt: Attempt, call: Call) -> CallRe
     try:
         return result_of(_send(settings, attempt, call), settings.tool_output_bytes)
     except ServerFault as fault:
-        return error_result(fault.error)
+        return fault_result(fault)
 
 
 def _unrepeated_call(settings: Settings, attempt: Attempt, call: Call) -> CallResult:
@@ -143,7 +143,7 @@ def _unrepeated_call(settings: Settings, attempt: Attempt, call: Call) -> CallRe
     except ServerFault as fault:
         if fault.uncertain:
             raise PermanentFailure(fault.message, code=IN_DOUBT) from fault
-        return error_result(fault.error)
+        return fault_result(fault)
 
 
 def _send(settings: Settings, attempt: Attempt, call: Call) -> CallOutcome:

@@ -80,7 +80,9 @@ def run(settings: Settings, attempt: Attempt) -> Outcome:
     with attempt.database.connection() as connection:
         server = turn_servers.server_of_job(settings, connection, attempt)
     if server is None:
-        return plain_ending(attempt, "completed", result={"error": turn_servers.NO_SERVER})
+        return plain_ending(
+            attempt, "completed", result={"error": ServerFault("refused", turn_servers.NO_SERVER).error}
+        )
     try:
         return _stored(attempt, server, _list(settings, attempt, server))
     except ServerFault as fault:

@@ -16,7 +16,7 @@ from pipelines.agents.effective_request import effective_request
 from pipelines.agents.servers import ServerReference, of_account, references
 
 #: The error of a job whose server is none of the turn's any more: it was deleted, or changed.
-NO_SERVER: Mapping[str, Any] = {"type": "refused", "message": "The server was removed since the turn began."}
+NO_SERVER = "The server was removed since the turn began."
 
 
 def load_response(connection: Connection, attempt: Attempt) -> Response:

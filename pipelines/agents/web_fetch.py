@@ -37,10 +37,10 @@ def run(settings: Settings, attempt: Attempt, url: str) -> CallResult:
         attempt.check()
         raise
     except (EgressRefused, httpx2.InvalidURL) as error:
-        return error_result({"type": "refused", "message": str(error)})
+        return error_result(str(error))
     except (httpx2.HTTPError, httpx2.StreamError, TimeoutError) as error:
         message = f"The page cannot be read: {error or 'it took too long.'}"
-        return error_result({"type": "http_error", "message": clean_text(message)})
+        return error_result(clean_text(message))
     return CallResult(output=cut_bytes(text, settings.tool_output_bytes))
 
 

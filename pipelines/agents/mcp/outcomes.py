@@ -6,6 +6,9 @@ from typing import Any, Literal
 #: Seconds that a list is cached where its server says nothing, at least, and at most.
 DEFAULT_TTL, MIN_TTL, MAX_TTL = 300.0, 30.0, 86_400.0
 
+#: The code of an answer that does not follow the protocol: "Invalid Request" (JSON-RPC 2.0).
+INVALID = -32600
+
 #: `http_error`: the server cannot be reached, or answers with the HTTP status of an error. `mcp_protocol_error`: it
 #: answers with an error of the protocol, or does not follow it. `timeout`: it does not answer. `refused`: no request
 #: may be sent to it.
@@ -32,8 +35,10 @@ class ServerFault(Exception):
 
     @property
     def error(self) -> dict[str, Any]:
-        """The error as an `mcp_call` shows it."""
-        return {"type": self.type, "message": self.message, **({} if self.code is None else {"code": self.code})}
+        """The error as OpenAI's `mcp_call` shows it. The code is an HTTP status, 0 without one, or the protocol's."""
+        if self.type == "mcp_protocol_error":
+            return {"type": self.type, "code": INVALID if self.code is None else self.code, "message": self.message}
+        return {"type": "http_error", "code": self.code or 0, "message": self.message}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from models.jobs import jobs
 from models.jobs.attempt_context import WaitForChildren
 from models.platform.ids import new_id
 from pipelines.agents import tool_call
+from pipelines.agents.platform_tools import NO_MEMORY
+from pipelines.chat.mcp_items import execution_error
 from tests.pipelines.agents.conftest import call_job
 
 PLATFORM = {"type": "mcp", "server_label": "sangha"}
@@ -89,7 +91,7 @@ def test_a_memory_is_written_by_a_child_job_once(tool_jobs, start, database):
 def test_a_turn_without_memory_has_none_for_tools(tool_jobs, start, name, arguments):
     response = start(PLATFORM, memory={"recall": False, "remember": False})
 
-    assert tool_jobs.run(platform_job(response, name, arguments))["error"]["type"] == "refused"
+    assert tool_jobs.run(platform_job(response, name, arguments))["error"] == execution_error(NO_MEMORY)
 
 
 def test_a_search_that_failed_is_an_error(tool_jobs, start, database):
@@ -138,7 +140,7 @@ def test_another_accounts_file_and_an_export_are_not_read(tool_jobs, start, data
 
     # When / Then
     for file_id in (foreign, export, "file_missing"):
-        assert read(tool_jobs, response, file_id)["error"]["type"] == "not_found"
+        assert read(tool_jobs, response, file_id)["error"] == execution_error(f"There is no file {file_id}.")
     with database.connection() as connection:
         assert files.page(connection, caller.account_id, exports=False) == []
 
@@ -159,7 +161,7 @@ def test_another_accounts_file_and_an_export_are_not_read(tool_jobs, start, data
 def test_arguments_that_do_not_fit_are_an_error(tool_jobs, start, name, arguments):
     result = tool_jobs.run(platform_job(start(PLATFORM), name, arguments))
 
-    assert result["error"]["type"] == "invalid_arguments"
+    assert "should be" in result["error"]["content"][0]["text"]
 
 
 @pytest.mark.parametrize("name", ["missing", "memory_write"])
@@ -168,4 +170,4 @@ def test_a_tool_that_the_request_does_not_allow_is_an_error(tool_jobs, start, na
 
     result = tool_jobs.run(platform_job(response, name, '{"text": "x"}'))
 
-    assert result["error"]["type"] == "unknown_tool"
+    assert "has no tool" in result["error"]["content"][0]["text"]

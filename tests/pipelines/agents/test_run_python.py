@@ -65,7 +65,7 @@ def test_a_program_that_fails_or_wants_more_is_an_error(run, code, error):
     result = run(code)
 
     assert result["error"]["type"] == "mcp_tool_execution_error"
-    assert error in result["error"]["message"]
+    assert error in result["error"]["content"][0]["text"]
 
 
 def test_a_program_without_end_is_stopped(run, monkeypatch):
@@ -74,7 +74,7 @@ def test_a_program_without_end_is_stopped(run, monkeypatch):
     begun = time.monotonic()
     result = run("while True: pass")
 
-    assert "TimeoutError" in result["error"]["message"]
+    assert "TimeoutError" in result["error"]["content"][0]["text"]
     assert time.monotonic() - begun < 5
 
 
@@ -121,4 +121,4 @@ def sandboxes():
 def test_the_tool_can_be_turned_off(tool_jobs, run):
     tool_jobs.settings = tool_jobs.settings.model_copy(update={"run_python": "off"})
 
-    assert run("1")["error"]["type"] == "unknown_tool"
+    assert "has no tool" in run("1")["error"]["content"][0]["text"]
