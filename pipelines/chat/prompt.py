@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from models.platform.database import Connection
+from models.platform.errors import PermanentFailure
 from models.turns import conversations, responses
 from models.turns.responses import Response
 from pipelines.chat.call_items import CALLS, OUTPUTS, SERVER_CALLS, output_text, tool_call
@@ -88,6 +89,30 @@ def fit_prompt(engine: Engine, messages: list[Message], request: Mapping[str, An
     free = engine.context - fitting.tokens
     dropped = len(messages) - len(fitting.messages)
     return Prompt(fitting.messages, output_format, fitting.tokens, dropped, min(limit or free, free))
+
+
+def fit_with_outputs(engine: Engine, messages: list[Message], request: Mapping[str, Any]) -> Prompt:
+    """Fit a prompt that has outputs of the server's tools: long ones are shortened where all of it does not fit.
+
+    The caller can neither shorten them nor choose how long they are. Raises as `fit_prompt` does.
+    """
+    lengths = [] if request.get("truncation") == "disabled" else [engine.context * 4 // part for part in (2, 4, 8, 16)]
+    for length in lengths:
+        try:
+            return fit_prompt(engine, messages, request)
+        except PermanentFailure as failure:
+            if failure.code != "context_length_exceeded":
+                raise
+            messages = [_shortened(message, length) for message in messages]
+    return fit_prompt(engine, messages, request)
+
+
+def _shortened(message: Message, length: int) -> Message:
+    """Shorten the output of a call to about `length` characters of its beginning and its end."""
+    if message.role != "tool" or len(message.content) <= length:
+        return message
+    left_out = f"\n[… {len(message.content) - length} characters are left out …]\n"
+    return replace(message, content=message.content[: length * 3 // 4] + left_out + message.content[-length // 4 :])
 
 
 def max_logprob_tokens(request: Mapping[str, Any]) -> int:

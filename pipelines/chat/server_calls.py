@@ -25,9 +25,9 @@ from pipelines.agents import tree_money
 from pipelines.agents.approvals import approval_reason, expiry, new_approval
 from pipelines.agents.turn_tools import Child, ServerTool, TurnTools
 from pipelines.chat.answer_writer import AnswerWriter, is_done
+from pipelines.chat.call_outcomes import agent_outcome, call_outcome
 from pipelines.chat.mcp_items import approval_request_item, denial_text, execution_error, mcp_call_item
 from pipelines.chat.reasoning_writer import NewEvent
-from pipelines.chat.response_objects import item_text
 from pipelines.chat.transcript import AGENT_STARTED, APPROVAL_REQUESTED, CALL_STARTED, HANDED_OFF, add_usage
 from pipelines.inference.engine import GeneratedCall
 
@@ -221,12 +221,12 @@ def _settle(answer: AnswerWriter, tools: TurnTools, item: Item, wait: Mapping[st
         _settle_doubt(answer, tools, item)
     else:
         fields = {"item_id": item["id"], "job_id": job.id}
-        done = _call_outcome(item, job)
+        done = call_outcome(item, job)
         answer.complete_item(done, (CALL_COMPLETED, {**fields, "status": done["status"]}))
 
 
 def _settle_agent(answer: AnswerWriter, item: Item, job: Job, response: Response | None) -> None:
-    done = _agent_outcome(item, response)
+    done = agent_outcome(item, response)
     fields = {"item_id": item["id"], "job_id": job.id, "response_id": response.id if response else None}
     answer.complete_item(done, (AGENT_COMPLETED, {**fields, "status": done["status"]}))
 
@@ -286,39 +286,6 @@ def _repeat(answer: AnswerWriter, tool: ServerTool, call: Item, approval_id: str
     payload = {**payload, "approval_id": approval_id}
     answer.write_events(decided, (type_, payload))
     answer.transcript.waits[call["id"]] = payload
-
-
-def _call_outcome(item: Item, job: Job) -> Item:
-    """Return the item of a call with its output, or with what went wrong."""
-    if job.state == "completed" and job.result is not None:
-        error = job.result.get("error")
-        return {**item, "status": "failed" if error else "completed", "error": error,
-                "output": None if error else job.result.get("output")}  # fmt: skip
-    text = (job.error or {}).get("message") or "The call was cancelled."
-    return {**item, "status": "failed", "error": execution_error(text)}
-
-
-def _agent_outcome(item: Item, response: Response | None) -> Item:
-    """Return the item of a delegation with the agent's answer."""
-    if response is not None and response.status == "completed":
-        return {**item, "status": "completed", "output": answer_text(response)}
-    return {**item, "status": "failed", "error": execution_error(_agent_failure(response))}
-
-
-def _agent_failure(response: Response | None) -> str:
-    if response is None:
-        return "The answer of the agent was deleted."
-    if response.status == "incomplete":
-        reason = (response.incomplete_details or {}).get("reason")
-        return f"The agent stopped at a limit ({reason}). Its answer so far: {answer_text(response)}"
-    message = (response.job_error or {}).get("message")
-    return f"The agent failed: {message}" if message else "The agent was cancelled."
-
-
-def answer_text(response: Response) -> str:
-    """Return the text of a response's last message."""
-    messages = [item for item in response.output if item["type"] == "message"]
-    return item_text(messages[-1]) if messages else ""
 
 
 def _wait(

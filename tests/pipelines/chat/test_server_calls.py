@@ -466,6 +466,23 @@ class TestApprovals:
         assert "not known" in call["error"]["content"][0]["text"]
 
 
+def test_an_output_that_does_not_fit_the_context_is_shortened(harness, fake_engine, loop):
+    engine = Steps(fake_engine, (FIRST,), ("It is long.",))
+    for each in engine.engines:
+        each.context = 400
+    started = harness.start("which?")
+    (job_id,) = loop.run(engine, started)
+
+    loop.answer(job_id, "word " * 5000)
+    loop.run(engine, started)
+
+    output = engine.prompts[1][-1].content
+    assert loop.stored(started).status == "completed"
+    assert "characters are left out" in output
+    assert len(output) < 2000
+    assert len(loop.stored(started).output[0]["output"]) == 25_000
+
+
 def test_a_cancelled_turn_keeps_its_open_call_as_incomplete(harness, fake_engine, loop):
     engine = Steps(fake_engine, ("a ", FIRST), ("b",))
     started = harness.start("which?")
