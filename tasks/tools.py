@@ -14,7 +14,7 @@ THREADS = 16
 def declare_actors(runner: JobRunner) -> dict[str, int]:
     """Declare the actors. Returns the number of threads by queue."""
     call_tool = partial(tool_call.run, runner.settings, ObjectStore.open(runner.settings))
-    runner.declare("tool.call", Handler(run=call_tool, end=plain_ending))
+    runner.declare("tool.call", Handler(run=call_tool, end=tool_call.end))
     runner.declare("tool.list", Handler(run=partial(tool_lists.run, runner.settings), end=plain_ending))
     runner.declare("approval.wait", Handler(run=approval_gate.run, end=plain_ending))
     return {"tools": THREADS}

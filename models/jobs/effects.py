@@ -197,10 +197,24 @@ def drop_results(connection: Connection, job_id: str) -> None:
     connection.execute(DROP_RESULTS, {"job_id": job_id})
 
 
+CLOSE_INTENTS = """
+UPDATE effects SET state = 'failed', error = %(error)s, updated_at = now()
+WHERE job_id = %(job_id)s AND state = 'intent'
+"""
+
+
+def close_intents(connection: Connection, job_id: str, error: Mapping[str, Any]) -> None:
+    """Record calls of a job that ends as failed, for those of which nobody will ask what happened."""
+    connection.execute(CLOSE_INTENTS, {"job_id": job_id, "error": Jsonb(error)})
+
+
+#: What the steps of tools' calls begin with. People of the account decide about those in doubt, and not operators.
+TOOL_CALL = "tool.call"
+
 # Effects that only an operator can resolve: an intent whose job has ended will not be looked up by another attempt.
-UNRESOLVED = """
-(state = 'unknown' OR state = 'intent' AND NOT EXISTS (
-    SELECT FROM jobs WHERE jobs.id = effects.job_id AND jobs.finished_at IS NULL))
+UNRESOLVED = f"""
+(NOT starts_with(step, '{TOOL_CALL}') AND (state = 'unknown' OR state = 'intent' AND NOT EXISTS (
+    SELECT FROM jobs WHERE jobs.id = effects.job_id AND jobs.finished_at IS NULL)))
 """
 
 LIST_UNKNOWN = f"""
@@ -248,7 +262,8 @@ def resolve(
 PRUNE = f"""
 DELETE FROM effects WHERE (job_id, step) IN (
     SELECT job_id, step FROM effects
-    WHERE state IN ('done', 'failed') AND updated_at < now() - make_interval(days => %(days)s)
+    WHERE (state IN ('done', 'failed') OR starts_with(step, '{TOOL_CALL}'))
+      AND updated_at < now() - make_interval(days => %(days)s)
       AND NOT EXISTS (SELECT FROM jobs WHERE jobs.id = effects.job_id
                       AND (jobs.state NOT IN ('completed', 'failed', 'cancelled') OR {REPLAYABLE})) LIMIT %(batch)s)
 """

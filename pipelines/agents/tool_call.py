@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
@@ -17,6 +17,7 @@ from models.agents import tool_lists as stored_lists
 from models.jobs import effects as stored_effects
 from models.jobs.attempt_context import Attempt, Outcome, plain_ending
 from models.jobs.attempts import Ending
+from models.platform.database import Connection
 from models.platform.errors import PermanentFailure, Released
 from models.platform.object_store import ObjectStore
 from models.platform.settings import Settings
@@ -42,6 +43,7 @@ TRIES, RETRY_DELAY = 3, 0.5
 
 #: The code of a recorded failure that means: the call may have had its effect.
 IN_DOUBT = "in_doubt"
+INTERRUPTED = "The worker stopped before the tool had answered: it may have been called."
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,17 @@ def run(settings: Settings, objects: ObjectStore, attempt: Attempt) -> Outcome:
     return _ending(attempt, _server_call(settings, attempt, call))
 
 
+def end(attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: Mapping[str, Any] | None) -> Ending:
+    """End a job that did not complete. Its call may have had its effect, which nobody asks about any more."""
+    job_id = attempt.job.id
+
+    def record(connection: Connection) -> None:
+        stored_effects.close_intents(connection, job_id, {"code": IN_DOUBT, "message": INTERRUPTED})
+        stored_effects.drop_results(connection, job_id)
+
+    return replace(plain_ending(attempt, state, error), record=record)
+
+
 def _parsed_arguments(text: str) -> Mapping[str, Any] | None:
     try:
         parsed = orjson.loads(text or "{}")
@@ -111,7 +124,8 @@ def _server_call(settings: Settings, attempt: Attempt, call: Call) -> CallResult
     """Call a tool of a server: again in each attempt if it may be repeated, otherwise once."""
     if call.repeatable or _task_id(attempt) is not None:
         return _repeatable_call(settings, attempt, call)
-    step = "call.approved" if attempt.job.arguments.get("approved") else "call"
+    approved = attempt.job.arguments.get("approved")
+    step = f"{stored_effects.TOOL_CALL}.approved" if approved else stored_effects.TOOL_CALL
     request = {"name": call.name, "arguments": attempt.job.arguments["arguments"]}
     try:
         stored = effects.perform(
@@ -126,7 +140,7 @@ def _server_call(settings: Settings, attempt: Attempt, call: Call) -> CallResult
 
 def _look_up(key: str) -> PermanentFailure:
     """Say that the call of an earlier attempt is in doubt: nobody can ask a server what has become of it."""
-    return PermanentFailure("The worker stopped before the tool had answered: it may have been called.", code=IN_DOUBT)
+    return PermanentFailure(INTERRUPTED, code=IN_DOUBT)
 
 
 def _repeatable_call(settings: Settings, attempt: Attempt, call: Call) -> CallResult:

@@ -27,7 +27,7 @@ def url(calls):
         yield url
 
 
-def stored_effect(database, job, step="call"):
+def stored_effect(database, job, step=effects.TOOL_CALL):
     with database.connection() as connection:
         return effects.read(connection, job.id, step)
 
@@ -103,6 +103,38 @@ def test_a_call_that_was_interrupted_is_in_doubt(tool_jobs, start, url, calls):
     assert result["in_doubt"] is True
     assert "may have been called" in result["error"]["content"][0]["text"]
     assert calls.count == {"wait": 1}
+
+
+@pytest.mark.parametrize("state", ["cancelled", "dead"])
+def test_a_job_that_does_not_complete_leaves_no_effect_for_operators(tool_jobs, start, url, calls, database, state):
+    # Given
+    job = call_job(start(mcp_tool(url)), "wait")
+    stop_in_the_middle(tool_jobs, job, calls)
+    attempt = tool_jobs.begin(job)
+
+    # When
+    tool_jobs.settle(attempt, tool_call.end(attempt, state, None))
+
+    # Then
+    assert stored_effect(database, job).error["code"] == "in_doubt"
+    with database.connection() as connection:
+        assert job.id not in [each.job_id for each in effects.list_unknown(connection, 1000)]
+
+
+def test_a_call_whose_job_was_cancelled_before_its_next_attempt_is_none_for_operators(
+    tool_jobs, start, url, calls, database
+):
+    # Given
+    job = call_job(start(mcp_tool(url)), "wait")
+    stop_in_the_middle(tool_jobs, job, calls)
+
+    # When
+    with database.connection() as connection:
+        connection.execute("UPDATE jobs SET state = 'cancelled', finished_at = now() WHERE id = %s", (job.id,))
+
+    # Then
+    with database.connection() as connection:
+        assert job.id not in [each.job_id for each in effects.list_unknown(connection, 1000)]
 
 
 def test_a_call_in_doubt_is_repeated_once_if_a_person_approves(tool_jobs, start, url, calls):
