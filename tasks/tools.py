@@ -7,8 +7,8 @@ from models.platform.object_store import ObjectStore
 from pipelines.agents import approval_gate, tool_call, tool_lists
 from tasks.job_runner import JobRunner
 
-#: Threads, of which an account uses all but one. A call is almost entirely waiting for a server.
-THREADS = 16
+#: Threads, of which an account uses a quarter. A call is almost entirely waiting for a server.
+THREADS = 32
 
 
 def declare_actors(runner: JobRunner) -> dict[str, int]:

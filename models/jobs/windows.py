@@ -1,7 +1,8 @@
 """The windows of lanes: how many jobs of a queue each may have in flight, and whether a long one should yield.
 
-A window is the number of threads that serve the queue; of SHARED_QUEUES, one less. The threads that one lane leaves may
-all be used by long jobs of others, so each long job looks between its steps whether others wait.
+A window is the number of threads that serve the queue; of SHARED_QUEUES, one less, and of those in PARTS a part of it.
+The threads that one lane leaves may all be used by long jobs of others, so each long job looks between its steps
+whether others wait.
 """
 
 from models.jobs.catalogue import CATALOGUE, SHARED_QUEUES
@@ -12,6 +13,10 @@ from models.platform.database import Connection, fetch_all, fetch_one
 #: Seconds after its last heartbeat for which a worker's threads count for the windows: two heartbeats. A killed worker
 #: must not enlarge them for long; a slow one only makes them smaller for a moment.
 RECENT = 2 * RENEWAL + 1
+
+#: The part of a queue's threads that a lane may use at most, as a divisor. Calls of tools wait for servers of the
+#: account, which may not answer for minutes.
+PARTS = {"tools": 4}
 
 #: The window while no worker that serves a queue is registered.
 SMALLEST_WINDOW = 4
@@ -35,6 +40,8 @@ def _window(queue: str, threads: int | None) -> int:
     """Return the window of a queue that so many threads serve; None: no worker is registered."""
     if threads is None:
         return SMALLEST_WINDOW
+    if queue in PARTS:
+        return max(1, threads // PARTS[queue])
     return max(1, threads - 1 if queue in SHARED_QUEUES else threads)
 
 

@@ -289,12 +289,13 @@ def bill(connection: Connection, response: Response, usage: TokenUsage, source: 
     )
 
 
-# Turns that are not stored and were not read. The time is counted from the end of the job.
+# Turns that are not stored and were not read. The time is counted from the end of the job. Turns of agents are deleted
+# with the one that has asked them, which may read them later.
 DELETE_EXPIRED = """
 DELETE FROM jobs USING (
     SELECT job_id FROM responses JOIN jobs ON jobs.id = job_id
     WHERE expires_at < now() AND finished_at < now() - make_interval(secs => %(unread)s)
-      AND jobs.state IN ('completed', 'failed', 'cancelled', 'dead')
+      AND jobs.state IN ('completed', 'failed', 'cancelled', 'dead') AND jobs.parent_id IS NULL
     ORDER BY job_id DESC LIMIT %(limit)s FOR UPDATE OF jobs SKIP LOCKED) AS expired
 WHERE jobs.id = expired.job_id
 RETURNING jobs.id

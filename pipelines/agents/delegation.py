@@ -151,6 +151,7 @@ def _request(response: Response, agent: Mapping[str, Any]) -> Mapping[str, Any]:
         "agent": dict(agent),
         "instructions": None,
         "background": True,
+        "store": asked.get("store", True),
         "metadata": {},
         "temperature": None,
         "top_p": None,

@@ -25,6 +25,13 @@ def test_the_window_leaves_one_of_the_threads_that_serve_the_queue_to_others(emp
     assert sizes["inference"] == SMALLEST_WINDOW
 
 
+def test_calls_of_tools_leave_most_threads_to_others(empty_job_store):
+    with empty_job_store.database.connection() as connection:
+        register(connection, "w", host="h", pid=1, pools=[], threads={"tools": 32})
+
+        assert window_sizes(connection)["tools"] == 8
+
+
 def test_a_lane_may_use_all_slots_of_an_engine(empty_job_store):
     with empty_job_store.database.connection() as connection:
         register(connection, "w", host="h", pid=1, pools=[], threads={"inference": 2, "inference_batch": 1})

@@ -12,7 +12,7 @@ from models.platform.database import fetch_one
 from models.platform.errors import PermanentFailure
 from models.platform.ids import new_id
 from models.platform.settings import Script
-from models.turns.responses import Response
+from models.turns.responses import Response, delete_expired
 from pipelines.agents.server_tools import load_tools
 from pipelines.chat import turn
 from pipelines.inference.scripted.engine import ScriptedEngine
@@ -50,10 +50,10 @@ class Trees:
             agents.insert(connection, agent_id=new_id("agent"), account_id=self.account_id, name=name,
                           definition=definition, metadata={}, user_id=None)  # fmt: skip
 
-    def ask(self, name, question="go"):
+    def ask(self, name, question="go", **request):
         """Run a turn of an agent with its tree to the end. Returns its stored response."""
         started = self.harness.start(
-            question, model=f"agent/{name}", engine_model="scripted", memory={"remember": False}
+            question, model=f"agent/{name}", engine_model="scripted", memory={"remember": False}, **request
         )
         while row := self._row(DUE):
             self._run(row["id"])
@@ -159,6 +159,27 @@ def test_a_handoff_lets_another_agent_answer(trees):
     assert (response.status, calls_of(response)) == ("completed", [("transfer_to_expert", "completed")])
     assert response.output[-1]["type"] == "message"
     assert len(trees.tree()) == 1
+
+
+def test_the_turns_of_a_tree_that_is_not_stored_are_deleted_with_its_root(trees):
+    # Given an ended tree, of which an hour has passed
+    trees.agent("worker", instructions="Work.")
+    trees.agent("boss", instructions="call agents__worker 2 times", agents=[{"name": "worker"}])
+    response = trees.ask("boss", store=False)
+    with trees.database.transaction() as connection:
+        connection.execute("UPDATE responses SET expires_at = now() - interval '1 hour'")
+        age = "UPDATE jobs SET finished_at = now() - interval '1 hour' WHERE account_id = %s AND depth = 1"
+        connection.execute(age, (trees.account_id,))
+
+        # When the turns of the agents have expired, and the root has not
+        assert delete_expired(connection) == []
+        assert len(trees.tree()) == 3
+
+    # Then all are deleted with the root
+    with trees.database.transaction() as connection:
+        connection.execute("UPDATE jobs SET finished_at = now() - interval '1 hour' WHERE id = %s", (response.job_id,))
+        assert delete_expired(connection) == [response.job_id]
+    assert trees.tree() == []
 
 
 def test_a_tree_keeps_the_versions_that_its_agents_had_when_they_were_asked(trees):
