@@ -1,4 +1,4 @@
-"""Time that a delegation to five agents takes beyond the engine's own.
+"""Time that a delegation to five agents takes beyond the engine's own, and from a cancel of its root until all stop.
 
 The scripted engine needs no time, so what is measured is the platform's: the jobs of the agents, their join, and the
 second step of the turn that delegates. Beside it turns without a delegation, with the same engine.
@@ -6,19 +6,25 @@ second step of the turn that delegates. Beside it turns without a delegation, wi
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 
 from bench.figures import Figure, at_most
 from bench.harness.client import Client
 from bench.harness.sse import CheckFailed
 from bench.harness.stack import WITHOUT_MEMORY
+from bench.harness.waiting import wait_until
 from bench.scenario import Bench
+from models.platform.database import Database, fetch_one
 
 AGENTS, TURNS, WARM_UP = 5, 60, 10
 
 SCRIPT = "tokens=5,rate=0"
 
-#: Milliseconds beyond the engine's time.
-GOAL = at_most(50.0)
+#: Milliseconds beyond the engine's time, and from a cancel of the root until no agent runs.
+GOAL, CANCEL_GOAL = at_most(50.0), at_most(100.0)
+
+#: An answer that runs until it is cancelled; cancels that are measured, and agents that run then.
+ENDLESS, CANCELS, RUNNING = "tokens=100000,rate=50", 10, 4
 
 
 def delegation(bench: Bench) -> Sequence[Figure]:
@@ -37,7 +43,44 @@ def delegation(bench: Bench) -> Sequence[Figure]:
         Figure("turn without a delegation", "ms", plain),
         Figure(f"turn that delegates to {AGENTS} agents and joins", "ms", delegated),
         Figure("beyond the engine's time", "ms", delegated, GOAL),
+        Figure(f"cancel of the root → its {RUNNING} agents have stopped", "ms", cancels(bench), CANCEL_GOAL),
     ]
+
+
+def cancels(bench: Bench) -> list[float]:
+    """Return the milliseconds from cancels of roots until the jobs of all their agents have ended."""
+    with (
+        bench.stack.platform(engine="scripted", script=ENDLESS, slots=RUNNING) as platform,
+        closing(Database(platform.settings.postgres_dsn, size=1, name="bench")) as database,
+    ):
+        client = platform.client(0)
+        client.post("/v1/agents", {"name": "worker"})
+        instructions = f"call agents__worker {RUNNING} times"
+        client.post("/v1/agents", {"name": "lead", "instructions": instructions, "agents": ["worker"]})
+        return [cancel_once(client, database) for _ in range(CANCELS + 1)][1:]  # the first one warms up
+
+
+def cancel_once(client: Client, database: Database) -> float:
+    """Cancel a root whose agents all run."""
+    body = {"model": "agent/lead", "input": "go", "background": True, **WITHOUT_MEMORY}
+    response = client.post("/v1/responses", body)
+    wait_until(lambda: count_running(database, response["job_id"]) == RUNNING)
+    start = time.perf_counter()
+    client.post(f"/v1/responses/{response['id']}/cancel", {})
+    wait_until(lambda: count_running(database, response["job_id"]) == 0, interval=0.002)
+    return 1000 * (time.perf_counter() - start)
+
+
+RUNNING_BELOW = """
+SELECT count(*) AS count FROM jobs WHERE parent_id = %(root_id)s AND state = 'running'
+"""
+
+
+def count_running(database: Database, root_id: str) -> int:
+    """Return how many agents of a root run."""
+    with database.connection() as connection:
+        row = fetch_one(connection, RUNNING_BELOW, {"root_id": root_id})
+    return int(row["count"]) if row else 0
 
 
 def create_agents(client: Client) -> None:
