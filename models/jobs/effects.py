@@ -204,7 +204,7 @@ WHERE job_id = %(job_id)s AND state = 'intent'
 
 
 def close_intents(connection: Connection, job_id: str, error: Mapping[str, Any]) -> None:
-    """Record calls of a job that ends as failed, for those of which nobody will ask what happened."""
+    """Record the open calls of a job that ends as failed: no attempt follows that would look them up."""
     connection.execute(CLOSE_INTENTS, {"job_id": job_id, "error": Jsonb(error)})
 
 

@@ -4,7 +4,7 @@
 
 The connection goes to an address that was checked, so a name that has another address a moment later changes nothing.
 TLS still verifies the name. Redirects are new requests, which are checked likewise. Proxies of the environment are
-ignored: they would connect to addresses that nobody has checked.
+ignored: they would connect to addresses that were not checked.
 
 `SANGHA_EGRESS_ALLOW` and `SANGHA_EGRESS_DENY` decide, see `models/platform/egress_rules.py`. A rule for a host opens
 private addresses, too, but link-local ones, among them the metadata of cloud machines, only a rule for a network does.

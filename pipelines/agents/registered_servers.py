@@ -82,7 +82,7 @@ def change(
 ) -> McpServer:
     """Change the fields that are given. Raises NotFound, and Conflict for a label that is taken.
 
-    A server of another origin does not get the stored credentials: whoever changes the URL may not know them.
+    A server of another origin does not get the stored credentials: the admin who changes the URL may not know them.
     """
     names = ("label", "url", "description", "allowed_tools", "require_approval", "trusts_annotations")
     with database.transaction() as connection:

@@ -1,4 +1,4 @@
-"""Decide which schemas of tools the engine's grammars enforce. No tool of a stranger may end a turn.
+"""Decide which schemas of tools the engine's grammars enforce. A schema of an untrusted server must not end a turn.
 
 A schema that is refused, or that takes long to compile, becomes that of any object: the server checks its arguments.
 """

@@ -1,6 +1,6 @@
 """The MCP servers whose tools a turn may call: of its request, its account, the operator, and the platform itself.
 
-What a server says of its tools is a hint of a stranger (decision 60). `readOnlyHint` and `idempotentHint` count for a
+The annotations of a tool are untrusted hints (decision 60). `readOnlyHint` and `idempotentHint` count for a
 server of the operator, for one that its account trusts, and where the request filters by `read_only`: then its author
 relies on them.
 """
@@ -43,10 +43,10 @@ class ServerReference:
     credentials       sealed, see `pipelines.agents.credentials`
     allowed_tools     names, or `{"tool_names", "read_only"}` as in OpenAI's API; None: all
     require_approval  "always", "never", OpenAI's filters, or a list of these, each of which holds
-    own_approval      what whoever registered it requires, whatever requests and agents say
+    own_approval      what a registered server requires, whatever requests and agents say
     key               of its cached tool list: a digest of its address and credentials
     trusted           whether its annotations count
-    server_tools      the names that whoever registered it allows; None: all
+    server_tools      the names that its registration allows; None: all
     tools             what it offers, where that needs no question: the platform's own tools
     name              its name in `SANGHA_MCP_SERVERS`
     pin_key           of its pins: a digest of its address. New credentials do not make its tools new.

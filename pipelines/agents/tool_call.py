@@ -84,7 +84,7 @@ def run(settings: Settings, objects: ObjectStore, attempt: Attempt) -> Outcome:
 
 
 def end(attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: Mapping[str, Any] | None) -> Ending:
-    """End a job that did not complete. Its call may have had its effect, which nobody asks about any more."""
+    """End a job that did not complete. Its call may have had its effect; no attempt follows that would look it up."""
     job_id = attempt.job.id
 
     def record(connection: Connection) -> None:
@@ -139,7 +139,7 @@ def _server_call(settings: Settings, attempt: Attempt, call: Call) -> CallResult
 
 
 def _look_up(key: str) -> PermanentFailure:
-    """Say that the call of an earlier attempt is in doubt: nobody can ask a server what has become of it."""
+    """Return that the call of an earlier attempt is in doubt: the protocol has no way to look its outcome up."""
     return PermanentFailure(INTERRUPTED, code=IN_DOUBT)
 
 

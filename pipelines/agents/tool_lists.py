@@ -132,7 +132,7 @@ def _listed_tools(cached: ToolList, server: ServerReference, pins: Mapping[str, 
 
 
 def _allowed(tool: ListedTool, server: ServerReference) -> bool:
-    """Return whether both the request and whoever registered the server allow the tool."""
+    """Return whether both the request and the registration of the server allow the tool."""
     if server.server_tools is not None and tool.name not in server.server_tools:
         return False
     match server.allowed_tools:

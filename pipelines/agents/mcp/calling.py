@@ -102,7 +102,7 @@ def _outcome(connection: Connection, raw: Mapping[str, Any]) -> CallOutcome:
 
 
 def _task_outcome(connection: Connection, raw: Mapping[str, Any]) -> CallOutcome | None:
-    """Return the outcome of a task that has ended, or that waits for what nobody can give."""
+    """Return the outcome of a task that has ended, or that waits for input, which a job cannot give."""
     match raw.get("status"):
         case "completed":
             return _outcome(connection, raw.get("result") or {})

@@ -27,7 +27,7 @@ class McpTransport(GuardedTransport):
         self.called = False
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send a request, and note what becomes of it."""
+        """Send a request, and note its failure."""
         call = await _is_tool_call(request)
         try:
             response = await super().handle_async_request(request)
