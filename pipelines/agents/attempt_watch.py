@@ -1,5 +1,6 @@
 """Watch the attempt of a call while it runs: report progress, and say when to stop."""
 
+import math
 import time
 
 from models.jobs.attempt_context import Attempt
@@ -11,6 +12,9 @@ INTERVAL = 1.0
 
 #: Seconds that a call which must not be repeated may go on when its worker stops: less than the worker waits for it.
 GRACE = 6.0
+
+#: The largest number of a progress, and characters of its note.
+MOST, MAX_NOTE = 2**53, 500
 
 
 class AttemptWatch:
@@ -53,5 +57,11 @@ class AttemptWatch:
             return
         done, total, note = self._state.progress or (0, None, "")
         resume = {"task_id": self._state.task_id} if self._state.task_id is not None else None
-        self._attempt.report_progress(int(done), None if total is None else int(total), note[:500], resume=resume)
+        total = None if total is None else _whole(total)
+        self._attempt.report_progress(_whole(done), total, note[:MAX_NOTE], resume=resume)
         self._reported, self._next_report = current, now + INTERVAL
+
+
+def _whole(number: float) -> int:
+    """Return a number of a server as one that JSON and Postgres store: 0 for one that is not finite."""
+    return int(min(max(number, 0), MOST)) if math.isfinite(number) else 0

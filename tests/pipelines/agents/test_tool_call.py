@@ -8,6 +8,8 @@ import pytest
 from models.jobs import effects
 from models.platform.errors import Cancelled, Released
 from pipelines.agents import tool_call
+from pipelines.agents.attempt_watch import AttemptWatch
+from pipelines.agents.mcp.outcomes import CallState
 from pipelines.chat.mcp_items import execution_error
 from tests.pipelines.agents.conftest import RELIES_ON_HINTS, call_job, mcp_tool
 from tests.pipelines.agents.http_server import respond
@@ -292,3 +294,22 @@ def test_a_task_outlives_the_attempt_that_began_it(tool_jobs, start, monkeypatch
     # Then
     assert result["output"] == "the end"
     assert server.methods.count("tools/call") == 1
+
+
+@pytest.mark.parametrize(
+    ("progress", "stored"),
+    [((1.5, 3, "half"), (1, 3)), ((float("inf"), 1e300, ""), (0, 2**53)), ((-5, None, ""), (0, None))],
+)
+def test_any_number_of_a_server_is_a_progress(tool_jobs, start, progress, stored):
+    # Given
+    attempt = tool_jobs.begin(call_job(start(), "t"))
+    watch = AttemptWatch(attempt, CallState(progress=progress), patient=False, task_slice=60)
+
+    # When
+    stops = watch()
+
+    # Then
+    assert stops is False
+    with tool_jobs.database.connection() as connection:
+        row = connection.execute("SELECT progress FROM jobs WHERE id = %s", (attempt.job.id,)).fetchone()
+    assert (row["progress"]["done"], row["progress"]["total"]) == stored
