@@ -106,7 +106,7 @@ class ChoiceChunks(ABC):
             yield from self._other_chunks(event)
 
     def _text(self, sequence: int, event: Mapping[str, Any]) -> Iterator[Frame]:
-        begins = self._begins.setdefault(event["item_id"], sequence) == sequence and len(self._begins) > 1
+        begins = self._begins.setdefault(event.get("item_id", ""), sequence) == sequence and len(self._begins) > 1
         delta = f"{MESSAGE_SEPARATOR}{event['delta']}" if begins else event["delta"]
         if new_text := self._delivered.add(sequence, TEXT_INDEX, delta):
             yield self._text_chunk(new_text, event)

@@ -218,3 +218,18 @@ def test_a_rewind_below_the_known_restart_brings_text_that_is_delivered():
 
     # Then the events after the rewind are those of another answer
     assert types(delivered) == [*ANSWER, DELTA]
+
+
+def test_a_restart_in_a_later_generation_keeps_the_events_before_it():
+    # Given two generations with reasoning, of which the second was restarted
+    reasoning, item = "response.reasoning_text.delta", {"item": {"type": "reasoning"}}
+    first = [*journal(*OPENING[:4]), *journal("response.output_item.added", reasoning, DELTA, first=4, **item)]
+    second = journal("sangha:engine.started", "response.output_item.added", reasoning, DELTA, first=7, **item)
+    restart = event(11, RESTARTED, {"discarded_tokens": 2, "since": 7})
+    rest = journal("response.output_item.added", reasoning, DELTA, "response.completed", first=12, **item)
+
+    # When a client reads all of it
+    delivered = StandardEvents("resp_1").convert([*first, *second, restart, *rest])
+
+    # Then only what was generated since is left out
+    assert [each.sequence for each in delivered] == [0, 1, 2, 4, 5, 6, 12, 13, 14, 15]

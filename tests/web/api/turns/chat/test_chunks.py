@@ -38,9 +38,9 @@ class Journal:
     def __call__(self, kind, **payload):
         self.events.append(event(len(self.events), kind, payload))
 
-    def append_text(self, *pieces):
+    def append_text(self, *pieces, message="msg_1"):
         for piece in pieces:
-            self("response.output_text.delta", delta=piece)
+            self("response.output_text.delta", item_id=message, delta=piece)
 
     def append_call(self, index, call_id, *pieces, name="look"):
         item = {"id": f"fc_{index}", "type": "function_call", "call_id": call_id, "name": name, "arguments": ""}
@@ -293,3 +293,35 @@ def test_a_completion_has_reasoning_and_log_probabilities():
     [choice] = completion_object([response], SETTINGS)["choices"]
     assert (choice["message"]["reasoning_content"], choice["message"]["content"]) == ("Let me", "Yes")
     assert [entry["token"] for entry in choice["logprobs"]["content"]] == ["Yes"]
+
+
+def test_the_texts_of_two_generations_are_separated_as_in_the_whole_completion():
+    journal, messages = (
+        Journal(),
+        [
+            {"type": "message", "content": [{"type": "output_text", "text": text}]}
+            for text in ("Let me see.", "", "Done.")
+        ],
+    )
+    journal.append_text("Let me ", "see.")
+    journal.append_text("Do", "ne.", message="msg_1s1")
+    journal.end(output=messages)
+
+    streamed, _ = parse_frames(journal.events)
+
+    whole = completion_object([completed(output=messages)], SETTINGS)
+    assert text_of(streamed) == whole["choices"][0]["message"]["content"] == "Let me see.\n\nDone."
+
+
+def test_a_restart_of_the_second_generation_keeps_the_first():
+    journal = Journal()
+    journal.append_text("Let me see.")
+    since = len(journal.events)
+    journal.append_text("Do", message="msg_1s1")
+    journal("sangha:answer.restarted", item_id="msg_1s1", discarded_tokens=1, since=since)
+    journal.append_text("Done.", message="msg_1s1")
+    journal.end()
+
+    streamed, rest = parse_frames(journal.events)
+
+    assert (text_of(streamed), rest) == ("Let me see.\n\nDone.", DONE)
