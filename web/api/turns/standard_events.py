@@ -81,8 +81,7 @@ class StandardEvents:
         self._last_sequence = -1
         self._opening: set[bytes] = set()
         # Until the stream shows that the answer begins in it, an earlier stream may have delivered anything.
-        self._last_part = after
-        self._has_text = after >= 0
+        self._last_part = self._last_text = after
         self.ended = False
 
     def convert(self, events: Sequence[Event]) -> list[Event]:
@@ -111,10 +110,10 @@ class StandardEvents:
         if RESTARTED not in types:
             return events
         restart = len(types) - 1 - types[::-1].index(RESTARTED)
-        if self._has_text and IN_PROGRESS not in types[:restart]:
-            return events
         reasoning = [each.sequence for each in events[:restart] if each.type in REASONING]
         found = _restart(events[restart], max(reasoning, default=-1))
+        if self._last_text >= found.since and IN_PROGRESS not in types[:restart]:
+            return events
         return [journalled for journalled in events if not found.discards(journalled)]
 
     def _convert(self, journalled: Event) -> Iterator[Event]:
@@ -122,10 +121,9 @@ class StandardEvents:
         if type_ in OPENING:
             yield from self._opening_event(journalled)
         elif not type_.startswith(EXTENSION):
-            self._last_part, self._has_text = (
-                journalled.sequence,
-                self._has_text or _is_discarded_by_restart(journalled),
-            )
+            self._last_part = journalled.sequence
+            if _is_discarded_by_restart(journalled):
+                self._last_text = journalled.sequence
             self.ended = journalled.ends
             yield journalled
         elif journalled.ends:
@@ -137,14 +135,14 @@ class StandardEvents:
 
     def _opening_event(self, journalled: Event) -> Iterator[Event]:
         if journalled.type == IN_PROGRESS:
-            self._last_part, self._has_text = -1, False
+            self._last_part = self._last_text = -1
         if journalled.type not in self._opening:
             self._opening.add(journalled.type)
             yield journalled
 
     def _discards_sent_output(self, journalled: Event) -> bool:
         if journalled.type == RESTARTED:
-            return self._has_text
+            return self._last_text >= _restart(journalled, -1).since
         return journalled.type == REWOUND and journalled.sequence <= self._last_part
 
     def _restart_error(self, journalled: Event) -> Event:
