@@ -157,22 +157,32 @@ class AccountData:
         return list_files(connection, self.account_id)
 
 
+# In the order of `models.billing.billing_details`: a renewal has locked them before it locks the account.
+LOCK_MONEY = "SELECT FROM billing_details WHERE account_id = %(account_id)s FOR UPDATE"
+
 # Without a membership all requests are rejected.
 CLOSE = """
 WITH account AS (
     UPDATE accounts SET erased_at = now(), name = 'erased', limits = '{}', plan_limits = NULL
     WHERE id = %(account_id)s RETURNING id
-), ended AS (
-    UPDATE subscriptions SET state = 'ended', ended_at = now(), end_reason = 'account_erased'
-    WHERE account_id = %(account_id)s AND state <> 'ended'
 )
 DELETE FROM memberships USING account WHERE memberships.account_id = account.id RETURNING user_id
 """
 
+# A statement of its own, so that it sees a subscription that began while the account was waited for.
+END_SUBSCRIPTIONS = """
+UPDATE subscriptions SET state = 'ended', ended_at = now(), end_reason = 'account_erased'
+WHERE account_id = %(account_id)s AND state <> 'ended'
+"""
+
 
 def close_account(connection: Connection, account_id: str) -> list[str]:
-    """Remove all members of an account and mark it as erased. Returns the ids of its members."""
-    return [row["user_id"] for row in fetch_all(connection, CLOSE, {"account_id": account_id})]
+    """Remove all members of an account, end its subscription and mark it as erased. Returns the ids of its members."""
+    parameters = {"account_id": account_id}
+    connection.execute(LOCK_MONEY, parameters)
+    user_ids = [row["user_id"] for row in fetch_all(connection, CLOSE, parameters)]
+    connection.execute(END_SUBSCRIPTIONS, parameters)
+    return user_ids
 
 
 # A user without memberships. Sessions, keys and tokens are deleted by cascade. The audit log of accounts keeps the
@@ -212,6 +222,12 @@ SELECT accounts.id FROM accounts JOIN memberships ON memberships.account_id = ac
 WHERE memberships.user_id = %(user_id)s ORDER BY accounts.id FOR NO KEY UPDATE OF accounts
 """
 
+# Those that the deletion may close are closed in the same transaction.
+LOCK_MONEY_OF_USER = """
+SELECT details.account_id FROM billing_details AS details JOIN memberships USING (account_id)
+WHERE memberships.user_id = %(user_id)s ORDER BY details.account_id FOR UPDATE OF details
+"""
+
 USER_ACCOUNTS = """
 SELECT own.account_id AS id,
        count(*) FILTER (WHERE member.user_id <> own.user_id) AS others,
@@ -226,6 +242,7 @@ ORDER BY own.account_id
 
 def lock_accounts_of(connection: Connection, user_id: str) -> list[UserAccount]:
     """Return the accounts of a user, and lock them against changes of members until the transaction ends."""
+    connection.execute(LOCK_MONEY_OF_USER, {"user_id": user_id})
     connection.execute(LOCK_ACCOUNTS, {"user_id": user_id})
     return [UserAccount(**row) for row in fetch_all(connection, USER_ACCOUNTS, {"user_id": user_id})]
 

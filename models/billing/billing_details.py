@@ -1,7 +1,17 @@
 """Whom an account's invoices name, in which currency it pays, and how it is taxed.
 
 The row is inserted before the account's first invoice, payment or credit. A transaction that changes invoices or
-credits locks it first.
+credits locks it first. All transactions with money lock rows in this order, and leave out what they do not need:
+
+    payments             of an invoice all that it may need, by id (`payments.lock_for_refund`)
+    billing_details      of several accounts by id
+    subscriptions
+    invoices             and then their usage records
+    credit_grants        by id
+    sellers              from the allocation of a number to the end of the transaction
+    accounts             when the limits of a plan begin or end to apply, and when an account is closed
+
+Details that are new are in no other transaction yet: theirs may lock the account at once.
 """
 
 from collections.abc import Mapping
@@ -108,10 +118,7 @@ def read(connection: Connection, account_id: str) -> BillingDetails | None:
 
 
 def lock(connection: Connection, account_id: str) -> BillingDetails:
-    """Lock the account's money until the transaction ends. Raises NotFound without details.
-
-    Locks are taken in the order payments, details, invoices, grants, sellers.
-    """
+    """Lock the account's money until the transaction ends. Raises NotFound without details."""
     details = lock_if_any(connection, account_id)
     if details is None:
         raise NotFound("The account has no billing details.")

@@ -194,6 +194,19 @@ def lock(connection: Connection, payment_id: str, account_id: str) -> Payment:
     return _one(connection, LOCK, payment_id, account_id)
 
 
+LOCK_FOR_REFUND = """
+SELECT payments.id FROM payments JOIN payments AS refunded ON refunded.invoice_id = payments.invoice_id
+WHERE refunded.id = %(id)s AND refunded.account_id = %(account_id)s AND payments.account_id = %(account_id)s
+ORDER BY payments.id FOR NO KEY UPDATE OF payments
+"""
+
+
+def lock_for_refund(connection: Connection, payment_id: str, account_id: str) -> Payment:
+    """Lock a payment after the earlier ones of its invoice, which a credit note may refund, too. Raises NotFound."""
+    connection.execute(LOCK_FOR_REFUND, {"id": payment_id, "account_id": account_id})
+    return lock(connection, payment_id, account_id)
+
+
 def _one(connection: Connection, statement: str, payment_id: str, account_id: str) -> Payment:
     row = fetch_one(connection, statement, {"id": payment_id, "account_id": account_id})
     if row is None:

@@ -151,7 +151,7 @@ def add_foreign(connection: Connection, payment: Payment, amount: Decimal, outco
 
     Returns None for one that has failed before we knew of it, and for more than the payment has left.
     """
-    payments.lock(connection, payment.id, payment.account_id)
+    payments.lock_for_refund(connection, payment.id, payment.account_id)
     parameters = {
         "id": new_id("ref"),
         "account_id": payment.account_id,

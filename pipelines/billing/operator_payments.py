@@ -42,7 +42,7 @@ def refund(
     """
     with database.transaction() as connection:
         payment = find_payment(connection, payment_id)
-        current = payments.lock(connection, payment.id, payment.account_id)
+        current = payments.lock_for_refund(connection, payment.id, payment.account_id)
         wanted = check_amount(amount, current.currency) if amount is not None else current.amount - current.refunded
         refunds.check_refundable(current, wanted)
         made = _refund_invoice(connection, current, wanted, reason)

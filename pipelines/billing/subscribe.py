@@ -26,7 +26,7 @@ from models.billing.payments import GatewayName, Payment
 from models.billing.plan_versions import PlanVersion
 from models.billing.subscriptions import Subscription
 from models.platform.database import Connection
-from models.platform.errors import Conflict, NotAllowed
+from models.platform.errors import Conflict, NotAllowed, NotFound
 from models.schedules.schedules import database_time
 from pipelines.billing import invoicing
 from pipelines.billing.invoicing import Period
@@ -70,8 +70,16 @@ def subscribe(connection: Connection, gateway: GatewayName, new: NewSubscription
     version = plan_versions.newest_public(connection, new.plan_id)
     billing_details.ensure(connection, new.account_id, version.currency)
     billing_details.lock(connection, new.account_id)
+    _require_open(connection, new.account_id)
     _make_room(connection, new.account_id)
     return _start(connection, gateway, new, version)
+
+
+def _require_open(connection: Connection, account_id: str) -> None:
+    """Raise NotFound for an account that was closed meanwhile: nothing would end its subscription."""
+    account = admin.read_account(connection, account_id)
+    if account is None or account.erased_at is not None:
+        raise NotFound("There is no such account.")
 
 
 def _make_room(connection: Connection, account_id: str) -> None:
