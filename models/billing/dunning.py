@@ -2,6 +2,9 @@
 
 A failed payment is tried again on the seller's `retry_days` after it. The subscription is past due meanwhile, with its
 limits, and unpaid after the last one, without them. It is active again once none of its invoices has a failed payment.
+
+A bank transfer that has not arrived when its invoice is due counts as failed, and then on each of these days: the
+customer is reminded then.
 """
 
 from collections.abc import Sequence
@@ -19,7 +22,7 @@ def invoice_paid(connection: Connection, invoice: Invoice) -> list[NewJob]:
     """Activate the subscription of an invoice that was paid, with the limits of its plan."""
     if invoice.subscription_id is None or invoice.state != "paid":
         return []
-    billing_details.lock(connection, invoice.account_id)
+    billing_details.lock_if_any(connection, invoice.account_id)  # None once the account is erased
     subscription = subscriptions.lock(connection, invoice.subscription_id, invoice.account_id)
     if subscription is not None:
         activate(connection, subscription)
@@ -29,7 +32,10 @@ def invoice_paid(connection: Connection, invoice: Invoice) -> list[NewJob]:
 FAILING = """
 SELECT EXISTS (SELECT FROM invoices
                WHERE account_id = %(account_id)s AND subscription_id = %(id)s AND state = 'open'
-                 AND EXISTS (SELECT FROM payments WHERE invoice_id = invoices.id AND payments.state = 'failed'))
+                 AND EXISTS (SELECT FROM payments
+                             WHERE invoice_id = invoices.id
+                               AND (payments.state = 'failed'
+                                    OR payments.state = 'pending' AND gateway = 'manual' AND due_at <= now())))
        AS found
 """
 
@@ -52,7 +58,8 @@ def payment_failed(connection: Connection, invoice: Invoice) -> list[NewJob]:
     """
     if invoice.state != "open" or invoice.reason == "top_up":
         return []
-    billing_details.lock(connection, invoice.account_id)
+    if billing_details.lock_if_any(connection, invoice.account_id) is None:  # the account was erased
+        return []
     subscription = _lock_subscription(connection, invoice)
     if subscription is not None and subscription.state == "incomplete":
         return []
@@ -62,6 +69,26 @@ def payment_failed(connection: Connection, invoice: Invoice) -> list[NewJob]:
             subscriptions.set_state(connection, subscription, "past_due", ("active",))
         return [_next_try(connection, invoice, days), _notice(invoice, "payment_failed")]
     return _give_up(connection, invoice, subscription)
+
+
+def check_when_due(invoice: Invoice) -> list[NewJob]:
+    """Return the job that looks when the invoice is due whether the bank transfer has arrived. An invoice has one."""
+    if invoice.state != "open" or invoice.due_at is None:
+        return []
+    arguments = {"invoice_id": invoice.id, "number": 0}
+    unique_key = f"invoice.collect {invoice.id} 0"
+    return [NewJob("invoice.collect", invoice.account_id, arguments, run_at=invoice.due_at, unique_key=unique_key)]
+
+
+def transfer_missing(connection: Connection, invoice: Invoice) -> list[NewJob]:
+    """Remind the account's admins of a locked invoice that is due and was to be paid by bank transfer.
+
+    Of the first invoice of a subscription once: the subscription waits for it until its period ends.
+    """
+    subscription = _lock_subscription(connection, invoice)
+    if subscription is not None and subscription.state == "incomplete":
+        return [_notice(invoice, "payment_failed")]
+    return payment_failed(connection, invoice)
 
 
 def _give_up(connection: Connection, invoice: Invoice, subscription: Subscription | None) -> list[NewJob]:

@@ -28,8 +28,9 @@ WHERE grants.id = draws.grant_id AND grants.account_id = %(account_id)s
 RETURNING grants.id, grants.invoice_id, grants.expired_at, draws.amount
 """
 
+# A bank transfer is never under way: one that arrives nevertheless becomes a credit.
 PAYMENTS = """
-SELECT coalesce(bool_or(state = 'pending'), false) AS pending,
+SELECT coalesce(bool_or(state = 'pending' AND gateway <> 'manual'), false) AS pending,
        coalesce(bool_or(state IN ('succeeded', 'refunded', 'disputed')), false) AS received
 FROM payments WHERE invoice_id = %(id)s AND account_id = %(account_id)s
 """

@@ -26,18 +26,27 @@ def settle(connection: Connection, payment: Payment, outcome: PaymentOutcome) ->
     if outcome.state == "succeeded":
         disputes.apply(connection, current, outcome)
     elif outcome.state != "failed" and current.state in ("pending", "requires_action"):
-        following += _check_later(current)
+        following += _check_later(connection, current)
     return following
 
 
-def _check_later(payment: Payment) -> list[NewJob]:
-    """Return the job that asks the gateway again, in case that its event does not arrive. Bank transfers have none."""
+def _check_later(connection: Connection, payment: Payment) -> list[NewJob]:
+    """Return the job that asks the gateway again, in case that its event does not arrive.
+
+    Of a bank transfer it is the one that looks whether the invoice was paid when it is due.
+    """
     if payment.gateway == "manual":
-        return []
+        return _check_when_due(connection, payment)
     arguments = {"payment_id": payment.id}
     run_at = datetime.now(UTC) + CHECK_AFTER
     unique_key = f"payment.check {payment.id}"
     return [NewJob("payment.check", payment.account_id, arguments, run_at=run_at, unique_key=unique_key)]
+
+
+def _check_when_due(connection: Connection, payment: Payment) -> list[NewJob]:
+    if payment.invoice_id is None:
+        return []
+    return dunning.check_when_due(invoices.read(connection, payment.invoice_id, payment.account_id))
 
 
 def _advance(connection: Connection, current: Payment, outcome: PaymentOutcome) -> list[NewJob]:

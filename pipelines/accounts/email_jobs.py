@@ -27,7 +27,7 @@ class EmailTemplate(StrEnum):
     RESET_PASSWORD    user_id        a link that sets a new password
     PASSWORD_CHANGED  user_id        informs a user that their password was changed
     INVITATION        invitation_id  a link that accepts an invitation to an account
-    PAYMENT_FAILED       user_id, invoice_id   a payment failed, and is tried again
+    PAYMENT_FAILED       user_id, invoice_id   a payment failed, and is tried again; or none has arrived
     SUBSCRIPTION_UNPAID  user_id, invoice_id   the last try failed, too
     INVOICE           invoice_id     an invoice as PDF, to the account's billing address or to the owner `user_id`
     SPENDING_LIMIT    user_id        informs an admin that most or all of a spending limit is spent

@@ -1,5 +1,6 @@
 """Jobs `invoice.collect` and `subscription.notify`: try a failed payment again, and inform the account's admins."""
 
+from dataclasses import replace
 from functools import partial
 
 from models.accounts import members
@@ -47,19 +48,23 @@ def _emails(connection: Connection, *, account_id: str, invoice_id: str, event: 
 def collect_again(
     connection: Connection, *, gateway: GatewayName, account_id: str, invoice_id: str, number: int
 ) -> list[NewJob]:
-    """Count the try, and request the payment unless one is under way. Returns its job."""
+    """Count the try, and request the payment unless one is under way. Returns its job.
+
+    number  0: the invoice is due, and was to be paid by bank transfer
+    """
     if billing_details.read(connection, account_id) is None:  # the account was erased
         return []
     billing_details.lock(connection, account_id)
     invoice = invoices.lock_if_any(connection, invoice_id, account_id)
     if invoice is None or invoice.state != "open":
         return _settled(connection, invoice)
-    if not invoices.count_try(connection, invoice, number):
+    if number and not invoices.count_try(connection, invoice, number):
         return []
-    under_way = payments.list_payments(connection, account_id, invoice_id=invoice_id, limit=1)
-    if under_way and under_way[0].state in ("pending", "requires_action"):
-        return []
-    return collect(gateway, connection, invoice)
+    newest = payments.list_payments(connection, account_id, invoice_id=invoice_id, limit=1)
+    if newest and newest[0].state in ("pending", "requires_action"):
+        missing = newest[0].gateway == "manual"
+        return dunning.transfer_missing(connection, replace(invoice, tries=number)) if missing else []
+    return collect(gateway, connection, invoice) if number else []
 
 
 def _settled(connection: Connection, invoice: Invoice | None) -> list[NewJob]:

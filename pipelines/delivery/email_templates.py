@@ -177,13 +177,27 @@ Please check your payment method. If it no longer works, add another one.
     )
 
 
+def invoice_overdue(number: str, amount: str) -> EmailContent:
+    """Render the e-mail to an admin about an invoice that is due, and whose bank transfer has not arrived."""
+    return EmailContent(
+        f"Invoice {number} is overdue",
+        f"""Hello,
+
+The payment of {amount} for your invoice {number} is due, and has not arrived.
+
+Please transfer the amount with the number of the invoice. If you have done so in the last
+days, there is nothing else to do.
+""",
+    )
+
+
 def subscription_unpaid(number: str, amount: str) -> EmailContent:
-    """Render the e-mail to an admin after the last payment that failed."""
+    """Render the e-mail to an admin after the last payment that failed, or the last reminder."""
     return EmailContent(
         "Your subscription is unpaid",
         f"""Hello,
 
-All payments of {amount} for your invoice {number} have failed. Your account now has
+Your invoice {number} of {amount} was not paid in time. Your account now has
 the limits of the free plan. Your data is kept.
 
 Once the invoice is paid your subscription is active again.

@@ -25,7 +25,7 @@ from models.accounts.email_tokens import TokenPurpose
 from models.accounts.emails import UserProfile
 from models.accounts.ownership import Access
 from models.agents import approvals
-from models.billing import invoices, spending_notices
+from models.billing import invoices, payments, spending_notices
 from models.billing.currencies import format_amount
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
@@ -213,13 +213,21 @@ def _unpaid_invoice(
     return user.email, render(invoice.number or "", amount)
 
 
+def _payment_failed(connection: Connection, sender: EmailSender, job: Job) -> Rendered:
+    """Render a reminder where the invoice is to be paid by bank transfer."""
+    newest = payments.list_payments(connection, job.account_id, invoice_id=job.arguments["invoice_id"], limit=1)
+    by_transfer = bool(newest) and newest[0].gateway == "manual"
+    render = email_templates.invoice_overdue if by_transfer else email_templates.payment_failed
+    return _unpaid_invoice(render, connection, sender, job)
+
+
 RENDERERS: dict[EmailTemplate, Renderer] = {
     EmailTemplate.VERIFY_ADDRESS: _verify_address,
     EmailTemplate.SIGNUP_ATTEMPTED: _signup_attempted,
     EmailTemplate.RESET_PASSWORD: _reset_password,
     EmailTemplate.PASSWORD_CHANGED: _password_changed,
     EmailTemplate.INVITATION: _invitation,
-    EmailTemplate.PAYMENT_FAILED: partial(_unpaid_invoice, email_templates.payment_failed),
+    EmailTemplate.PAYMENT_FAILED: _payment_failed,
     EmailTemplate.SUBSCRIPTION_UNPAID: partial(_unpaid_invoice, email_templates.subscription_unpaid),
     EmailTemplate.INVOICE: _invoice,
     EmailTemplate.SPENDING_LIMIT: _spending_limit,

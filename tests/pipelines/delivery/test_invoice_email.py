@@ -4,11 +4,14 @@ from decimal import Decimal
 
 import pytest
 
-from models.accounts import accounts
+from models.accounts import accounts, members
 from models.billing import billing_details, invoice_states
 from models.billing.invoice_lines import NewLine
+from models.jobs.jobs import enqueue
 from models.platform.ids import new_id
+from pipelines.accounts.email_jobs import EmailTemplate, email_job
 from pipelines.billing import invoicing
+from pipelines.billing.collection import collect
 
 
 @pytest.fixture
@@ -68,3 +71,22 @@ def test_a_void_invoice_is_not_sent(database, owner, mailbox):
         invoice_states.void(connection, invoice.id, account_id)
 
     assert mailbox.deliver(address) == []
+
+
+@pytest.mark.parametrize(("gateway", "subject"), [("manual", "is overdue"), ("test", "failed")])
+def test_a_missing_transfer_is_called_overdue_and_a_declined_payment_failed(database, owner, mailbox, gateway, subject):
+    # Given an open invoice that was to be paid by a gateway
+    account_id, address = owner
+    invoice = issue(database, account_id)
+    mailbox.deliver(address)
+
+    # When the account's admins are informed
+    with database.transaction() as connection:
+        collect(gateway, connection, invoice)
+        [user_id] = members.list_owner_ids(connection, account_id)
+        ids = {"user_id": user_id, "invoice_id": invoice.id}
+        enqueue(connection, email_job(EmailTemplate.PAYMENT_FAILED, account_id=account_id, **ids))
+
+    # Then
+    [email] = mailbox.deliver(address)
+    assert (invoice.number in email["Subject"], subject in email["Subject"]) == (True, True)
