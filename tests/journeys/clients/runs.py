@@ -24,10 +24,11 @@ QUIET = {
 }
 
 
-def run_steps(client: Client, address: str, key: str) -> dict[str, str | None]:
+def run_steps(client: Client, address: str, key: str, mcp_url: str) -> dict[str, str | None]:
     """Return the error of each step of a client, None where it passed. Raises AssertionError if the script fails."""
     command = command_of(client)
-    environment = {**clean_environment(), **QUIET, "OPENAI_BASE_URL": address, "OPENAI_API_KEY": key}
+    access = {"OPENAI_BASE_URL": address, "OPENAI_API_KEY": key, "SHOP_URL": mcp_url}
+    environment = {**clean_environment(), **QUIET, **access}
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False, encoding="utf-8"
     )

@@ -23,6 +23,8 @@ COLUMNS = {
     "stream": "Stream",
     "tools": "Tools",
     "schema": "JSON by schema",
+    "mcp": "MCP tools",
+    "agent": "Agents",
     "embeddings": "Embeddings",
 }
 HEADER = ("Client", "Version", *COLUMNS.values(), "Also")

@@ -11,6 +11,7 @@ import pytest
 
 from tests.journeys.clients.catalogue import CLIENTS, Client
 from tests.journeys.clients.runs import PATIENCE, run_steps
+from tests.journeys.shop import Shop
 
 #: Set by `make clients`: the file to which the results are written, and from which the guide's table is made.
 RESULTS = os.environ.get("SANGHA_CLIENT_RESULTS")
@@ -21,8 +22,8 @@ TRIED = [client for client in CLIENTS if client.is_core or RESULTS]
 # The first client of an environment waits for its installation.
 @pytest.mark.timeout(PATIENCE + 600)
 @pytest.mark.parametrize("client", TRIED, ids=lambda client: client.name)
-def test_every_step_of_a_client_works(client: Client, address: str, key: str):
-    errors = run_steps(client, address, key)
+def test_every_step_of_a_client_works(client: Client, address: str, key: str, shop: Shop):
+    errors = run_steps(client, address, key, shop.url)
 
     if RESULTS:
         record(client, errors, Path(RESULTS))

@@ -6,18 +6,20 @@ import {
   MemorySession,
   OpenAIChatCompletionsModel,
   OpenAIResponsesModel,
+  hostedMcpTool,
   run as runAgent,
   setTracingDisabled,
   tool,
 } from "@openai/agents";
 import OpenAI from "openai";
 import { z } from "zod";
-import { checkHistory, checkText, joined, MODEL, run } from "./steps.mjs";
+import { AGENT, BOUGHT, BUY, checkHistory, checkText, joined, MODEL, run, SHOP } from "./steps.mjs";
 
 setTracingDisabled(true);
 
 const client = new OpenAI({ maxRetries: 0, timeout: 60_000 });
 const MODELS = [new OpenAIResponsesModel(client, MODEL), new OpenAIChatCompletionsModel(client, MODEL)];
+const AGENTS = [new OpenAIResponsesModel(client, AGENT), new OpenAIChatCompletionsModel(client, AGENT)];
 const weather = tool({
   name: "weather",
   description: "Tells the weather of a city.",
@@ -59,6 +61,43 @@ async function schema() {
   }
 }
 
+async function mcp() {
+  const tools = [hostedMcpTool({ serverLabel: SHOP.server_label, serverUrl: SHOP.server_url })];
+  const result = await runAgent(new Agent({ name: "clerk", model: MODELS[0], tools }), BUY);
+  checkText(result.finalOutput);
+  assert.deepEqual(bought(result), [BOUGHT]);
+}
+
+async function agent() {
+  for (const model of AGENTS) {
+    checkText((await runAgent(new Agent({ name: "buyer", model }), BUY)).finalOutput);
+    const mixed = await runAgent(new Agent({ name: "buyer", model, tools: [weather] }), `${BUY} And call weather.`);
+    checkText(mixed.finalOutput);
+    const outputs = mixed.newItems.filter((item) => item.type === "tool_call_output_item");
+    assert.deepEqual(outputs.map((item) => item.output), ["It rains in ."]);
+  }
+}
+
+async function approval() {
+  const onApproval = async () => ({ approve: true });
+  const tools = [
+    hostedMcpTool({
+      serverLabel: SHOP.server_label,
+      serverUrl: SHOP.server_url,
+      requireApproval: "always",
+      onApproval,
+    }),
+  ];
+  const result = await runAgent(new Agent({ name: "clerk", model: MODELS[0], tools }), BUY);
+  checkText(result.finalOutput);
+  assert.deepEqual(bought(result), [BOUGHT]);
+}
+
+function bought(result) {
+  const calls = result.newItems.filter((item) => item.type === "tool_call_item").map((item) => item.rawItem);
+  return calls.filter((call) => call.name === "mcp_call").map((call) => call.output);
+}
+
 async function handoff() {
   for (const model of MODELS) {
     const other = new Agent({ name: "translator", handoffDescription: "Translates.", model });
@@ -80,4 +119,4 @@ async function conversation() {
   }
 }
 
-await run(hello, stream, tools, schema, handoff, conversation);
+await run(hello, stream, tools, schema, mcp, agent, handoff, conversation, approval);

@@ -6,8 +6,19 @@ import assert from "node:assert/strict";
 export const URL = process.env.OPENAI_BASE_URL;
 export const KEY = process.env.OPENAI_API_KEY;
 export const MODEL = "default";
+export const AGENT = "agent/buyer";
 export const EMBEDDER = "all-minilm-l6-v2";
 export const DIMENSIONS = 384;
+
+// The tool of a request, what its call returns, and the question for which the model calls it.
+export const SHOP = {
+  type: "mcp",
+  server_label: "shop",
+  server_url: process.env.SHOP_URL,
+  require_approval: "never",
+};
+export const BOUGHT = "bought";
+export const BUY = "Please call shop__buy.";
 
 const TEXT = Array.from({ length: 20 }, (_, number) => `w${number}`).join(" ");
 

@@ -1,14 +1,15 @@
 """LangChain, over responses and chat completions."""
 
 from langchain.agents import create_agent
-from langchain_core.messages import HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from pydantic import BaseModel
-from steps import DIMENSIONS, EMBEDDER, MODEL, check_history, check_text, run
+from steps import AGENT, BOUGHT, BUY, DIMENSIONS, EMBEDDER, MODEL, SHOP, check_history, check_text, run
 
-MODELS = [
-    ChatOpenAI(model=MODEL, timeout=60, max_retries=0, use_responses_api=responses) for responses in (True, False)
-]
+MODELS, AGENTS = (
+    [ChatOpenAI(model=name, timeout=60, max_retries=0, use_responses_api=responses) for responses in (True, False)]
+    for name in (MODEL, AGENT)
+)
 
 
 class Sighting(BaseModel):
@@ -68,5 +69,44 @@ def embeddings() -> None:
     assert [len(vector) for vector in vectors] == [DIMENSIONS] * 2
 
 
+def mcp() -> None:
+    """Let the server call a tool of an MCP server, and continue with the items of the call."""
+    model = MODELS[0].bind_tools([SHOP])
+    answer = model.invoke(BUY)
+    pieces = list(model.stream(BUY))
+    total = pieces[0]
+    for piece in pieces[1:]:
+        total += piece
+    for message in (answer, total):
+        check_text(message.text)
+        assert outputs(message) == [BOUGHT], message.content
+        check_text(model.invoke([HumanMessage(BUY), message, HumanMessage("more")]).text)
+
+
+def agent() -> None:
+    """Ask an agent of the server, also with functions of one's own."""
+    for model in AGENTS:
+        check_text(model.invoke(BUY).text)
+        check_text("".join(piece.text for piece in model.stream(BUY)))
+        messages = create_agent(model, [weather]).invoke({"messages": [HumanMessage(f"{BUY} And call weather.")]})
+        assert messages["messages"][-2].content == "It rains in ."
+        check_text(messages["messages"][-1].text)
+
+
+def approval() -> None:
+    """Approve a call."""
+    model = MODELS[0].bind_tools([{**SHOP, "require_approval": "always"}])
+    first = model.invoke(BUY)
+    requests = [block for block in first.content if block["type"] == "mcp_approval_request"]
+    answer = {"type": "mcp_approval_response", "approval_request_id": requests[0]["id"], "approve": True}
+    second = model.invoke([HumanMessage([answer])], previous_response_id=first.response_metadata["id"])
+    assert outputs(second) == [BOUGHT], second.content
+
+
+def outputs(message: AIMessage) -> list[str]:
+    """Return the outputs of the tool that the server called."""
+    return [block["output"] for block in message.content if block["type"] == "mcp_call"]
+
+
 if __name__ == "__main__":
-    run(hello, stream, tools, schema, embeddings, conversation)
+    run(hello, stream, tools, schema, mcp, agent, conversation, embeddings, approval)

@@ -2,7 +2,7 @@
 
 from openai import OpenAI, pydantic_function_tool
 from pydantic import BaseModel
-from steps import DIMENSIONS, EMBEDDER, MODEL, check_history, check_text, run
+from steps import AGENT, BOUGHT, BUY, DIMENSIONS, EMBEDDER, MODEL, SHOP, check_history, check_text, run
 
 QUESTION = [{"role": "user", "content": "Please call Weather."}]
 
@@ -78,5 +78,30 @@ def conversation() -> None:
     assert len(client.conversations.items.list(about).data) == 4
 
 
+def mcp() -> None:
+    """Let the server call a tool of an MCP server."""
+    response = client.responses.create(model=MODEL, input=BUY, tools=[SHOP])
+    assert [item.output for item in response.output if item.type == "mcp_call"] == [BOUGHT]
+    check_text(response.output_text)
+    with client.responses.stream(model=MODEL, input=BUY, tools=[SHOP]) as events:
+        assert "response.mcp_call.completed" in [event.type for event in events]
+
+
+def agent() -> None:
+    """Ask an agent of the server."""
+    check_text(client.responses.create(model=AGENT, input=BUY).output_text)
+    with client.chat.completions.stream(model=AGENT, messages=[{"role": "user", "content": BUY}]) as events:
+        check_text("".join(event.delta for event in events if event.type == "content.delta"))
+
+
+def approval() -> None:
+    """Approve a call."""
+    tools = [{**SHOP, "require_approval": "always"}]
+    first = client.responses.create(model=MODEL, input=BUY, tools=tools)
+    answer = {"type": "mcp_approval_response", "approval_request_id": first.output[-1].id, "approve": True}
+    second = client.responses.create(model=MODEL, input=[answer], tools=tools, previous_response_id=first.id)
+    assert [item.output for item in second.output if item.type == "mcp_call"] == [BOUGHT]
+
+
 if __name__ == "__main__":
-    run(hello, stream, tools, schema, embeddings, conversation)
+    run(hello, stream, tools, schema, mcp, agent, embeddings, conversation, approval)

@@ -1,6 +1,7 @@
 """Run the steps of a client's script: each prints a line of JSON with its name and, where it failed, the error.
 
-A client gets only the base URL and the key. The model is scripted: it answers `w0 w1 w2 …`,
+A client gets the base URL and the key, and the URL of an MCP server with the tool `buy`, which the agent `buyer` has
+as well. The model is scripted: it answers `w0 w1 w2 …`,
 calls the function NAME for a question with `call NAME` in it, and fills a schema with the smallest values.
 """
 
@@ -15,9 +16,22 @@ from typing import Any
 URL = os.environ["OPENAI_BASE_URL"]
 KEY = os.environ["OPENAI_API_KEY"]
 MODEL = "default"
+AGENT = "agent/buyer"
 EMBEDDER = "all-minilm-l6-v2"
 DIMENSIONS = 384
 TEXT = "".join(f"w{number} " for number in range(20))
+
+#: The tool of a request, and what its call returns.
+SHOP = {
+    "type": "mcp",
+    "server_label": "shop",
+    "server_url": os.environ["SHOP_URL"],
+    "require_approval": "never",
+}
+BOUGHT = "bought"
+
+#: The question for which the model calls it.
+BUY = "Please call shop__buy."
 
 Step = Callable[[], Coroutine[Any, Any, None]] | Callable[[], None]
 
