@@ -30,6 +30,7 @@ from web.api.billing.payment_routes import PAYMENT_ROUTES
 from web.api.billing.subscription_routes import SUBSCRIPTION_ROUTES
 from web.api.job_events import StreamCursor
 from web.api.job_object import JobObject, TreeJobObject
+from web.api.mcp.routes import MCP_ROUTES
 from web.api.memory import imports, meditations, memories, search, spaces
 from web.api.memory.schemas import (
     CreateMemories,
@@ -250,6 +251,7 @@ ROUTES = (
           body=meditations.StartMeditations, response=JobObject, status=202, creates=True),
     *MCP_SERVER_ROUTES,
     *APPROVAL_ROUTES,
+    *MCP_ROUTES,
     *INVOICE_ROUTES,
     *PAYMENT_ROUTES,
     *METERING_ROUTES,

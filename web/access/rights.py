@@ -13,6 +13,7 @@ class Rights:
 
     role      the minimum role; None: public, without authentication
     scope     the scope that an API key needs; None: API keys are rejected, only logged-in users are admitted
+    any_scope  API keys with any scope are admitted: the endpoint checks the rights of each operation
     operator  only operators of the installation are admitted, who work across accounts
     local     requests from this machine are admitted without authentication, unless there may be a proxy on it
     """
@@ -21,6 +22,7 @@ class Rights:
     scope: Scope | None = None
     operator: bool = False
     local: bool = False
+    any_scope: bool = False
 
     PUBLIC: ClassVar["Rights"]
     READ: ClassVar["Rights"]
@@ -33,6 +35,7 @@ class Rights:
     OWNER: ClassVar["Rights"]
     OPERATOR: ClassVar["Rights"]
     METRICS: ClassVar["Rights"]
+    OPERATIONS: ClassVar["Rights"]
 
     @property
     def public(self) -> bool:
@@ -43,12 +46,16 @@ class Rights:
         """Check that a caller has these rights. Raises NotAllowed, naming the missing one."""
         if self.role is not None and not caller.role.covers(self.role):
             raise NotAllowed(f"This requires the role '{self.role}' in the account; your role is '{caller.role}'.")
-        if caller.key_id is not None and self.scope is None:
-            raise NotAllowed("API keys cannot do this; log in and use an access token.", code="person_required")
-        if caller.key_id is not None and self.scope not in caller.scopes:
-            raise NotAllowed(f"This requires an API key with the scope '{self.scope}'.", code="insufficient_scope")
+        if caller.key_id is not None and not self.any_scope:
+            self._check_key(caller)
         if self.operator and not caller.operator:
             raise NotAllowed("Only operators of the installation can do this.", code="operator_required")
+
+    def _check_key(self, caller: Caller) -> None:
+        if self.scope is None:
+            raise NotAllowed("API keys cannot do this; log in and use an access token.", code="person_required")
+        if self.scope not in caller.scopes:
+            raise NotAllowed(f"This requires an API key with the scope '{self.scope}'.", code="insufficient_scope")
 
 
 Rights.PUBLIC = Rights(None)
@@ -62,3 +69,4 @@ Rights.ADMIN = Rights(Role.ADMIN, Scope.ADMIN)
 Rights.OWNER = Rights(Role.OWNER)  # what cannot be undone
 Rights.OPERATOR = Rights(Role.MEMBER, operator=True)
 Rights.METRICS = Rights(Role.MEMBER, operator=True, local=True)
+Rights.OPERATIONS = Rights(Role.MEMBER, any_scope=True)  # a route of many operations

@@ -17,7 +17,7 @@ from starlette.routing import Route as StarletteRoute
 from starlette.types import Receive, Scope, Send
 
 from models.access.idempotency import PriorUse
-from models.platform.errors import InvalidRequest
+from models.platform.errors import InvalidRequest, NotAuthenticated
 from models.platform.ids import IdGenerator
 from web.access import idempotency
 from web.access.gate import Admission, AuthRequest
@@ -29,7 +29,9 @@ from web.api.request import Request
 from web.http import bodies, uploads
 from web.http.content_encoding import decoded
 from web.http.disconnects import DeferredResponse
+from web.http.errors import BearerChallenge
 from web.http.media_types import check_media_type
+from web.http.public_urls import metadata_url
 from web.http.threads import run_in_thread
 from web.http.uploads import Upload
 from web.streams.sse import EventStream, StreamPermit
@@ -57,6 +59,8 @@ class Route:
     cost              requests that it counts as; 0 is never rejected by a limit of the account, such as a cancel
     same_origin       it trusts a cookie or the network, so it stays closed to pages of other origins in any case
     max_body          bytes of a body; 0: the usual limit
+    protected_path    of the resource whose metadata (RFC 9728) a response with status 401 names
+    in_openapi        the OpenAPI document has it; not a route with a protocol of its own
     purpose           of a public route: counts apart from other purposes, so that one does not use another's limit up
     """
 
@@ -79,6 +83,8 @@ class Route:
     cost: int = 1
     same_origin: bool = False
     max_body: int = 0
+    protected_path: str = ""
+    in_openapi: bool = True
     purpose: str = ""
 
     @property
@@ -145,7 +151,7 @@ class Resource:
         if route.rights.public and not reads and scope["method"] not in ("GET", "HEAD"):
             check_media_type(headers)
         auth_request = AuthRequest(headers, ip, route.rights, route.cost, reads, route.purpose)
-        admission = await run_in_thread(platform.gate.admit, auth_request)
+        admission = await _admit(route, platform, auth_request)
         scope["response_sender"].add_headers(admission.headers)
         query = _query(scope)
         content = decoded(scope, receive, route.max_body_bytes)
@@ -160,7 +166,7 @@ class Resource:
             add_headers=scope["response_sender"].add_headers,
         )  # fmt: skip
         try:
-            response = await _respond(route, request)
+            response = await respond(route, request)
             if isinstance(response, EventStream):
                 permit.acquire()
                 with platform.streams.count_for(response, admission.identity):
@@ -190,6 +196,16 @@ class Resource:
         return ", ".join(sorted({*self.routes} | ({"HEAD"} if "GET" in self.routes else set())))
 
 
+async def _admit(route: Route, platform: Platform, request: AuthRequest) -> Admission:
+    try:
+        return await run_in_thread(platform.gate.admit, request)
+    except NotAuthenticated as error:
+        if not route.protected_path:
+            raise
+        url = metadata_url(platform.settings, request.headers, route.protected_path)
+        raise BearerChallenge(error.message, resource_metadata=url) from None
+
+
 def account_of(admission: Admission) -> str:
     """Return the caller's account; empty on a public route."""
     return admission.identity.account_id if admission.identity else ""
@@ -206,7 +222,7 @@ async def _spool(platform: Platform, admission: Admission, scope: Scope, receive
         return await uploads.spool(scope, receive)
 
 
-async def _respond(route: Route, request: Request) -> EndpointResponse:
+async def respond(route: Route, request: Request) -> EndpointResponse:
     """Call the endpoint; for a request with an Idempotency-Key, at most once with success."""
     key = idempotency.read_key(request.headers) if route.creates else None
     if key is None and route.creates_turns:

@@ -22,6 +22,7 @@ EXPOSED_HEADERS = (
     "content-disposition",
     "etag",
     "idempotent-replayed",
+    "mcp-session-id",
     "openai-processing-ms",
     "retry-after",
     "retry-after-ms",

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Literal, cast
 
+import anyio
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -56,6 +57,22 @@ class DeferredResponse:
         """Add headers to the response. Call it before the response is sent."""
         self._headers |= headers
 
+    async def compute(self) -> Response:
+        """Compute the response for another response that sends it; a cancellation counts as a disconnect."""
+        try:
+            response = await self._compute()
+        except asyncio.CancelledError:
+            with anyio.CancelScope(shield=True):
+                await self.abandon()
+            raise
+        response.headers.update(self._headers)
+        return response
+
+    async def abandon(self) -> None:
+        """Do what a disconnect of the client asks for."""
+        if self._on_disconnect is not None:
+            await self._on_disconnect()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Compute the response and send it. Raises ClientDisconnect, and what the computation raises."""
         computation = asyncio.create_task(self._compute())
@@ -68,15 +85,11 @@ class DeferredResponse:
             disconnect.cancel()
             await asyncio.gather(computation, disconnect, return_exceptions=True)
         if disconnected:
-            await self._abandon()
+            await self.abandon()
+            raise ClientDisconnect
         response = computation.result()
         response.headers.update(self._headers)
         await response(scope, receive, send)
-
-    async def _abandon(self) -> None:
-        if self._on_disconnect is not None:
-            await self._on_disconnect()
-        raise ClientDisconnect
 
 
 def run_in_background(work: Callable[[], object]) -> None:

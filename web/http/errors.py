@@ -62,6 +62,14 @@ class RateLimited(LimitExceeded):
         self.headers = headers
 
 
+class BearerChallenge(NotAuthenticated):
+    """Credentials are missing or invalid; `headers` say where the authorization of the resource is described."""
+
+    def __init__(self, message: str, *, resource_metadata: str) -> None:
+        super().__init__(message)
+        self.headers = {"www-authenticate": f'Bearer resource_metadata="{resource_metadata}"'}
+
+
 #: OpenAI's clients retry statuses 408 and 409 unless this header forbids it.
 PERMANENT = {"x-should-retry": "false"}
 RETRY = {"x-should-retry": "true"}
@@ -138,7 +146,7 @@ def _names_the_caller(error: psycopg.errors.ForeignKeyViolation) -> bool:
 def _request_error(error: RequestError) -> Response:
     kind = next((KINDS[base] for base in type(error).__mro__ if base in KINDS), OTHER)
     headers = kind.headers | (_retry_headers(error.retry_after) if isinstance(error, LimitExceeded) else {})
-    headers |= error.headers if isinstance(error, RateLimited) else {}
+    headers |= error.headers if isinstance(error, RateLimited | BearerChallenge) else {}
     return envelope(kind.status, error.message, kind.type, param=error.param, code=error.code, headers=headers)
 
 

@@ -58,6 +58,8 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     ids = openapi_operations.operation_ids(routes)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
+        if not route.in_openapi:
+            continue
         operations = paths.setdefault(openapi_operations.template(route.path), {})
         operation_id = ids[route.method, route.path]
         operations[route.method.lower()] = openapi_operations.operation(route, schemas, operation_id)

@@ -1,0 +1,1 @@
+"""Sangha as a server of the Model Context Protocol (MCP), at `/mcp`."""
