@@ -100,7 +100,8 @@ def test_the_sdks_client_asks_with_progress_and_reads_the_answer_again(
     assert answer.structured_content["usage"]["output_tokens"] == stored["usage"]["output_tokens"] == 20
     assert read.structured_content["answer"] == answer.structured_content
     numbers = [number for number, _ in progress]
-    assert numbers and numbers == sorted(set(numbers))
+    assert numbers
+    assert numbers == sorted(set(numbers))
     assert all(message.startswith(stored["id"]) for _, message in progress)
 
 
@@ -147,9 +148,9 @@ def test_the_answer_survives_the_web_process_that_was_asked(turns: Installation,
 
 def test_a_client_that_disconnects_does_not_lose_the_answer(turns: Installation, user: AccountOwner, key: str):
     # Given
+    headers = {"authorization": f"Bearer {key}", "accept": "application/json, text/event-stream"}
+    message = call("ask", {"text": "slowly"})
     with pytest.raises(httpx.ReadTimeout):
-        headers = {"authorization": f"Bearer {key}", "accept": "application/json, text/event-stream"}
-        message = call("ask", {"text": "slowly"})
         httpx.post(f"{turns.addresses()[0]}/mcp", json=message, headers=headers, timeout=1)
     (job,) = user.get("/v1/jobs?kind=turn.run")["data"]
 
@@ -241,4 +242,5 @@ def test_a_long_answer_becomes_a_task_of_revision_2026_07_28(turns: Installation
     assert (working["resultType"], working["status"]) == ("complete", "working")
     assert message_of(refused)["error"]["code"] == -32021
     assert (ended["status"], ended["result"]["structuredContent"]["response_id"]) == ("completed", task_id)
-    assert cancelled["resultType"] == "complete" and "taskId" not in cancelled
+    assert cancelled["resultType"] == "complete"
+    assert "taskId" not in cancelled

@@ -203,7 +203,7 @@ async def _admit(route: Route, platform: Platform, request: AuthRequest) -> Admi
         if not route.protected_path:
             raise
         url = metadata_url(platform.settings, request.headers, route.protected_path)
-        raise BearerChallenge(error.message, resource_metadata=url) from None
+        raise BearerChallenge(error, resource_metadata=url) from None
 
 
 def account_of(admission: Admission) -> str:

@@ -65,8 +65,8 @@ class RateLimited(LimitExceeded):
 class BearerChallenge(NotAuthenticated):
     """Credentials are missing or invalid; `headers` say where the authorization of the resource is described."""
 
-    def __init__(self, message: str, *, resource_metadata: str) -> None:
-        super().__init__(message)
+    def __init__(self, error: NotAuthenticated, *, resource_metadata: str) -> None:
+        super().__init__(error.message, param=error.param, code=error.code)
         self.headers = {"www-authenticate": f'Bearer resource_metadata="{resource_metadata}"'}
 
 

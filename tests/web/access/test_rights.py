@@ -48,6 +48,7 @@ MATRIX: dict[Rights, dict[str, str | None]] = {
     Rights.ADMIN: ALL_USERS | with_scope(Scope.ADMIN) | MEMBERS_REJECTED,
     Rights.OWNER: ALL_USERS | KEYS_REJECTED | MEMBERS_REJECTED | {"admin": "forbidden"},
     Rights.OPERATOR: dict.fromkeys(ALL_USERS, "operator_required") | KEYS_REJECTED | {"operator": ADMITTED},
+    Rights.OPERATIONS: ALL_USERS | dict.fromkeys(API_KEYS, ADMITTED),
     Rights.METRICS: dict.fromkeys(ALL_USERS, "operator_required") | KEYS_REJECTED | {"operator": ADMITTED},
 }
 
@@ -124,6 +125,7 @@ NOT_JSON = {
     ("GET", "/docs"),
     ("GET", "/docs/{name}"),
     ("GET", "/metrics"),
+    ("POST", "/mcp"),
     ("GET", "/auth/verify"),
     ("GET", "/auth/reset"),
     ("GET", "/auth/invitation"),

@@ -85,6 +85,8 @@ class McpResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the message."""
+        # The SDK compares headers with the message. Spaces around a value are no part of it (RFC 9110, 5.5).
+        headers = [(name, value.strip(b" \t")) for name, value in scope["headers"]]
         body = iter([self._request.body])
 
         async def receive_body() -> Message:
@@ -94,4 +96,4 @@ class McpResponse(Response):
 
         manager = StreamableHTTPSessionManager(SanghaServer(self._request), stateless=True)
         async with manager.run():
-            await manager.handle_request(scope, receive_body, send)
+            await manager.handle_request({**scope, "headers": headers}, receive_body, send)

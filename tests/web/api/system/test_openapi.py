@@ -82,7 +82,7 @@ def test_every_route_is_described_once_with_a_unique_id(whole_document):
     # When the whole route table is described
     ids = [operation["operationId"] for methods in whole_document["paths"].values() for operation in methods.values()]
     # Then each route is in the document, and no two share an id
-    assert len(ids) == len(ROUTES)
+    assert len(ids) == len([route for route in ROUTES if route.in_openapi])
     assert len(set(ids)) == len(ids)
 
 
@@ -91,7 +91,8 @@ def test_every_route_declares_its_response():
     undeclared = [
         f"{route.method} {route.path}"
         for route in ROUTES
-        if route.path not in NOT_JSON
+        if route.in_openapi
+        and route.path not in NOT_JSON
         and route.response is None
         and not route.streams
         and route.status not in (204, 302)
