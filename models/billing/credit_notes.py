@@ -93,6 +93,15 @@ def read_if_any(connection: Connection, note_id: str | None, account_id: str) ->
     return CreditNote(**row) if row else None
 
 
+READ_ANY = f"SELECT {COLUMNS} FROM credit_notes WHERE id = %(id)s"
+
+
+def read_any(connection: Connection, note_id: str) -> CreditNote | None:
+    """Return a credit note of any account, for its e-mail."""
+    row = fetch_one(connection, READ_ANY, {"id": note_id})
+    return CreditNote(**row) if row else None
+
+
 LIST = f"""
 SELECT {COLUMNS} FROM credit_notes WHERE invoice_id = %(id)s AND account_id = %(account_id)s ORDER BY id LIMIT 1000
 """

@@ -30,6 +30,7 @@ class EmailTemplate(StrEnum):
     PAYMENT_FAILED       user_id, invoice_id   a payment failed, and is tried again; or none has arrived
     SUBSCRIPTION_UNPAID  user_id, invoice_id   the last try failed, too
     INVOICE           invoice_id     an invoice as PDF, to the account's billing address or to the owner `user_id`
+    CREDIT_NOTE       credit_note_id  a credit note as PDF, to the recipients of an invoice
     SPENDING_LIMIT    user_id        informs an admin that most or all of a spending limit is spent
     APPROVAL_REQUESTED   user_id, approval_id  a call of the user's turn waits for a decision
     """
@@ -42,6 +43,7 @@ class EmailTemplate(StrEnum):
     PAYMENT_FAILED = "payment_failed"
     SUBSCRIPTION_UNPAID = "subscription_unpaid"
     INVOICE = "invoice"
+    CREDIT_NOTE = "credit_note"
     SPENDING_LIMIT = "spending_limit"
     APPROVAL_REQUESTED = "approval_requested"
 

@@ -15,6 +15,7 @@ from models.billing.refunds import Refund as GatewayRefund
 from models.platform.database import Connection
 from models.platform.errors import Conflict, InvalidRequest, RequestError
 from models.platform.ids import new_id
+from pipelines.billing.invoice_email import enqueue_credit_note
 from pipelines.billing.tax import tax_on, tax_share
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def issue(connection: Connection, invoice_id: str, account_id: str, new: NewCred
     NotFound.
     """
     refundable = credit_notes.lock_refundable(connection, invoice_id, account_id)
-    billing_details.lock_if_any(connection, account_id)
+    details = billing_details.lock_if_any(connection, account_id)
     invoice = invoices.lock(connection, invoice_id, account_id)
     if earlier := credit_notes.read_if_any(connection, new.id, account_id):
         return earlier
@@ -63,6 +64,8 @@ def issue(connection: Connection, invoice_id: str, account_id: str, new: NewCred
     )  # fmt: skip
     if not new.refunded:
         _return(connection, note, excess, refundable, refund)
+    if details is not None:  # an erased account has no address
+        enqueue_credit_note(connection, details, note)
     return note
 
 

@@ -125,6 +125,21 @@ All invoices are at GET /billing/invoices, and each with the usage that it sums 
     )
 
 
+def credit_note(number: str, invoice: str, seller: str, account: str, total: str, pdf: bytes) -> EmailContent:
+    """Render the e-mail with a credit note of an invoice."""
+    return EmailContent(
+        f"Credit note {number}",
+        f"""Hello,
+
+Attached is credit note {number} of {one_line(seller)} to the account "{one_line(account)}":
+{total}, with tax, of invoice {invoice}.
+
+What was paid is given back to the payment method, or is a credit of the account.
+""",
+        (f"credit-note-{number.replace('/', '-')}.pdf", pdf),
+    )
+
+
 def spending_limit(account: str, key: str | None, amount: str, percent: int) -> EmailContent:
     """Render the e-mail to an admin about a spending limit, that of an API key or else the account's."""
     account = one_line(account)

@@ -36,7 +36,7 @@ from models.platform.settings import Settings
 from pipelines.accounts.email_jobs import TEMPLATE_ARGUMENT, EmailTemplate
 from pipelines.delivery import email_templates
 from pipelines.delivery.email_templates import EmailContent
-from pipelines.delivery.invoice_email import render_invoice
+from pipelines.delivery.invoice_email import render_credit_note, render_invoice
 from pipelines.delivery.mailers import Mailer
 
 log = logging.getLogger(__name__)
@@ -53,6 +53,7 @@ MAX_PER_HOUR: dict[EmailTemplate, int] = {
     EmailTemplate.PAYMENT_FAILED: 5,
     EmailTemplate.SUBSCRIPTION_UNPAID: 5,
     EmailTemplate.INVOICE: 20,
+    EmailTemplate.CREDIT_NOTE: 20,
     EmailTemplate.SPENDING_LIMIT: 10,
     EmailTemplate.APPROVAL_REQUESTED: 20,
 }
@@ -178,6 +179,10 @@ def _invoice(connection: Connection, sender: EmailSender, job: Job) -> Rendered:
     return render_invoice(connection, job, sender.settings.home / "fonts")
 
 
+def _credit_note(connection: Connection, sender: EmailSender, job: Job) -> Rendered:
+    return render_credit_note(connection, job, sender.settings.home / "fonts")
+
+
 def _spending_limit(connection: Connection, sender: EmailSender, job: Job) -> Rendered:
     user, arguments = _read_user(connection, job), job.arguments
     scope = arguments.get("scope", "")  # empty arguments are not stored
@@ -230,6 +235,7 @@ RENDERERS: dict[EmailTemplate, Renderer] = {
     EmailTemplate.PAYMENT_FAILED: _payment_failed,
     EmailTemplate.SUBSCRIPTION_UNPAID: partial(_unpaid_invoice, email_templates.subscription_unpaid),
     EmailTemplate.INVOICE: _invoice,
+    EmailTemplate.CREDIT_NOTE: _credit_note,
     EmailTemplate.SPENDING_LIMIT: _spending_limit,
     EmailTemplate.APPROVAL_REQUESTED: _approval_requested,
 }

@@ -12,6 +12,7 @@ from models.platform.ids import new_id
 from pipelines.accounts.email_jobs import EmailTemplate, email_job
 from pipelines.billing import invoicing
 from pipelines.billing.collection import collect
+from tests.pipelines.billing.books import credit
 
 
 @pytest.fixture
@@ -90,3 +91,21 @@ def test_a_missing_transfer_is_called_overdue_and_a_declined_payment_failed(data
     # Then
     [email] = mailbox.deliver(address)
     assert (invoice.number in email["Subject"], subject in email["Subject"]) == (True, True)
+
+
+def test_an_owner_gets_the_credit_note_of_an_invoice_as_pdf(database, owner, mailbox):
+    # Given
+    account_id, address = owner
+    invoice = issue(database, account_id)
+    mailbox.deliver(address)
+
+    # When
+    note = credit(database, account_id, invoice, "2")
+
+    # Then
+    [email] = mailbox.deliver(address)
+    assert email["Subject"] == f"Credit note {note.number}"
+    assert f"2.00 EUR, with tax, of invoice {invoice.number}" in email.get_body().get_content()
+    [attachment] = email.iter_attachments()
+    assert attachment.get_filename() == f"credit-note-{note.number}.pdf"
+    assert attachment.get_content().startswith(b"%PDF")

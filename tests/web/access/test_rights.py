@@ -136,6 +136,7 @@ NOT_JSON = {
     ("GET", "/v1/files/{file_id}/content"),
     ("GET", "/billing/invoices/{invoice_id}/html"),
     ("GET", "/billing/invoices/{invoice_id}/pdf"),
+    ("GET", "/billing/credit_notes/{credit_note_id}/html"),
     ("GET", "/billing/credit_notes/{credit_note_id}/pdf"),
     ("GET", "/billing/simulator/charges/{charge_id}"),
     ("GET", "/billing/simulator/methods/{customer_id}"),

@@ -27,6 +27,7 @@ INVOICE_ROUTES = (
     Route("GET", "/billing/invoices/{invoice_id}/pdf", invoices.pdf, Rights.BILLING, cost=5),
     Route("GET", "/billing/credit_notes/{credit_note_id}", invoices.read_credit_note, Rights.BILLING,
           response=CreditNoteObject),
+    Route("GET", "/billing/credit_notes/{credit_note_id}/html", invoices.credit_note_page, Rights.BILLING),
     Route("GET", "/billing/credit_notes/{credit_note_id}/pdf", invoices.credit_note_pdf, Rights.BILLING, cost=5),
     Route("GET", "/billing/credits", credits.read, Rights.BILLING, query=Listing, response=credits.CreditsObject),
     Route("POST", "/billing/credits/top_up", credits.create_top_up, Rights.BILLING, body=credits.TopUp,

@@ -97,13 +97,22 @@ def read_credit_note(request: Request) -> Response:
     return json_response(credit_note_object(note))
 
 
+def credit_note_page(request: Request) -> Response:
+    """`GET /billing/credit_notes/{id}/html`: serve a credit note as a page."""
+    content = render_page(_credit_note_document(request))
+    return Response(content, headers=DOCUMENT_HEADERS, media_type="text/html")
+
+
 def credit_note_pdf(request: Request) -> Response:
     """`GET /billing/credit_notes/{id}/pdf`: serve a credit note as a PDF."""
+    return _pdf(request, _credit_note_document(request), "credit-note")
+
+
+def _credit_note_document(request: Request) -> Document:
     account_id = request.caller.account_id
     with request.platform.database.connection() as connection:
         note = credit_notes.read(connection, request.path_params["credit_note_id"], account_id)
-        document = credit_note_document(note, invoices.read(connection, note.invoice_id, account_id))
-    return _pdf(request, document, "credit-note")
+        return credit_note_document(note, invoices.read(connection, note.invoice_id, account_id))
 
 
 def _read(connection: Connection, request: Request) -> Invoice:

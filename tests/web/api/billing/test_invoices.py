@@ -227,6 +227,9 @@ def test_a_credit_note_refunds_a_payment(customer, invoice, operator, database):
     read = customer.request("GET", f"/billing/credit_notes/{note.json()['id']}").json()
     assert read == note.json() == customer.request("GET", f"/billing/invoices/{invoice.id}").json()["credit_notes"][0]
     assert customer.request("GET", f"/billing/credit_notes/{read['id']}/pdf").content.startswith(b"%PDF")
+    page = customer.request("GET", f"/billing/credit_notes/{read['id']}/html")
+    assert f"Credit note {read['number']}" in page.text
+    assert "default-src 'none'" in page.headers["content-security-policy"]
     with database.connection() as connection:
         refunds = connection.execute(
             "SELECT amount, state, credit_note_id FROM refunds WHERE account_id = %s", (customer.caller.account_id,)

@@ -29,6 +29,7 @@ NOT_JSON = {
     "/v1/files/{file_id}/content",
     "/billing/invoices/{invoice_id}/html",
     "/billing/invoices/{invoice_id}/pdf",
+    "/billing/credit_notes/{credit_note_id}/html",
     "/billing/credit_notes/{credit_note_id}/pdf",
     "/billing/simulator/charges/{charge_id}",
     "/billing/simulator/methods/{customer_id}",
