@@ -7,6 +7,7 @@ from pipelines.billing import (
     auto_top_up,
     charge,
     collection,
+    customers,
     draft,
     dunning,
     grants,
@@ -31,6 +32,7 @@ def declare_actors(runner: JobRunner) -> dict[str, int]:
     runner.declare("payment.refund", Handler(run=partial(refund.run, gateways), end=plain_ending))
     runner.declare("refund.check", Handler(run=partial(refund.check, gateways), end=plain_ending))
     runner.declare("gateway.event", Handler(run=partial(webhook_events.run, gateways), end=webhook_events.end))
+    runner.declare("customer.delete", Handler(run=partial(customers.run, gateways), end=plain_ending))
     request = partial(collection.collect, gateways.default)
     runner.declare("invoice.draft", Handler(run=partial(draft.run, request), end=plain_ending))
     runner.declare("usage.invoice", Handler(run=usage_invoices.run, end=plain_ending))

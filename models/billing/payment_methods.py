@@ -155,6 +155,20 @@ def read_customer(connection: Connection, account_id: str, gateway: GatewayName)
     return row["customer"] if row else None
 
 
+READ_CUSTOMERS = """
+SELECT gateways.name AS gateway, gateways.customer
+FROM billing_details CROSS JOIN jsonb_each_text(gateway_customers) AS gateways (name, customer)
+WHERE account_id = %(account_id)s ORDER BY gateways.name
+"""
+
+
+def read_customers(connection: Connection, account_id: str) -> list[tuple[str, str]]:
+    """Return (gateway, id) of the account's customers at all gateways."""
+    return [
+        (row["gateway"], row["customer"]) for row in fetch_all(connection, READ_CUSTOMERS, {"account_id": account_id})
+    ]
+
+
 # The first one is kept: payment methods belong to it.
 STORE_CUSTOMER = """
 UPDATE billing_details

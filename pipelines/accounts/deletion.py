@@ -9,6 +9,7 @@ from models.accounts.audit import RequestOrigin
 from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
 from models.platform.database import Connection, Database
 from models.platform.errors import Conflict
+from pipelines.billing import customers
 
 #: How long the job waits, so that requests that were authenticated before the deletion have ended.
 ERASE_DELAY = timedelta(seconds=10)
@@ -49,9 +50,10 @@ def _close(
     origin: RequestOrigin,
     shared_account_ids: Sequence[str] = (),
 ) -> str:
-    erased_user_ids = {*user_ids}
+    erased_user_ids, run_at = {*user_ids}, datetime.now(UTC) + ERASE_DELAY
     for account_id in account_ids:
         erased_user_ids.update(account_data.close_account(connection, account_id))
+        customers.enqueue_deletions(connection, account_id, run_at)
         # Recorded without an account, since the account's own audit log is erased.
         audit.record(connection, "account.closed", RequestOrigin(request_id=origin.request_id), target=account_id)
     job = NewJob(
@@ -62,7 +64,7 @@ def _close(
             "user_ids": sorted(erased_user_ids),
             "shared_account_ids": list(shared_account_ids),
         },
-        run_at=datetime.now(UTC) + ERASE_DELAY,
+        run_at=run_at,
         lane=f"erase {caller.account_id}",  # so that a long erasure yields to others, and to other maintenance
     )
     enqueue(connection, job)

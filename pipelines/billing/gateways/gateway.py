@@ -149,6 +149,9 @@ class Gateway(Protocol):
     def create_customer(self, account_id: str, name: str, *, instead_of: str = "") -> str:
         """Create the account's customer, once, or one instead of a customer that is missing. Returns its id."""
 
+    def delete_customer(self, customer: str) -> None:
+        """Delete a customer with the stored payment methods. One that is gone already is no error."""
+
     def set_up_method(
         self, account_id: str, customer: str, *, return_url: str, method: str | None = None
     ) -> MethodSetUp:

@@ -45,6 +45,9 @@ class ManualGateway:
         """See Gateway."""
         return account_id
 
+    def delete_customer(self, customer: str) -> None:
+        """See Gateway."""
+
     def set_up_method(
         self, account_id: str, customer: str, *, return_url: str, method: str | None = None
     ) -> MethodSetUp:

@@ -199,6 +199,15 @@ class StripeGateway:
             created = self._client.v1.customers.create(parameters, {"idempotency_key": key})
         return str(created.id)
 
+    def delete_customer(self, customer: str) -> None:
+        """See Gateway."""
+        try:
+            with answers():
+                self._client.v1.customers.delete(customer)
+        except stripe.InvalidRequestError as error:
+            if error.code != "resource_missing":
+                raise GatewayFailed("Stripe refuses to delete the customer.") from error
+
     def set_up_method(
         self, account_id: str, customer: str, *, return_url: str, method: str | None = None
     ) -> MethodSetUp:

@@ -104,11 +104,14 @@ def _handler(state: Stripe) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             self._answer("GET", urlsplit(self.path).query)
 
+        def do_DELETE(self) -> None:
+            self._answer("DELETE", urlsplit(self.path).query)
+
         def do_POST(self) -> None:
             self._answer("POST", self.rfile.read(int(self.headers.get("content-length") or 0)).decode())
 
         def _answer(self, method: str, form: str) -> None:
-            fault = state.faults.popleft() if state.faults and method == "POST" else None
+            fault = state.faults.popleft() if state.faults and method != "GET" else None
             if fault == "unsent":
                 self.close_connection = True
                 return

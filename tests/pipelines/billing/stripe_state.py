@@ -27,6 +27,7 @@ PARAMETERS = {
     "GET /v1/disputes": {"payment_intent", "limit", "starting_after"},
     "POST /v1/customers": {"name", "metadata"},
     "GET /v1/customers/ID": set(),
+    "DELETE /v1/customers/ID": set(),
     "POST /v1/checkout/sessions": {"mode", "customer", "allowed_payment_method_types", "success_url", "cancel_url",
                                   "metadata"},
     "GET /v1/checkout/sessions/ID": {"expand"},
@@ -244,6 +245,10 @@ class StripeState:
 
     def _get_customers_id(self, customer: Any, parameters: Any) -> Any:
         return customer
+
+    def _delete_customers_id(self, customer: Any, parameters: Any) -> Any:
+        del self.objects[customer["id"]]
+        return {"id": customer["id"], "object": "customer", "deleted": True}
 
     def _post_checkout_sessions(self, _: Any, parameters: dict[str, Any]) -> Any:
         self._require(parameters["customer"], "customer")
