@@ -12,7 +12,7 @@ from typing import Any
 from models.journal.writer import Journal
 from models.turns.responses import Response, TokenUsage
 from pipelines.chat import response_objects
-from pipelines.chat.call_items import CALLS, SERVER_CALLS, call_events, call_item, in_progress_item, tool_call
+from pipelines.chat.call_items import GENERATED_CALLS, call_events, call_item, in_progress_item, tool_call
 from pipelines.chat.client_tools import ClientTool
 from pipelines.chat.logprobs import logprob_object
 from pipelines.chat.reasoning_writer import NewEvent, ReasoningWriter
@@ -54,7 +54,7 @@ class AnswerWriter:
     @property
     def tool_calls(self) -> list[ToolCall]:
         """The step's calls so far, for the engine."""
-        return [tool_call(item) for item in self.call_items if item["type"] in CALLS or item["type"] in SERVER_CALLS]
+        return [tool_call(item) for item in self.call_items if item["type"] in GENERATED_CALLS]
 
     @property
     def step_usage(self) -> TokenUsage:

@@ -177,6 +177,9 @@ OUTPUTS = frozenset(f"{type_}_output" for type_ in CALLS)
 #: Calls that the server runs, whose item has their output.
 SERVER_CALLS = frozenset({"mcp_call"})
 
+#: Items of what the model has called, whether or not somebody has run it.
+GENERATED_CALLS = CALLS | SERVER_CALLS | {"mcp_approval_request"}
+
 
 def call_item(suffix: str, tool: ClientTool, call: GeneratedCall) -> dict[str, Any]:
     """Build the item of a generated call that the caller runs; `suffix` follows the prefixes of its ids."""
@@ -193,7 +196,7 @@ def tool_call(item: Mapping[str, Any]) -> ToolCall:
         case "custom_tool_call":
             name = function_name(item["name"], item.get("namespace"))
             return ToolCall(item["call_id"], name, _json({INPUT: item["input"]}))
-        case "mcp_call":
+        case "mcp_call" | "mcp_approval_request":
             return ToolCall(item["id"], function_name(item["name"], item["server_label"]), item["arguments"])
         case "apply_patch_call":
             return ToolCall(item["call_id"], "apply_patch", _json({"diff": "", **item["operation"]}))
