@@ -6,7 +6,7 @@ from typing import Any
 
 from models.accounts.ownership import Access
 from models.jobs.jobs import COLUMNS, Job
-from models.platform.database import Connection, fetch_all, fetch_one
+from models.platform.database import Connection, fetch_all
 
 # A tree moves to `ended_jobs` in one transaction, so one statement sees all of it. The depth bounds the recursion; a
 # branch that another tree has adopted is left out.
@@ -23,17 +23,16 @@ WHERE %(after)s::text IS NULL OR tree_id > %(after)s
 ORDER BY tree_id LIMIT %(limit)s
 """
 
-IN_TREE = """
-SELECT count(*) AS count FROM all_jobs
-WHERE id = ANY(%(ids)s) AND account_id = %(account_id)s AND coalesce(root_id, id) = %(root_id)s
+MEMBERS = """
+SELECT id, account_id = %(account_id)s AND coalesce(root_id, id) = %(root_id)s AS is_member FROM all_jobs
+WHERE id = ANY(%(ids)s)
 """
 
 
-def are_in_tree(connection: Connection, ids: Collection[str], root: Job) -> bool:
-    """Return whether all these jobs are in the tree of a job."""
+def members(connection: Connection, ids: Collection[str], root: Job) -> Mapping[str, bool]:
+    """Return of each of these jobs that exists whether it is in the tree of a job."""
     parameters = {"ids": list(ids), "account_id": root.account_id, "root_id": root.root_id or root.id}
-    row = fetch_one(connection, IN_TREE, parameters)
-    return row is not None and row["count"] == len(ids)
+    return {row["id"]: row["is_member"] for row in fetch_all(connection, MEMBERS, parameters)}
 
 
 #: Levels below the job that are read.

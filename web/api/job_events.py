@@ -1,13 +1,13 @@
 """Event streams of jobs: find the position to resume from, and encode the events from there."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
 from functools import partial
 
 from pydantic import Field
 
 from models.accounts.ownership import Access
 from models.jobs.jobs import Job, read
-from models.jobs.trees import are_in_tree
+from models.jobs.trees import members
 from models.journal.archive import last_archived
 from models.journal.events import Event
 from models.journal.journal import read_end
@@ -50,20 +50,40 @@ async def tree_frames(request: Request, job: Job, cursor: StreamCursor) -> Async
         raise InvalidRequest(message, param="starting_after")
     name = "Last-Event-ID" if cursor.cursor is None else "cursor"
     text = (request.headers.get("last-event-id", "").strip() if cursor.cursor is None else cursor.cursor) or None
-    positions = {job.id: -1} if text is None else await run_in_thread(_tree_positions, request, job, text, name)
-    follow = partial(request.platform.tail.follow, owner=request.caller.account_id)
-    return TreeStream(job.id, follow, positions).frames()
+    positions: Positions = {job.id: -1}
+    announced: set[str] = set()
+    if text is not None:
+        positions, announced = await run_in_thread(_tree_positions, request, job, text, name)
+    return TreeStream(job.id, partial(_follow_member, request, job, announced), positions).frames()
 
 
-def _tree_positions(request: Request, job: Job, text: str, name: str) -> Positions:
+def _tree_positions(request: Request, job: Job, text: str, name: str) -> tuple[Positions, set[str]]:
+    """Return the positions of a cursor, and those of its jobs that do not exist, which a turn may have announced."""
     try:
         positions = decode_cursor(text)
     except ValueError as error:
         raise InvalidRequest(f"'{name}' is not a cursor of this stream: {error}.", param=name) from None
+    known = _members(request, job, positions)
+    if not all(known.values()):
+        raise InvalidRequest(f"'{name}' is a cursor of another stream.", param=name)
+    return positions, positions.keys() - known.keys()
+
+
+def _members(request: Request, job: Job, ids: Collection[str]) -> Mapping[str, bool]:
     with request.platform.database.connection() as connection:
-        if not are_in_tree(connection, positions, job):
-            raise InvalidRequest(f"'{name}' is a cursor of another stream.", param=name)
-    return positions
+        return members(connection, ids, job)
+
+
+async def _follow_member(
+    request: Request, root: Job, announced: set[str], job_id: str, after: int
+) -> AsyncGenerator[list[Event], None]:
+    """Follow a job of a tree. One that only the client's cursor names is followed once it is in the tree."""
+    if job_id in announced:
+        if not (await run_in_thread(_members, request, root, [job_id])).get(job_id):
+            return
+        announced.discard(job_id)
+    async for events in request.platform.tail.follow(job_id, after, owner=request.caller.account_id):
+        yield events
 
 
 async def event_frames(
