@@ -4,14 +4,16 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 
-from bench.chaos import memory_rules, money_rules, stream_rules, table_rules
+from bench.chaos import memory_rules, money_rules, stream_rules, table_rules, tree_rules
+from bench.chaos.budget_watch import BudgetWatch
 from bench.chaos.crash_rules import CrashRules, forgotten_stops, silent_periods
 from bench.chaos.excuses import Excuses
 from bench.chaos.faults import EVICTIONS, InjectedFault
 from bench.chaos.quiescence import RabbitmqCtl, wait_for_quiescence
 from bench.chaos.stack import WorkerDeath
 from bench.chaos.table_rules import NONE
-from bench.chaos.transcripts import ClientTranscript, Period
+from bench.chaos.tool_server import Execution
+from bench.chaos.transcripts import ClientTranscript, Period, TreeTranscript
 from bench.chaos.violations import Violation
 from models.jobs import ended_partitions
 from models.jobs.ended_jobs import Cursor, move_batch
@@ -36,28 +38,29 @@ def check(
     excuses: Excuses = NONE,
     rabbitmqctl: RabbitmqCtl | None = None,
     move: bool = False,
+    executions: Sequence[Execution] = (),
+    budgets: BudgetWatch | None = None,
 ) -> Sequence[Violation]:
     """Wait until the platform is idle, for `patience` seconds at most, and report all violations.
 
-    settings  lead to the servers directly, not through links
-    move      move all ended trees to `ended_jobs` first, to check turns as the platform keeps them
+    settings    lead to the servers directly, not through links
+    move        move all ended trees to `ended_jobs` first, to check turns as the platform keeps them
+    executions  of the tools that trees have called
+    budgets     of the trees, before they are moved
     """
     offset = time.time() - time.monotonic()
     silences = [*silent_periods(injected, offset), *forgotten_stops(injected, lost_commits, offset)]
-    crash_rules = CrashRules(deaths, silences)
+    crash_rules, lost = CrashRules(deaths, silences), journal_lost(injected, deaths)
     with closing(Database(settings.postgres_dsn, size=2, name="checker")) as database:
         unfinished = list(wait_for_quiescence(database, settings, patience, rabbitmqctl))
+        if budgets is not None:
+            budgets.look()
         if move:
             move_ended_jobs(database)
         return [
             *unfinished,
-            *_check(
-                database,
-                transcripts,
-                crash_rules,
-                excuses,
-                journal_lost=journal_lost(injected, deaths),
-            ),
+            *_check(database, transcripts, crash_rules, excuses, journal_lost=lost),
+            *_check_trees(database, transcripts, executions, budgets, excuses, journal_lost=lost),
         ]
 
 
@@ -87,16 +90,35 @@ def _check(
     *,
     journal_lost: bool,
 ) -> Iterator[Violation]:
-    for transcript in transcripts:
+    turns = [transcript for transcript in transcripts if not isinstance(transcript, TreeTranscript)]
+    for transcript in turns:
         yield from stream_rules.check(
             transcript,
             journal_lost=journal_lost,
             excused=transcript.key in excuses.lost,
             mixed=transcript.key in excuses.mixed,
         )
-    accounts = sorted({transcript.account for transcript in transcripts})
+    trees = {transcript.account for transcript in transcripts if isinstance(transcript, TreeTranscript)}
+    accounts = sorted({transcript.account for transcript in transcripts} - trees)
     with database.connection() as connection:
-        yield from table_rules.check(connection, transcripts, accounts, excuses)
-        yield from memory_rules.check(connection, transcripts, accounts, excuses.lost)
+        yield from table_rules.check(connection, turns, accounts, excuses)
+        yield from memory_rules.check(connection, turns, accounts, excuses.lost)
         yield from crash_rules.check(connection)
     yield from money_rules.check(database)
+
+
+def _check_trees(
+    database: Database,
+    transcripts: Sequence[ClientTranscript],
+    executions: Sequence[Execution],
+    budgets: BudgetWatch | None,
+    excuses: Excuses,
+    *,
+    journal_lost: bool,
+) -> Iterator[Violation]:
+    for transcript in transcripts:
+        if isinstance(transcript, TreeTranscript):
+            excused = transcript.key in excuses.lost
+            yield from tree_rules.check_received(transcript, journal_lost=journal_lost, excused=excused)
+    with database.connection() as connection:
+        yield from tree_rules.check(connection, transcripts, executions, budgets, excuses)

@@ -22,7 +22,9 @@ from bench.chaos.clients import (
 )
 from bench.chaos.memory_clients import EmbeddingClient, Importer, Meditator, WarmUp
 from bench.chaos.retrying_client import Deadline, HttpRequest, RetryingClient
+from bench.chaos.tool_server import ToolServer
 from bench.chaos.transcripts import TOKENS, ClientTranscript
+from bench.chaos.tree_clients import TreeClient
 from bench.harness.client import PASSWORD, Address
 from bench.harness.sse import CheckFailed
 
@@ -34,6 +36,7 @@ CLIENTS: Sequence[Sequence[ClientClass]] = (
     (Streamer, SlowStreamer, OpenAIClient, Canceller, Poller, EmbeddingClient),
     (Importer, Meditator, Streamer),
     (Importer, Meditator, Canceller, ConversationClient),
+    (TreeClient, TreeClient, TreeClient),
 )
 
 #: The counts of the progress line.
@@ -72,6 +75,12 @@ class Fleet:
                 self._threads.append(threading.Thread(target=client.run, name=client.name, daemon=True))
         for thread in self._threads:
             thread.start()
+
+    def begin_trees(self, tools: ToolServer) -> None:
+        """Let clients run trees with these tools from now on: no process of a version without agents runs."""
+        for client in self._clients:
+            if isinstance(client, TreeClient):
+                client.begin_trees(tools)
 
     @property
     def accounts(self) -> Sequence[str]:

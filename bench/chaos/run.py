@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from bench.chaos import checker, money_rules
 from bench.chaos.adversary import Adversary, adversary
 from bench.chaos.attacks import ATTACKS
+from bench.chaos.budget_watch import BudgetWatch
 from bench.chaos.excuses import Excuses, keys_during
 from bench.chaos.faults import LOST_CLAIMS, PROMOTION, TWO_VERSIONS, Fault, faults
 from bench.chaos.fleet import Fleet
@@ -22,6 +23,7 @@ from bench.chaos.recovery import recovery_times
 from bench.chaos.report import ChaosReport
 from bench.chaos.slots import check_slots
 from bench.chaos.stack import SLOTS, ChaosStack, chaos_stack
+from bench.chaos.tool_server import ToolServer, tool_server
 from bench.chaos.transcripts import ClientTranscript, Period
 from bench.chaos.violations import Violation
 from bench.harness.billing import bill_accounts
@@ -35,6 +37,9 @@ WARM_UP = 1.0
 
 #: Seconds between two starts of the extraction of facts, and between two moves of ended jobs.
 EXTRACTION_INTERVAL, MOVE_INTERVAL = 4.0, 10.0
+
+#: Seconds between two looks at the budgets of trees, which are deleted some time after the trees have ended.
+BUDGET_INTERVAL = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +115,8 @@ def run(options: RunOptions, report: ChaosReport, progress: Progress) -> None:
         hostile = exits.enter_context(
             adversary(stack.addresses, stack.settings, faults=not options.quiet, seed=options.seed)
         )
-        chaos = ChaosRun(stack, options, report, progress, hostile)
+        tools = exits.enter_context(tool_server(options.seed))
+        chaos = ChaosRun(stack, options, report, progress, hostile, tools)
         try:
             chaos.run()
         finally:
@@ -145,13 +151,21 @@ class ChaosRun:
     """A run on a started stack."""
 
     def __init__(
-        self, stack: ChaosStack, options: RunOptions, report: ChaosReport, progress: Progress, hostile: Adversary
+        self,
+        stack: ChaosStack,
+        options: RunOptions,
+        report: ChaosReport,
+        progress: Progress,
+        hostile: Adversary,
+        tools: ToolServer,
     ) -> None:
         self._stack = stack
         self._options = options
         self._report = report
         self._progress = progress
         self._hostile = hostile
+        self._tools = tools
+        self._budgets = BudgetWatch(stack.database)
         self._upgrades: list[Period] = []
         self._fleet = Fleet(stack.addresses, options.seed)
         last = max((planned.duration for planned in report.plan[-1:]), default=0.0)  # it begins with the shutdown
@@ -172,16 +186,19 @@ class ChaosRun:
             self._upgrades.append(Period(0.0, time.monotonic()))
         else:
             self._bill_accounts()
+            self._fleet.begin_trees(self._tools)
         time.sleep(WARM_UP)
         baseline = Baseline.take(self._stack.pids, self._stack.settings)
         extractions = PeriodicThread("extractions", EXTRACTION_INTERVAL, self._stack.start_extractions).start()
         moves = PeriodicThread("moves", MOVE_INTERVAL, self._stack.move_ended_jobs).start()
+        looks = PeriodicThread("budgets", BUDGET_INTERVAL, self._budgets.look).start()
         self._finalize_at = time.monotonic() + self._options.seconds / 2
         self._start_attacks()
         self._injector.run(self._options.seconds, self._finalize_and_report)
         transcripts = self._wait_for_fleet()
         extractions.stop()
         moves.stop()
+        looks.stop()
         self._stack.wait_ready(self._stack.children)
         self._progress.report("checking")
         self._report.recovery = recovery_times(transcripts, self._injector.injected)
@@ -194,7 +211,7 @@ class ChaosRun:
         """Record what happened, and keep the logs after a violation or an error."""
         self._report.injected = self._injector.injected
         self._report.restarts = self._stack.restarts
-        self._report.counts = dict(self._fleet.counts())
+        self._report.counts = {**self._fleet.counts(), "executions": len(self._tools.executions)}
         self._report.attacks = self._hostile.counts
         if self._report.violations or isinstance(sys.exception(), Exception):
             self._report.logs = str(self._stack.keep_logs())
@@ -238,6 +255,8 @@ class ChaosRun:
             excuses=excuses,
             rabbitmqctl=self._stack.rabbitmqctl,
             move=True,
+            executions=self._tools.executions,
+            budgets=self._budgets,
         )
         return [*lost, *violations]
 
@@ -252,6 +271,7 @@ class ChaosRun:
         if due and self._injector.idle and self._stack.finalize_upgrade():
             self._injector.exclude(TWO_VERSIONS)
             self._bill_accounts()
+            self._fleet.begin_trees(self._tools)
             self._start_attacks()
         self._report_progress(state)
 

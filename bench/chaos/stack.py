@@ -114,7 +114,8 @@ class ChaosStack:
         self.deaths: list[WorkerDeath] = []
         self.killed: set[str] = set()
         self.stopping: set[str] = set()
-        changes = {"engine": "scripted", "script": SCRIPT, "slots": slots, "reflection": "on", "reflection_calls": 2}
+        changes = {"engine": "scripted", "script": SCRIPT, "slots": slots, "reflection": "on", "reflection_calls": 2,
+                   "egress_allow": ("127.0.0.1",)}  # fmt: skip
         # All clients have the same IP address.
         direct = f"postgresql://postgres@127.0.0.1:{self.direct_link.port}/sangha"
         self.settings = servers.settings(broker, **changes, visits_per_minute=1_000_000, database_url=direct)

@@ -239,7 +239,7 @@ def path_after(path: str, after: int) -> str:
 
 def stream_path(transcript: ClientTranscript) -> str:
     """Return the path of the stream of a piece of work."""
-    if transcript.kind == "turn":
+    if transcript.kind in ("turn", "tree"):
         return f"/v1/responses/{transcript.id}?stream=true"
     return f"/v1/jobs/{transcript.job_id}/events"
 

@@ -115,7 +115,7 @@ def _check_turn(
     elif not rows and transcript.accepted_at is not None and not excused:
         yield Violation("durable", transcript.subject, "it was accepted, and does not exist")
     for row in rows[:1]:
-        chunks = [_unpacked(chunk) for chunk in fetch_all(connection, CHUNKS, {"job_id": row["job_id"]})]
+        chunks = [unpacked(chunk) for chunk in fetch_all(connection, CHUNKS, {"job_id": row["job_id"]})]
         yield from check_archive(transcript, chunks, excused=excused)
         if not excused:
             yield from check_state(transcript, row)
@@ -132,7 +132,7 @@ def check_archive(
             yield Violation("archive", transcript.subject, f"{chunk['first_sequence']} follows {following - 1}")
             return
         following = chunk["last_sequence"] + 1
-    events = _events(chunks)
+    events = archived_events(chunks)
     yield from check_marks(transcript.subject, text_of(_as_received(events)))
     if [event.sequence for event in events] != list(range(following)):
         yield Violation("archive", transcript.subject, f"{len(events)} events have the numbers of {following}")
@@ -171,10 +171,10 @@ def check_usage(transcript: ClientTranscript, row: TableRow, chunks: Sequence[Ta
         if row["output_tokens"] is not None:
             yield Violation("billed", transcript.subject, "it was billed and never ran")
         return
-    events = _events(chunks)
+    events = archived_events(chunks)
     words = len(text_of(_as_received(events)).split())
     prompt = next((orjson.loads(event.data)["prompt_tokens"] for event in events if _is(event, ENGINE_STARTED)), 0)
-    journalled = sum(chunk["tokens"] for chunk in chunks) - sum(_discarded(event) for event in events)
+    journalled = sum(chunk["tokens"] for chunk in chunks) - sum(discarded_tokens(event) for event in events)
     usage = row["usage"] or {}
     tokens = {
         "words in the archive": (prompt, words),
@@ -248,11 +248,13 @@ def check_embeddings(transcript: ClientTranscript, bill: TableRow | None) -> Ite
         yield Violation("billed", transcript.subject, f"the reply has {final.get('usage')}, the bill {bill}")
 
 
-def _unpacked(chunk: TableRow) -> TableRow:
+def unpacked(chunk: TableRow) -> TableRow:
+    """Return a chunk of the archive whose events are lines."""
     return chunk if chunk["packed"] is None else {**chunk, "events": to_lines(unpack(chunk["packed"])).decode()}
 
 
-def _events(chunks: Sequence[TableRow]) -> list[Event]:
+def archived_events(chunks: Sequence[TableRow]) -> list[Event]:
+    """Return the events of an archive."""
     return [event for chunk in chunks for event in from_lines(chunk["first_sequence"], chunk["events"].encode())]
 
 
@@ -264,5 +266,6 @@ def _is(event: Event, type_: str) -> bool:
     return event.type == type_.encode()
 
 
-def _discarded(event: Event) -> int:
+def discarded_tokens(event: Event) -> int:
+    """Return how many tokens an event discards."""
     return int(orjson.loads(event.data)["discarded_tokens"]) if _is(event, ANSWER_RESTARTED) else 0

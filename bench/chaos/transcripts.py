@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bench.harness.sse import ReceivedEvent, effective_events
+from models.journal.events import ENDINGS
 from models.journal.events import EXTENSION as EXTENSION_BYTES
 from pipelines.inference.scripted.engine import SLOW_WORD
 
-WorkKind = Literal["turn", "memories", "meditation", "embeddings", "listing"]
+WorkKind = Literal["turn", "tree", "memories", "meditation", "embeddings", "listing"]
 
 #: How a connection requests its position in the stream.
 ResumedBy = Literal["create", "Last-Event-ID", "starting_after", "openai"]
@@ -140,3 +141,33 @@ class ClientTranscript:
         """
         events = effective_events(self.events)
         return events if self.exact else [event for event in events if not event.type.startswith(EXTENSION)]
+
+
+@dataclass(frozen=True, slots=True)
+class TreeEvent:
+    """An event of a merged stream: its cursor, its job, and the event as the job's own journal has it."""
+
+    at: float
+    id: str
+    job: str
+    sequence: int
+    type: str
+    data: bytes
+
+
+@dataclass(slots=True)
+class TreeTranscript(ClientTranscript):
+    """A turn of an agent that delegates to others.
+
+    tool_keys    the addresses of the tool server by the name of the agent that uses it
+    tree_events  of the merged stream, if the client follows that one; `events` has those of the root
+    """
+
+    tool_keys: Mapping[str, str] = field(default_factory=dict)
+    tree_events: list[TreeEvent] = field(default_factory=list)
+
+    @property
+    def tree_complete(self) -> bool:
+        """Whether every journal of which an event was received has ended."""
+        ended = {event.job for event in self.tree_events if event.type.encode() in ENDINGS}
+        return self.complete and ended == {event.job for event in self.tree_events}
