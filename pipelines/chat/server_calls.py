@@ -197,8 +197,9 @@ def _is_open_approval(answer: AnswerWriter, item: Item) -> bool:
     wait = answer.transcript.waits.get(item["id"], {})
     if (call_id := wait.get("call_id")) is None:
         return all(call.get("approval_request_id") != item["id"] for call in answer.call_items)
-    call = next(call for call in answer.call_items if call["id"] == call_id)
-    return not is_done(call) and answer.transcript.waits[call_id].get("approval_id") != item["id"]
+    call, waits = next(call for call in answer.call_items if call["id"] == call_id), answer.transcript.waits
+    *_, last = (each["id"] for each in answer.call_items if waits.get(each["id"], {}).get("call_id") == call_id)
+    return not is_done(call) and item["id"] == last and waits[call_id].get("approval_id") != last
 
 
 def _ended_jobs(

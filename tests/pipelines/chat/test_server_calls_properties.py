@@ -208,6 +208,7 @@ SCRIPT = [Step(1, (Call("quiet"), Call("asking", 1, ("approved", "approved", "de
     waits=st.booleans(),
 )
 @example(script=SCRIPT, crashes=frozenset(range(1, 40, 3)), waits=True)
+@example(script=[Step(0, (Call("quiet", 2, ("approved",) * 3),))], crashes=frozenset(), waits=True)
 @effort(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_crashes_change_nothing_in_the_answer(harness, monkeypatch, script, crashes, waits):
     # Given a script that ends with the first step of which the caller runs a call
@@ -247,6 +248,8 @@ def test_crashes_change_nothing_in_the_answer(harness, monkeypatch, script, cras
     for step, prompt in engine.prompts_by_step.items():
         read = [message.content for message in prompt if message.role == "tool"]
         assert len(read) == sum(len(each.calls) for each in script[:step])
+        made = [{orjson.loads(call.arguments)["step"] for call in message.calls} for message in prompt]
+        assert all(len(steps) <= 1 for steps in made)
         expected = [by_arguments[arguments(*place)] for place in calls if place[0] < step]
         assert sorted(text for text in read if text.startswith("output")) == sorted(
             item["output"] for item in expected if item["output"] is not None
