@@ -165,13 +165,15 @@ def call_output_text(item: Mapping[str, Any]) -> str:
 def with_outputs(items: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
     """Yield the items with the outputs of calls that the server ran as items of their own, as for the caller's calls.
 
-    The outputs follow the last of the calls that were made together. A call that a person has denied becomes a call
-    with an error.
+    The outputs follow the last of the calls that were made together: those of one step. A call that a person has denied
+    becomes a call with an error.
     """
     requests: dict[str, Mapping[str, Any]] = {}
     outputs: list[Mapping[str, Any]] = []
+    step = ""
     for item in map(_denied_call(requests), items):
-        if outputs and not item["type"].endswith("_call"):
+        last_step, step = step, _step_of(item)
+        if outputs and (not item["type"].endswith("_call") or (step and last_step and step != last_step)):
             yield from outputs
             outputs = []
         yield item
@@ -179,6 +181,11 @@ def with_outputs(items: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, An
             text = call_output_text(item)
             outputs.append({"type": "function_call_output", "call_id": item["id"], "output": text})
     yield from outputs
+
+
+def _step_of(item: Mapping[str, Any]) -> str:
+    """Return the part of a call's id that the calls of one step share; empty where an id does not say it."""
+    return str(item.get("id") or "").partition("_")[2].rpartition("_")[0]
 
 
 def as_callers_calls(items: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
