@@ -71,6 +71,9 @@ def generate_step(
     if recall is not None and recalled and MEMORIES_RECALLED not in transcript.event_types:
         recall.count_used([memory["id"] for memory in recalled])
     leading = [*([compaction] if compaction else []), *new_listings(response, tools, items)]
+    most, limit = _most_output(AnswerWriter(response, attempt.journal, transcript), prompt, tools)
+    if limit == "budget" and most <= 0 and not transcript.step.begun:
+        return begin_answer(engine, attempt, response, transcript, prompt, leading, generates=False), limit
     answer = begin_answer(engine, attempt, response, transcript, prompt, leading)
     reason = generate(engine, attempt, answer, prompt, own_prompts, tools)
     attempt.check()
@@ -87,12 +90,15 @@ def begin_answer(
     transcript: Transcript,
     prompt: Prompt,
     leading: Sequence[Mapping[str, Any]] = (),
+    *,
+    generates: bool = True,
 ) -> AnswerWriter:
     """Journal what precedes the first token of a step, unless an earlier attempt has, and take over its text and calls.
 
     Where tools may be called, or the model may reason first, the message begins only with its first text.
 
-    leading  items that precede the answer
+    leading    items that precede the answer
+    generates  whether the engine gets the prompt, which is then billed
     """
     journal, step = attempt.journal, transcript.step
     item_id = response_objects.output_message_id(response, step.number)
@@ -111,6 +117,8 @@ def begin_answer(
         journal.write(MEMORIES_RECALLED, {"item_id": item_id, "memories": response.recalled})
         transcript.event_types.add(MEMORIES_RECALLED)
         transcript.recalled = response.recalled
+    if not generates:
+        return AnswerWriter(response, journal, transcript)
     if not step.begun:
         step.prompt_tokens, step.begun = prompt.tokens, True
         number = {"step": step.number} if step.number else {}
