@@ -12,7 +12,7 @@ from bench.chaos.faults import EVICTIONS, InjectedFault
 from bench.chaos.quiescence import RabbitmqCtl, wait_for_quiescence
 from bench.chaos.stack import WorkerDeath
 from bench.chaos.table_rules import NONE
-from bench.chaos.tool_server import Execution
+from bench.chaos.tool_server import ToolServer
 from bench.chaos.transcripts import ClientTranscript, Period, TreeTranscript
 from bench.chaos.violations import Violation
 from models.jobs import ended_partitions
@@ -38,15 +38,15 @@ def check(
     excuses: Excuses = NONE,
     rabbitmqctl: RabbitmqCtl | None = None,
     move: bool = False,
-    executions: Sequence[Execution] = (),
+    tools: ToolServer | None = None,
     budgets: BudgetWatch | None = None,
 ) -> Sequence[Violation]:
     """Wait until the platform is idle, for `patience` seconds at most, and report all violations.
 
-    settings    lead to the servers directly, not through links
-    move        move all ended trees to `ended_jobs` first, to check turns as the platform keeps them
-    executions  of the tools that trees have called
-    budgets     of the trees, before they are moved
+    settings  lead to the servers directly, not through links
+    move      move all ended trees to `ended_jobs` first, to check turns as the platform keeps them
+    tools     those that trees have called, with their executions
+    budgets   of the trees, before they are moved
     """
     offset = time.time() - time.monotonic()
     silences = [*silent_periods(injected, offset), *forgotten_stops(injected, lost_commits, offset)]
@@ -60,7 +60,7 @@ def check(
         return [
             *unfinished,
             *_check(database, transcripts, crash_rules, excuses, journal_lost=lost),
-            *_check_trees(database, transcripts, executions, budgets, excuses, journal_lost=lost),
+            *_check_trees(database, transcripts, tools, budgets, excuses, journal_lost=lost),
         ]
 
 
@@ -110,7 +110,7 @@ def _check(
 def _check_trees(
     database: Database,
     transcripts: Sequence[ClientTranscript],
-    executions: Sequence[Execution],
+    tools: ToolServer | None,
     budgets: BudgetWatch | None,
     excuses: Excuses,
     *,
@@ -120,5 +120,6 @@ def _check_trees(
         if isinstance(transcript, TreeTranscript):
             excused = transcript.key in excuses.lost
             yield from tree_rules.check_received(transcript, journal_lost=journal_lost, excused=excused)
+    executions = tools.executions if tools is not None else ()
     with database.connection() as connection:
         yield from tree_rules.check(connection, transcripts, executions, budgets, excuses)

@@ -255,7 +255,7 @@ class ChaosRun:
             excuses=excuses,
             rabbitmqctl=self._stack.rabbitmqctl,
             move=True,
-            executions=self._tools.executions,
+            tools=self._tools,
             budgets=self._budgets,
         )
         return [*lost, *violations]

@@ -386,10 +386,10 @@ def check_merged_stream(tree: Tree) -> Iterator[Finding]:
 
 
 def _effective(events: Sequence[TreeEvent]) -> list[TreeEvent]:
-    """Drop the events that a later rewind replaced."""
+    """Drop the events that a later rewind replaced, or that were delivered again."""
     effective: list[TreeEvent] = []
     for event in events:
-        if event.type == REWOUND:
+        if event.type == REWOUND or (effective and event.sequence <= effective[-1].sequence):
             effective = [each for each in effective if each.sequence < event.sequence]
         effective.append(event)
     return effective
@@ -414,11 +414,16 @@ def check_received(transcript: TreeTranscript, *, journal_lost: bool, excused: b
 
 
 def _check_merged_numbers(transcript: TreeTranscript) -> Iterator[Violation]:
-    """Check that the numbers of each journal increase by one, except where it was rewound."""
+    """Check that the numbers of each journal increase by one, except where it was rewound.
+
+    After a rewind a journal is delivered again from its beginning if its job is announced again.
+    """
     following: dict[str, int] = defaultdict(int)
+    any_rewind = False
     for event in transcript.tree_events:
-        rewound = event.type == REWOUND and event.sequence <= following[event.job]
-        if event.sequence != following[event.job] and not rewound:
+        any_rewind = any_rewind or event.type == REWOUND
+        backward = event.sequence < following[event.job] and (event.type == REWOUND or event.sequence == 0)
+        if event.sequence != following[event.job] and not (any_rewind and backward):
             detail = f"{event.job}: {event.sequence} ({event.type}) follows {following[event.job] - 1}"
             yield Violation("merged stream", transcript.subject, detail)
             return
