@@ -8,11 +8,12 @@ from typing import Any
 from models.billing import billing_details, credits, invoices, postings
 from models.billing.credit_notes import CreditNote
 from models.billing.credits import Grant
+from models.billing.invoice_lines import NewLine
 from models.billing.invoices import Invoice
 from models.billing.postings import leg
 from models.platform.database import Connection, Database, fetch_all
 from models.platform.ids import new_id
-from pipelines.billing import credit_note, grants
+from pipelines.billing import credit_note, grants, invoicing
 from pipelines.billing.audit.check import Difference
 from pipelines.billing.audit.money import CHECKS, run_check
 from pipelines.billing.credit_note import NewCreditNote, Refund
@@ -64,6 +65,13 @@ def give(database: Database, account_id: str, amount: str | Decimal, **options: 
     """Give a credit."""
     with database.transaction() as connection:
         return grants.give(connection, account_id, Decimal(amount), reason="welcome", **options)
+
+
+def issue_fee(database: Database, account_id: str, amount: str = "10") -> Invoice:
+    """Issue an invoice of a fee."""
+    line = NewLine("fee", "a line", Decimal(amount))
+    with database.transaction() as connection:
+        return invoicing.issue(connection, account_id, reason="subscription", lines=[line])
 
 
 PAYMENT = """

@@ -1,19 +1,17 @@
 """Transactions with money lock rows in one order, so that none of them waits for another in a circle."""
 
 from concurrent.futures import ThreadPoolExecutor
-from decimal import Decimal
 
 import pytest
 
 from bench.harness.waiting import wait_until
 from models.accounts import account_data
 from models.billing import billing_details, payments, settlement, subscriptions
-from models.billing.invoice_lines import NewLine
 from models.platform.errors import NotFound
 from models.platform.ids import new_id
-from pipelines.billing import invoicing, subscribe
+from pipelines.billing import subscribe
 from pipelines.billing.subscribe import NewSubscription
-from tests.pipelines.billing.books import new_customer, pay
+from tests.pipelines.billing.books import issue_fee, new_customer, pay
 from tests.pipelines.billing.subscribers import Subscriber
 
 BLOCKED = "SELECT FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))"
@@ -105,9 +103,7 @@ def test_a_subscription_that_is_requested_while_the_account_is_closed_is_refused
 def paid_twice(database):
     """The payments of an invoice that was paid in two parts, the earlier one first."""
     account_id = new_customer(database)
-    line = NewLine("fee", "a line", Decimal(10))
-    with database.transaction() as connection:
-        invoice = invoicing.issue(connection, account_id, reason="subscription", lines=[line])
+    invoice = issue_fee(database, account_id)
     for _ in range(2):
         pay(database, account_id, invoice, "5")
     with database.connection() as connection:
