@@ -5,6 +5,7 @@ between two batches of all slots, so it only gets what the child process has com
 a turn's grammar before it accepts the turn.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import orjson
 
 from models.platform.errors import PermanentFailure
-from pipelines.inference.call_markup import ARGUMENTS_KEY, CALL_CLOSE, CALL_OPEN, NAME_KEY, OBJECT_END
+from pipelines.inference.call_markup import COMMON, OBJECT_END, CallMarkup
 from pipelines.inference.engine import OutputFormat, Tool
 from pipelines.inference.grammars.compiler import BUDGET, TOO_COMPLEX, compiler
 from pipelines.inference.grammars.json_rule import ANY_OBJECT, GRAMMAR_HEADER, json_rule
@@ -27,9 +28,17 @@ COMBINING_KEYWORDS = frozenset({"allOf", "anyOf", "oneOf", "$ref", "patternPrope
 #: Text without a call or a call's markup, and text up to the call that follows it. A lexeme that is not lazy matches
 #: as much as it can.
 TEXT_RULES = rf"""TEXT: /(?s:.+)/ & ~/(?s:.*<\/?tool_(call|response)>.*)/
-OPENED: /(?s:.*){CALL_OPEN.strip()}\n/ & ~/(?s:.*<\/(tool_call|tool_response)>.*|.*<tool_response>.*)/
+OPENED: /(?s:.*){COMMON.start}\n/ & ~/(?s:.*<\/(tool_call|tool_response)>.*|.*<tool_response>.*)/
 opened[lazy]: OPENED
 """
+
+#: Text that is not taken for a call without markers.
+BARE_TEXT_RULE = r"""TEXT: /(?s:.+)/ & ~/(?s:\s*\{\s*"name"\s*:.*)/
+"""
+
+
+#: The tokens of which the grammar of JSON consists.
+JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}]|[,:] ')
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +58,15 @@ def json_grammar(schema: Mapping[str, Any], preamble: Preamble = NO_PREAMBLE) ->
     return f"{GRAMMAR_HEADER}{answer}\n{preamble.rules}"
 
 
-def calls_grammar(output_format: OutputFormat, calls_made: int, preamble: Preamble = NO_PREAMBLE) -> str:
+def calls_grammar(
+    output_format: OutputFormat, calls_made: int, preamble: Preamble = NO_PREAMBLE, markup: CallMarkup = COMMON
+) -> str:
     """Return the grammar of the rest of an answer that may call, after `calls_made` calls.
 
     Text needs no state: it never contains the marker that begins a call, so its rest is text like its whole.
     Raises PermanentFailure("invalid_request") where the schemas together do not compile, though each alone would.
     """
-    grammar = _calls_grammar(output_format, calls_made, preamble)
+    grammar = _calls_grammar(output_format, calls_made, preamble, markup)
     if error := _grammar_errors([grammar], WORKER_BUDGET)[0]:
         raise PermanentFailure(
             f"Calls cannot be constrained to these JSON Schemas together: {error}", code="invalid_request"
@@ -91,15 +102,18 @@ def _grammar_errors(grammars: Sequence[str], budget: float) -> list[str | None]:
     return [verdict.error for verdict in compiler().check([{"grammar": grammar} for grammar in grammars], budget)]
 
 
-def _calls_grammar(output_format: OutputFormat, calls_made: int, preamble: Preamble = NO_PREAMBLE) -> str:
+def _calls_grammar(
+    output_format: OutputFormat, calls_made: int, preamble: Preamble = NO_PREAMBLE, markup: CallMarkup = COMMON
+) -> str:
     tools = output_format.callable_tools
-    rules = [f"start: {preamble.symbols} ({_start(output_format, calls_made)})"]
-    rules += [f"call: {_quote(CALL_OPEN)} called"]
-    rules += [f"called: ({' | '.join(f'call{number}' for number in range(len(tools)))}) {_quote(CALL_CLOSE)}"]
-    rules += [line for number, tool in enumerate(tools) for line in _call_rules(number, tool)]
+    start = _bare_start(output_format) if markup.starts_answer else _start(output_format, calls_made)
+    rules = [f"start: {preamble.symbols} ({start})"]
+    rules += [f"call: {_symbol(markup.open)} called"]
+    rules += [f"called: ({' | '.join(f'call{number}' for number in range(len(tools)))}) {_symbol(markup.close)}"]
+    rules += [line for number, tool in enumerate(tools) for line in _call_rules(number, tool, markup, output_format)]
     if output_format.schema is not None:
         rules += [f"answer: {_enforced_rule(output_format.schema)}"]
-    return GRAMMAR_HEADER + "\n".join([*rules, TEXT_RULES, preamble.rules])
+    return GRAMMAR_HEADER + "\n".join([*rules, BARE_TEXT_RULE if markup.starts_answer else TEXT_RULES, preamble.rules])
 
 
 def _start(output_format: OutputFormat, calls_made: int) -> str:
@@ -114,10 +128,20 @@ def _start(output_format: OutputFormat, calls_made: int) -> str:
     return f"(TEXT | opened called {more_calls})?"  # optional: the answer may have been cut at its end
 
 
-def _call_rules(number: int, tool: Tool) -> tuple[str, str]:
-    head = _quote(f"{NAME_KEY}{orjson.dumps(tool.name).decode()}{ARGUMENTS_KEY}")
+def _bare_start(output_format: OutputFormat) -> str:
+    """Return the start of an answer that is a call or has none. A text that has begun needs no grammar."""
+    if output_format.must_call_tool:
+        return "call"
+    return "answer | call" if output_format.schema is not None else "TEXT | call"
+
+
+def _call_rules(number: int, tool: Tool, markup: CallMarkup, output_format: OutputFormat) -> tuple[str, str]:
+    head = f"{markup.name_key}{orjson.dumps(tool.name).decode()}{markup.arguments_key}"
+    # A call without markers beside JSON: in the tokens of JSON, because the lexer takes the longest one, for good.
+    beside_json = markup.starts_answer and output_format.schema is not None
+    symbols = " ".join(map(_quote, JSON_TOKEN.findall(head))) if beside_json else _quote(head)
     parameters = json_rule(_closed(enforced_schema(tool.parameters)) if tool.parameters else NO_ARGUMENTS)
-    return f"call{number}: {head} arguments{number} {_quote(OBJECT_END)}", f"arguments{number}: {parameters}"
+    return f"call{number}: {symbols} arguments{number} {_quote(OBJECT_END)}", f"arguments{number}: {parameters}"
 
 
 def _enforced_rule(schema: Mapping[str, Any]) -> str:
@@ -135,6 +159,10 @@ def _needs_undescribed(parameters: Mapping[str, Any]) -> bool:
     """Return whether no object of only the described properties satisfies the schema."""
     properties, required = parameters.get("properties") or {}, parameters.get("required") or ()
     return any(name not in properties for name in required) or parameters.get("minProperties", 0) > len(properties)
+
+
+def _symbol(text: str) -> str:
+    return _quote(text) if text else ""
 
 
 def _quote(text: str) -> str:

@@ -43,12 +43,13 @@ from pipelines.inference.llamacpp.gguf_files import engine_file
 from pipelines.inference.llamacpp.isolated_slots import IsolatedSlots, Messages
 from pipelines.inference.llamacpp.loopback import LoopbackClient
 from pipelines.inference.llamacpp.output_parser import OutputParser
-from pipelines.inference.llamacpp.partial_answer import PartialAnswer, template_parameters
+from pipelines.inference.llamacpp.partial_answer import PartialAnswer
 from pipelines.inference.llamacpp.reasoning import reasoning_marks
 from pipelines.inference.llamacpp.sampling_parameters import sampling_parameters
 from pipelines.inference.llamacpp.server import server_parameters, start_server
 from pipelines.inference.llamacpp.token_bound import TokenBound
 from pipelines.inference.llamacpp.tool_prompt import render_messages
+from pipelines.inference.llamacpp.tool_template import tool_template
 from pipelines.inference.machine import usable_cores, usable_memory
 from pipelines.inference.registry import model_name
 
@@ -104,6 +105,7 @@ class LlamaCppEngine:
         self._assistant_prefix = assistant_prefix(loopback)
         self._marks = reasoning_marks(loopback)
         self.reasons = self._marks is not None
+        self._tool_template = tool_template(loopback)
         # One thread a slot: further generations wait here, where cancelling them has no effect on llama.cpp.
         self._threads = ThreadPoolExecutor(slots, thread_name_prefix="slot")
         self._running: set[ChunkQueue] = set()
@@ -111,7 +113,8 @@ class LlamaCppEngine:
 
     def count(self, prompt: Sequence[Message], output_format: OutputFormat = PLAIN_TEXT) -> int:
         """See Engine. Exact; takes under 1 ms for a short prompt."""
-        body = {"messages": render_messages(prompt, output_format), **template_parameters(output_format)}
+        messages = render_messages(prompt, output_format, self._tool_template)
+        body = {"messages": messages, **self._tool_template.parameters(output_format)}
         answer = self._loopback.request("POST", "/v1/chat/completions/input_tokens", body)
         if "error" in answer:
             raise error_from(answer["error"])
@@ -120,7 +123,7 @@ class LlamaCppEngine:
 
     def min_tokens(self, prompt: Sequence[Message], output_format: OutputFormat = PLAIN_TEXT) -> int:
         """See Engine. Takes milliseconds for megabytes, which take `count` seconds."""
-        return self._token_bound.min_tokens(render_messages(prompt, output_format))
+        return self._token_bound.min_tokens(render_messages(prompt, output_format, self._tool_template))
 
     def generate(
         self,
@@ -135,7 +138,8 @@ class LlamaCppEngine:
         cache_owner: str | None = None,
     ) -> Iterator[EngineOutput]:
         """See Engine. While a prompt is read, freeing the slot takes up to two batches; Finish comes at once."""
-        partial = PartialAnswer(prompt, output_format, prefix, calls, reasoning)
+        output_format = self._tool_template.limited(output_format)
+        partial = PartialAnswer(prompt, output_format, prefix, calls, reasoning, self._tool_template)
         if sampling.max_output_tokens < 1:  # llama.cpp would generate one token
             yield Finish("length", self.count(prompt, output_format), 0, 0)
         elif partial.has_all_calls:
@@ -144,7 +148,7 @@ class LlamaCppEngine:
             yield from self._generate_text(partial, sampling, cancelled, cache_owner)
         else:
             check_output_format(output_format)
-            parser = OutputParser(output_format, sampling, prefix, calls)
+            parser = OutputParser(output_format, sampling, prefix, calls, self._tool_template.markup)
             # Closed at once also on an exception: its traceback would keep the iterator, and so the slot, alive.
             outputs = self._generate_text(
                 partial, replace(sampling, stop=()), lambda: parser.done or cancelled(), cache_owner

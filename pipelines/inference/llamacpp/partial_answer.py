@@ -1,6 +1,6 @@
 """A prompt with a partial answer, and the grammar of its rest."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,6 +9,7 @@ from pipelines.inference.control_tokens import break_control_tokens
 from pipelines.inference.engine import Message, OutputFormat, ReasoningToken, Token, ToolCall
 from pipelines.inference.llamacpp.reasoning import GRAMMAR_RULES, ReasoningMarks
 from pipelines.inference.llamacpp.tool_prompt import render_calls, render_messages
+from pipelines.inference.llamacpp.tool_template import TEXT_ONLY, ToolTemplate
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,7 @@ class PartialAnswer:
     text: str
     calls: Sequence[ToolCall]
     reasoning: str = ""
+    tool_template: ToolTemplate = TEXT_ONLY
 
     @property
     def has_output(self) -> bool:
@@ -49,17 +51,20 @@ class PartialAnswer:
 
     def prompt_parameters(self) -> dict[str, Any]:
         """Return the parameters of llama.cpp's request that determine the prompt."""
-        parameters: dict[str, Any] = {"messages": self.messages(), **template_parameters(self.output_format)}
+        parameters: dict[str, Any] = {
+            "messages": self.messages(),
+            **self.tool_template.parameters(self.output_format),
+        }
         if self.is_reasoning:
             parameters |= {"continue_final_message": "reasoning_content", "add_generation_prompt": False}
         return parameters
 
-    def messages(self) -> list[dict[str, str]]:
+    def messages(self) -> list[dict[str, Any]]:
         """Return the prompt and the answer so far as a partial message. llama.cpp merges two consecutive ones."""
-        messages = render_messages(self.prompt, self.output_format)
-        partial_answer = break_control_tokens(self.text) + render_calls(self.calls)
+        messages = render_messages(self.prompt, self.output_format, self.tool_template)
+        partial_answer = break_control_tokens(self.text) + render_calls(self.calls, self.tool_template.markup)
         reasoning = {"reasoning_content": break_control_tokens(self.reasoning)} if self.reasoning else {}
-        if self.has_output and messages and messages[-1]["role"] == "assistant":
+        if self.has_output and messages and _is_text_of_assistant(messages[-1]):
             messages[-1]["content"] += partial_answer
         elif self.has_output:
             messages.append({"role": "assistant", "content": partial_answer, **reasoning})
@@ -80,10 +85,11 @@ class PartialAnswer:
                 preamble = self._preamble(marks, assistant_prefix)
                 return {"grammar": json_grammar(self.output_format.schema, preamble), "grammar_type": "tool_calls"}
             return {"grammar": json_grammar(self.output_format.schema, self._preamble(marks))}
-        if not self.output_format.callable_tools:
+        markup = self.tool_template.markup
+        if not self.output_format.callable_tools or (self.text and markup.starts_answer):
             return {}
         preamble = Preamble() if self.text or self.calls else self._preamble(marks)
-        return {"grammar": calls_grammar(self.output_format, len(self.calls), preamble)}
+        return {"grammar": calls_grammar(self.output_format, len(self.calls), preamble, markup)}
 
     def _preamble(self, marks: ReasoningMarks | None, assistant_prefix: str = "") -> Preamble:
         if marks is None or not marks.in_grammar:
@@ -92,11 +98,5 @@ class PartialAnswer:
         return Preamble(f"{assistant_prefix} {marks.grammar_prefix(inside=inside)}", GRAMMAR_RULES)
 
 
-def template_parameters(output_format: OutputFormat) -> dict[str, Any]:
-    """Return the parameters that llama.cpp passes to the chat template."""
-    parameters: dict[str, Any] = {}
-    if output_format.effort is not None:
-        parameters["reasoning_effort"] = output_format.effort
-    if output_format.template:
-        parameters["chat_template_kwargs"] = dict(output_format.template)
-    return parameters
+def _is_text_of_assistant(message: Mapping[str, Any]) -> bool:
+    return message["role"] == "assistant" and "tool_calls" not in message

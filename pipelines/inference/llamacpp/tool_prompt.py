@@ -1,8 +1,9 @@
-"""Render tools, calls and their results as text for the model.
+"""Render tools, calls and their results for the model: through its chat template, or as text.
 
-All models get the same markup (`pipelines.inference.call_markup`), described in the system message. llama.cpp could use
-each template's own, but it neither enforces required calls nor the schema, and fails in the middle of an answer that
-does not match; see docs/decisions.
+A template that renders tools in a form that we know gets calls and results as fields of messages, and the tools as a
+variable. Other models get the common markup, described in the system message. Never llama.cpp's own parameter `tools`:
+with it, required calls and schemas are not enforced, and an answer that does not match fails in its middle; see
+docs/decisions.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,25 +11,33 @@ from typing import Any
 
 import orjson
 
-from pipelines.inference.call_markup import ARGUMENTS_KEY, CALL_CLOSE, CALL_OPEN, NAME_KEY, OBJECT_END
+from pipelines.inference.call_markup import COMMON, OBJECT_END, CallMarkup
 from pipelines.inference.control_tokens import break_control_tokens
 from pipelines.inference.engine import Message, OutputFormat, Tool, ToolCall
+from pipelines.inference.llamacpp.tool_template import TEXT_ONLY, ToolTemplate
 from pipelines.inference.speakers import labelled_text
 
+OPEN, CLOSE = COMMON.open, COMMON.close
+
 CALL_INSTRUCTIONS = f"""When a function helps, call it: answer with
-{CALL_OPEN}{NAME_KEY}"the function's name"{ARGUMENTS_KEY}{{"argument": "value"}}{OBJECT_END}{CALL_CLOSE}
+{OPEN}{COMMON.name_key}"the function's name"{COMMON.arguments_key}{{"argument": "value"}}{OBJECT_END}{CLOSE}
 and nothing else. The result comes in <tool_response>. Otherwise answer in words."""
 
 ANY_JSON = "Answer with a JSON object."
 
 
-def render_messages(prompt: Sequence[Message], output_format: OutputFormat) -> list[dict[str, str]]:
-    """Render the prompt as text messages, with the tools that may be called described in the system message."""
+def render_messages(
+    prompt: Sequence[Message], output_format: OutputFormat, template: ToolTemplate = TEXT_ONLY
+) -> list[dict[str, Any]]:
+    """Render the prompt as messages. Without a template for them, the callable tools are in the system message."""
+    if template.renders:
+        messages = _with_first_user([message for each in _in_order(prompt) for message in _fields(each, template)])
+        return _with_instructions(messages, output_format, ())
     messages = [
         {"role": role, "content": "\n".join(texts), **_reasoning(reasoning)}
         for role, texts, reasoning in _merged(_in_order(prompt))
     ]
-    return _with_instructions(messages, output_format)
+    return _with_instructions(messages, output_format, output_format.callable_tools)
 
 
 def _reasoning(text: str) -> dict[str, str]:
@@ -54,14 +63,55 @@ def _merged(messages: Iterable[Message]) -> Iterable[tuple[str, list[str], str]]
         yield role, texts, reasoning
 
 
-def render_calls(calls: Iterable[ToolCall]) -> str:
+def render_calls(calls: Iterable[ToolCall], markup: CallMarkup = COMMON) -> str:
     """Render calls as the model writes them."""
-    return "\n".join(_render_call(call) for call in calls)
+    return "\n".join(_render_call(call, markup) for call in calls)
 
 
-def _render_call(call: ToolCall) -> str:
+def _render_call(call: ToolCall, markup: CallMarkup) -> str:
     name, arguments = break_control_tokens(_json(call.name)), break_control_tokens(call.arguments)
-    return f"{CALL_OPEN}{NAME_KEY}{name}{ARGUMENTS_KEY}{arguments}{OBJECT_END}{CALL_CLOSE}"
+    return f"{markup.open}{markup.name_key}{name}{markup.arguments_key}{arguments}{OBJECT_END}{markup.close}"
+
+
+def _fields(message: Message, template: ToolTemplate) -> Iterable[dict[str, Any]]:
+    """Yield the message for a template that renders calls and results.
+
+    A form with one call in an answer gets several as one message each, and text before them as another.
+    """
+    content, reasoning = break_control_tokens(labelled_text(message)), _reasoning(message.reasoning)
+    calls = [_call_field(call) for call in message.calls]
+    if message.role == "tool":
+        yield {"role": "tool", "tool_call_id": message.call_id or "", "content": content}
+    elif not calls:
+        yield {"role": message.role, "content": content, **reasoning}
+    elif not template.markup.starts_answer:
+        yield {"role": "assistant", "content": content.rstrip(), "tool_calls": calls, **reasoning}
+    else:
+        if content:
+            yield {"role": "assistant", "content": content, **reasoning}
+        yield from ({"role": "assistant", "content": "", "tool_calls": [call]} for call in calls)
+
+
+def _call_field(call: ToolCall) -> dict[str, Any]:
+    arguments = break_control_tokens(call.arguments)
+    function = {"name": break_control_tokens(call.name), "arguments": _object_text(arguments)}
+    return {"type": "function", "id": call.id, "function": function}
+
+
+def _object_text(arguments: str) -> str:
+    """Return arguments that templates can read: clients may send back others than a JSON object."""
+    try:
+        return arguments if isinstance(orjson.loads(arguments), dict) else _json({"arguments": arguments})
+    except orjson.JSONDecodeError:
+        return _json({"arguments": arguments})
+
+
+def _with_first_user(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Begin with a user message after the system's: some templates write the tools into it."""
+    number = int(bool(messages) and messages[0]["role"] == "system")
+    if messages[number : number + 1] and messages[number]["role"] == "user":
+        return messages
+    return [*messages[:number], {"role": "user", "content": ""}, *messages[number:]]
 
 
 def _in_order(prompt: Sequence[Message]) -> Iterable[Message]:
@@ -89,11 +139,11 @@ def _role_and_text(message: Message) -> tuple[str, str]:
     return message.role, content
 
 
-def _with_instructions(messages: list[dict[str, str]], output_format: OutputFormat) -> list[dict[str, str]]:
+def _with_instructions(
+    messages: list[dict[str, Any]], output_format: OutputFormat, described: Sequence[Tool]
+) -> list[dict[str, Any]]:
     """Append the instructions for the output format to the system message."""
-    instructions = "\n\n".join(
-        [*_tool_instructions(output_format.callable_tools), *_schema_instructions(output_format.schema)]
-    )
+    instructions = "\n\n".join([*_tool_instructions(described), *_schema_instructions(output_format.schema)])
     if not instructions:
         return messages
     if messages and messages[0]["role"] == "system":

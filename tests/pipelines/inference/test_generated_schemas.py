@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 from llguidance import LLMatcher, LLTokenizer
 
 from pipelines.inference.answer_grammar import calls_error, calls_grammar, json_grammar
-from pipelines.inference.call_markup import ARGUMENTS_KEY, CALL_CLOSE, OBJECT_END
+from pipelines.inference.call_markup import COMMON, OBJECT_END
 from pipelines.inference.engine import OutputFormat, Tool
 from pipelines.inference.json_schema import NamedSchema, first_schema_error
 
@@ -123,7 +123,7 @@ def test_strict_tools_are_rejected_or_every_call_satisfies_its_schema(schemas: l
     if calls_error(output_format):
         return
     if call := walk(calls_grammar(output_format, 0), seed):
-        name, _, arguments = call.removesuffix(f"{OBJECT_END}{CALL_CLOSE}").partition(ARGUMENTS_KEY)
+        name, _, arguments = call.removesuffix(f"{OBJECT_END}{COMMON.close}").partition(COMMON.arguments_key)
         require_valid(arguments, next(tool.parameters for tool in tools if f'"{tool.name}"' in name))
 
 

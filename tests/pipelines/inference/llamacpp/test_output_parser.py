@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.inference.call_markup import BARE, COMMON, CallMarkup
 from pipelines.inference.control_tokens import ZERO_WIDTH_SPACE
 from pipelines.inference.engine import (
     EngineError,
@@ -40,13 +41,14 @@ def parse(
     reason: str = "stop",
     stop: tuple[str, ...] = (),
     calls: Sequence[ToolCall] = (),
+    markup: CallMarkup = COMMON,
 ) -> tuple[str, list[tuple[str, str]], Finish]:
     """Parse a text that is cut at these positions, one token a piece."""
     positions = [0, *sorted(cuts), len(text)]
     outputs = [Token(text[a:b], 1) for a, b in pairwise(positions) if a < b]
     finish = Finish(reason, 7, 0, len(outputs))  # type: ignore[arg-type]
     parsed: list[EngineOutput] = list(
-        OutputParser(output_format, Sampling(99, stop=stop), "", calls).parse([*outputs, finish])
+        OutputParser(output_format, Sampling(99, stop=stop), "", calls, markup).parse([*outputs, finish])
     )
     parsed_finish = parsed.pop()
     assert isinstance(parsed_finish, Finish)
@@ -96,3 +98,30 @@ def test_an_answer_that_violates_the_output_format_is_an_engine_error() -> None:
     with pytest.raises(EngineError, match="not JSON"):
         parse('{"a": ', output_format=OutputFormat(schema={}))
     assert parse('{"a": ', output_format=OutputFormat(schema={}), reason="length")[0] == '{"a": '
+
+
+BARE_CALL = '{"name": "weather", "parameters": {"city": "Rome"}}'
+
+
+@given(st.lists(st.integers(0, len(BARE_CALL)), max_size=9))
+def test_a_call_without_markers_is_the_whole_answer(cuts: list[int]) -> None:
+    assert parse(BARE_CALL, cuts=cuts, markup=BARE)[:2] == ("", [("weather", '{"city": "Rome"}')])
+    assert parse(BARE_CALL[:-1], cuts=cuts, markup=BARE, reason="length")[:2] == ("", [])
+
+
+@given(st.lists(st.integers(0, 12), max_size=4), st.sampled_from(["", "{", '{"nam', "Let me see.", " {", "a b STOP c"]))
+def test_other_text_is_no_call_without_markers(cuts: list[int], text: str) -> None:
+    whole = text.partition("STOP")[0]
+    assert parse(text, cuts=[min(cut, len(text)) for cut in cuts], markup=BARE, stop=("STOP",))[:2] == (whole, [])
+    assert parse(text + BARE_CALL if text.endswith(".") else text, markup=BARE)[1] == []
+
+
+@given(st.lists(st.integers(0, 15), max_size=4))
+def test_json_that_begins_like_a_call_without_markers_is_text(cuts: list[int]) -> None:
+    output_format = OutputFormat(TOOLS_FORMAT.tools, schema={"type": "object"})
+    assert parse('{"name": "Ann"}', cuts=cuts, markup=BARE, output_format=output_format)[:2] == ('{"name": "Ann"}', [])
+
+
+def test_a_call_without_markers_of_an_unknown_function_is_an_error() -> None:
+    with pytest.raises(EngineError):
+        parse(BARE_CALL.replace("weather", "other"), markup=BARE)
