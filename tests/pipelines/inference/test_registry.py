@@ -13,6 +13,7 @@ from pipelines.inference.registry import (
     EngineSpec,
     embedder_name,
     engine_spec,
+    is_local,
     load_engine,
     model_name,
     reflection_enabled,
@@ -106,3 +107,14 @@ def test_reflection_is_enabled_by_default_for_a_model_that_the_operator_chose(
     settings: Settings, enabled: bool
 ) -> None:
     assert reflection_enabled(settings) is enabled
+
+
+@pytest.mark.parametrize(("url", "local"), [
+    ("http://localhost:8080/v1", True), ("http://vllm:8000/v1", True), ("http://10.0.0.7/v1", True),
+    ("http://[::1]/v1", True), ("https://api.example.com/v1", False), ("http://8.8.8.8/v1", False),
+])  # fmt: skip
+def test_an_endpoint_is_local_by_its_address(url, local):
+    settings = Settings(engine="openai", upstreams=(Upstream("x", url, ("model",)),))
+
+    assert is_local(settings) is local
+    assert is_local(Settings(engine="scripted"))

@@ -300,3 +300,10 @@ def test_a_model_is_an_agent_with_its_account_and_time(user, create_agent):
         "owned_by": user.caller.account_id,
     }  # fmt: skip
     assert_error(user.request("GET", "/v1/models/agent/nobody"), 404, code="model_not_found")
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "mcp", "server_label": "sangha", "name": "memory_search"}])
+def test_a_request_may_require_a_tool_of_its_agent(user, create_agent, choice):
+    create_agent(tools=[{"type": "mcp", "server_label": "sangha"}])
+
+    assert user.create_response(model="agent/helper", tool_choice=choice)["tool_choice"] == choice
