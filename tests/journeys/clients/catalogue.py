@@ -44,6 +44,7 @@ CLIENTS = (
     Client("Pydantic AI", "pydantic-ai-slim", "pydantic_ai_client.py", "core"),
     Client("LangChain, Python", "langchain-openai", "langchain_client.py", "core"),
     Client("LangGraph, Python", "langgraph", "langgraph_client.py", "core"),
+    Client("LangChain MCP adapters", "langchain-mcp-adapters", "mcp_adapters_client.py", "mcp-1"),
     Client("llm", "llm", "llm_client.py", "core"),
     Client("Instructor", "instructor", "instructor_client.py", "openai-3"),
     Client("LiteLLM", "litellm", "litellm_client.py", "openai-3"),
