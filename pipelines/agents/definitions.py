@@ -59,14 +59,15 @@ class AgentLimits:
 class Definition:
     """A version of an agent.
 
-    description      what others should delegate to it
-    model            the engine's model; None: the default
-    tools            as a turn stores them
-    mcp_credentials  sealed, by the label of an MCP server
-    join             how many of the agents that are asked at once have to answer
-    approval         when a call needs a person's approval: see `pipelines.agents.approvals`; None: as its server says
-    residency        `local`: its turns never leave the installation
-    text             the output format of its answers
+    description        what others should delegate to it
+    model              the engine's model; None: the default
+    tools              as a turn stores them
+    mcp_credentials    sealed, by the label of an MCP server
+    join               how many of the agents that are asked at once have to answer
+    approval           when a call needs a person's approval: see `pipelines.agents.approvals`; None: as its server says
+    residency          `local`: its turns never leave the installation
+    text               the output format of its answers
+    max_output_tokens  of a turn, unless its request has fewer
     """
 
     description: str = ""
@@ -81,6 +82,7 @@ class Definition:
     approval: Any = None
     residency: str = "any"
     text: Mapping[str, Any] | None = None
+    max_output_tokens: int | None = None
 
 
 def parse(definition: Mapping[str, Any]) -> Definition:
@@ -133,6 +135,7 @@ def apply(definition: Definition, request: Mapping[str, Any]) -> Mapping[str, An
     Of two tools with one name the agent's counts, so that a request cannot replace one that the instructions name.
     """
     instructions = [text for text in (definition.instructions, request["instructions"]) if text]
+    limits = [limit for limit in (definition.max_output_tokens, request["max_output_tokens"]) if limit is not None]
     own_format = ((request.get("text") or {}).get("format") or {}).get("type", "text") != "text"
     return {
         **request,
@@ -141,6 +144,7 @@ def apply(definition: Definition, request: Mapping[str, Any]) -> Mapping[str, An
         "mcp_credentials": _credentials(definition, request),
         "memory": {**(definition.memory or {}), **(request.get("memory") or {})} or None,
         "text": request.get("text") if own_format or not definition.text else definition.text,
+        "max_output_tokens": min(limits) if limits else None,
     }
 
 

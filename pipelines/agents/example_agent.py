@@ -31,6 +31,7 @@ DEFINITION: Mapping[str, Any] = {
         }
     ],
     "limits": {"steps": 6},
+    "max_output_tokens": 500,  # a small model may not end by itself
 }
 
 

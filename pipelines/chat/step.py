@@ -183,7 +183,7 @@ def generate(
 
 def _most_output(answer: AnswerWriter, prompt: Prompt, tools: TurnTools) -> tuple[int, TurnEnd]:
     """Return the most tokens that the step may generate, and why the turn ends if it generates them."""
-    most, limit = prompt.max_output_tokens, answer.response.request["max_output_tokens"]
+    most, limit = prompt.max_output_tokens, tools.request["max_output_tokens"]
     if limit is not None:
         most = min(most, limit - answer.transcript.usage.output_tokens)
     if tools.max_tokens is None:

@@ -182,6 +182,16 @@ def test_the_turns_of_a_tree_that_is_not_stored_are_deleted_with_its_root(trees)
     assert trees.tree() == []
 
 
+def test_an_agents_limit_of_output_holds_for_all_generations_of_a_turn(trees):
+    trees.agent("worker", instructions="Work.")
+    trees.agent("boss", instructions="call agents__worker", agents=[{"name": "worker"}], max_output_tokens=5)
+
+    response = trees.ask("boss")
+
+    assert (response.status, response.incomplete_details) == ("incomplete", {"reason": "max_output_tokens"})
+    assert response.usage["output_tokens"] == 5
+
+
 def test_a_tree_keeps_the_versions_that_its_agents_had_when_they_were_asked(trees):
     trees.agent("worker", instructions="Work.")
     trees.agent("boss", instructions="call agents__worker", agents=[{"name": "worker"}])

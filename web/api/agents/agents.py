@@ -151,7 +151,9 @@ def _definition(body: DefinitionParameters, settings: Settings) -> dict[str, Any
 
 
 #: The fields of a definition that are stored as they are.
-PLAIN_FIELDS = ("description", "instructions", "join", "memory", "limits", "approval", "residency")
+PLAIN_FIELDS = (
+    "description", "instructions", "join", "memory", "limits", "approval", "residency", "max_output_tokens",
+)  # fmt: skip
 
 
 def _resolve_tools(body: DefinitionParameters) -> ResolvedTools:

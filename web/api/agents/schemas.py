@@ -111,6 +111,8 @@ class DefinitionParameters(RequestBody):
     approval      which calls need a person's approval; null: as their server says
     residency     `local`: its turns are refused where the model is served by another host
     text          the format of its answers, unless a request has one
+
+    `max_output_tokens` limits the answer of a turn, also where its request has more or no limit.
     """
 
     description: str | None = Field(None, max_length=1024)
@@ -124,6 +126,7 @@ class DefinitionParameters(RequestBody):
     approval: ApprovalPolicy | None = None
     residency: Literal["local", "any"] | None = None
     text: TextOptions | None = None
+    max_output_tokens: int | None = Field(None, ge=1, le=1_000_000)
 
 
 class CreateAgent(DefinitionParameters):
@@ -173,6 +176,7 @@ class AgentObject(TypedDict):
     approval: Any
     residency: str
     text: dict[str, Any] | None
+    max_output_tokens: int | None
     metadata: dict[str, str]
     created_by: str | None
     created_at: int
@@ -206,6 +210,7 @@ def agent_object(agent: Agent) -> AgentObject:
         "approval": definition.approval,
         "residency": definition.residency,
         "text": dict(definition.text) if definition.text else None,
+        "max_output_tokens": definition.max_output_tokens,
         "metadata": agent.metadata,
         "created_by": agent.created_by,
         "created_at": int(agent.created_at.timestamp()),

@@ -7,6 +7,7 @@ from models.agents import agents
 from models.jobs.budgets import remaining
 from models.platform.ids import new_id
 from pipelines.agents import credentials, manage_agents
+from pipelines.agents.definitions import apply, parse
 from tests.web.api_client import assert_error
 
 
@@ -307,3 +308,12 @@ def test_a_request_may_require_a_tool_of_its_agent(user, create_agent, choice):
     create_agent(tools=[{"type": "mcp", "server_label": "sangha"}])
 
     assert user.create_response(model="agent/helper", tool_choice=choice)["tool_choice"] == choice
+
+
+def test_the_smaller_limit_of_output_tokens_counts(user, create_agent, database):
+    agent = create_agent("brief", max_output_tokens=50)
+
+    assert agent["max_output_tokens"] == 50
+    for asked, effective in ((None, 50), (20, 20), (100, 50)):
+        request = {"instructions": None, "max_output_tokens": asked}
+        assert apply(parse(agent), request)["max_output_tokens"] == effective
