@@ -20,6 +20,7 @@ import orjson
 
 from bench.chaos.planted_bug import Edit, PlantedBug
 from bench.chaos.planted_money import MONEY
+from bench.chaos.planted_trees import TREES
 from bench.machine import ROOT
 from bench.progress import Progress
 from ops.child_process import launcher_command
@@ -227,6 +228,7 @@ PLANTED = (
         attacks=("foreign-ids",),
     ),
     *MONEY,
+    *TREES,
 )
 
 

@@ -56,12 +56,12 @@ class Tree:
 
     transcript: TreeTranscript
     root: str
-    jobs: Mapping[str, Row]
+    jobs: dict[str, Row]
     turns: Mapping[str, Row]
     approvals: Sequence[Row]
     executions: Sequence[Execution]
     budget: BudgetRow | None = None
-    journals: Mapping[str, Sequence[Event]] = field(default_factory=dict)
+    journals: dict[str, Sequence[Event]] = field(default_factory=dict)
     tokens: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -147,7 +147,8 @@ class StoredTrees:
         return tree
 
     def _add_journals(self, tree: Tree) -> None:
-        journals, tokens = {}, {}
+        journals: dict[str, Sequence[Event]] = {}
+        tokens: dict[str, int] = {}
         for job_id in tree.jobs:
             chunks = [unpacked(chunk) for chunk in fetch_all(self._connection, CHUNKS, {"job_id": job_id})]
             journals[job_id] = archived_events(chunks)
