@@ -32,7 +32,8 @@ EXPORTS: Mapping[str, LiteralString] = {
         FROM conversation_items WHERE account_id = %(account_id)s ORDER BY conversation_id, position""",
     "responses": """
         SELECT id, user_id, space, job_id, conversation_id, previous_id,
-               request::jsonb - 'mcp_credentials' AS request, input, output, usage, incomplete_details, recalled, created_at
+               request::jsonb - 'mcp_credentials' AS request, input, output, usage, incomplete_details, recalled,
+               created_at
         FROM responses WHERE account_id = %(account_id)s""",
     "jobs": """
         SELECT id, owner_id, kind, state, arguments, parent_id, progress, result, error, created_at, started_at,
