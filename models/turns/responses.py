@@ -10,16 +10,17 @@ from psycopg.types.json import Json, Jsonb
 from models.accounts.ownership import Access, owned
 from models.jobs import ended_jobs, jobs
 from models.jobs import usage as usage_records
-from models.jobs.jobs import ENDED, NewJob
+from models.jobs.jobs import ENDED, Job, NewJob
 from models.jobs.serial_keys import lock_serial_key
 from models.jobs.usage import TokenUsage, UsageSource
 from models.journal import archive
 from models.platform.database import Connection, fetch_all, fetch_one
+from models.platform.errors import PermanentFailure
 from models.platform.records import columns
 
 __all__ = [
     "Response", "ResponseStatus", "TokenUsage", "bill", "chain_items", "close_gap", "delete", "finish",
-    "insert_with_job", "read",
+    "insert_with_job", "read", "read_of_job",
 ]  # fmt: skip
 
 #: Seconds for which the result of a turn that is not stored is kept after its end.
@@ -163,6 +164,14 @@ def read(connection: Connection, response_id: str, access: Access) -> Response |
     parameters = {"id": response_id, **access.parameters}
     row = fetch_one(connection, READ, parameters) or fetch_one(connection, READ_MOVED, parameters)
     return Response(**row) if row else None
+
+
+def read_of_job(connection: Connection, job: Job) -> Response:
+    """Return the response that a job names in its arguments. Raises PermanentFailure if it has been deleted."""
+    response = read(connection, job.arguments["response_id"], Access.account(job.account_id))
+    if response is None:
+        raise PermanentFailure("The response was deleted", code="deleted")
+    return response
 
 
 # The thread of a stored response, which is not deleted before the transaction ends. A turn cannot continue one that is

@@ -21,6 +21,7 @@ from models.platform.database import Connection
 from models.platform.errors import PermanentFailure, Released
 from models.platform.object_store import ObjectStore
 from models.platform.settings import Settings
+from models.turns import responses
 from models.turns.responses import Response
 from pipelines import effects
 from pipelines.agents import platform_tools, tool_lists, turn_servers
@@ -69,7 +70,7 @@ class Call:
 def run(settings: Settings, objects: ObjectStore, attempt: Attempt) -> Outcome:
     """Call a tool. Raises the reason to stop, and PermanentFailure if the response was deleted."""
     with attempt.database.connection() as connection:
-        response = turn_servers.load_response(connection, attempt)
+        response = responses.read_of_job(connection, attempt.job)
         server = turn_servers.server_of_job(settings, connection, attempt)
     if server is None:
         return _ending(attempt, error_result(turn_servers.NO_SERVER))

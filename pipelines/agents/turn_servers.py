@@ -4,11 +4,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from models.accounts.ownership import Access
 from models.agents import mcp_servers
 from models.jobs.attempt_context import Attempt
 from models.platform.database import Connection
-from models.platform.errors import PermanentFailure
 from models.platform.settings import Settings
 from models.turns import responses
 from models.turns.responses import Response
@@ -17,15 +15,6 @@ from pipelines.agents.servers import ServerReference, of_account, references
 
 #: The error of a job whose server is none of the turn's any more: it was deleted, or changed.
 NO_SERVER = "The server was removed since the turn began."
-
-
-def load_response(connection: Connection, attempt: Attempt) -> Response:
-    """Return the response of the turn. Raises PermanentFailure if it has been deleted."""
-    job = attempt.job
-    response = responses.read(connection, job.arguments["response_id"], Access.account(job.account_id))
-    if response is None:
-        raise PermanentFailure("The response was deleted", code="deleted")
-    return response
 
 
 def server_of_turn(
@@ -51,5 +40,5 @@ def server_of_job(settings: Settings, connection: Connection, attempt: Attempt) 
     if (server_id := arguments.get("server_id")) is not None:
         server = mcp_servers.read(connection, server_id, attempt.job.account_id)
         return of_account(server, {}) if server is not None else None
-    response = load_response(connection, attempt)
+    response = responses.read_of_job(connection, attempt.job)
     return server_of_turn(settings, connection, response, arguments["server_label"], arguments.get("agent"))

@@ -13,7 +13,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from models.accounts.ownership import Access
 from models.agents.approvals import Approval, cancel_waiting
 from models.agents.approvals import insert as insert_approval
 from models.jobs.attempt_context import Attempt, Outcome, WaitForChildren
@@ -22,7 +21,6 @@ from models.jobs.budgets import Draw, settle_draw
 from models.jobs.jobs import Job, NewJob
 from models.jobs.usage import UsageSource
 from models.platform.database import Connection
-from models.platform.errors import PermanentFailure
 from models.turns import conversations, responses
 from models.turns.responses import Response, TokenUsage
 from pipelines.agents import tree_money
@@ -71,7 +69,7 @@ def run(
     """
     transcript = read_transcript(attempt.history, attempt.tokens)
     with attempt.database.connection() as connection:
-        response = load_response(connection, attempt.job)
+        response = responses.read_of_job(connection, attempt.job)
         tools = _load(load_tools, connection, attempt, response, transcript)
     while not isinstance(tools, WaitForChildren):
         answer, reason = AnswerWriter(response, attempt.journal, transcript), None
@@ -100,14 +98,6 @@ def _load(
     if load_tools is None:
         return TurnTools(response.request)
     return load_tools(connection, attempt, response, transcript.agent, transcript.step.number)
-
-
-def load_response(connection: Connection, job: Job) -> Response:
-    """Load the job's response. Raises PermanentFailure when it has been deleted."""
-    response = responses.read(connection, job.arguments["response_id"], Access.account(job.account_id))
-    if response is None:
-        raise PermanentFailure("The response was deleted", code="deleted")
-    return response
 
 
 def complete_turn(
@@ -158,7 +148,7 @@ def end(
     events = [*attempt.history, *attempt.journal.attempt_events()]
     transcript = read_transcript(events, attempt.tokens + attempt.journal.tokens)
     with attempt.database.connection() as connection:
-        response = replace(load_response(connection, attempt.job), recalled=references(transcript.recalled))
+        response = replace(responses.read_of_job(connection, attempt.job), recalled=references(transcript.recalled))
     answer = AnswerWriter(response, attempt.journal, transcript)
     if state == "failed" and error and error["code"] in LIMIT_ERRORS:
         return complete_turn(attempt, answer, LIMIT_ERRORS[error["code"]], endpoint=endpoint)
