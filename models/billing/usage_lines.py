@@ -168,23 +168,26 @@ def included_usage(connection: Connection, subscription_id: str | None, account_
     return {"amount": str(row["amount"]), "overage": row["overage"]} if row else None
 
 
-# Accounts without a subscription, whose period is the calendar month.
+# Accounts without a subscription, whose period is the calendar month. A page of all accounts is checked at a time:
+# filtered first, each page would read the subscriptions of all accounts.
 TO_INVOICE = """
-SELECT account_id FROM billing_details AS details
-WHERE account_id > %(after)s
-  AND EXISTS (SELECT FROM usage_records AS usage
-              WHERE usage.account_id = details.account_id AND usage.created_at < %(before)s
-                AND billed_amount IS NOT NULL AND billed_on IS NULL)
-  AND NOT EXISTS (SELECT FROM subscriptions
-                  WHERE subscriptions.account_id = details.account_id AND subscriptions.state <> 'ended')
-  AND NOT EXISTS (SELECT FROM invoices
-                  WHERE invoices.account_id = details.account_id AND reason = 'usage' AND period_end = %(before)s
-                    AND invoices.state <> 'void')
-ORDER BY account_id LIMIT %(limit)s
+WITH page AS MATERIALIZED (
+    SELECT account_id FROM billing_details WHERE account_id > %(after)s ORDER BY account_id LIMIT %(limit)s
+)
+SELECT account_id,
+       EXISTS (SELECT FROM usage_records AS usage
+               WHERE usage.account_id = page.account_id AND usage.created_at < %(before)s
+                 AND billed_amount IS NOT NULL AND billed_on IS NULL)
+       AND NOT EXISTS (SELECT FROM subscriptions
+                       WHERE subscriptions.account_id = page.account_id AND subscriptions.state <> 'ended')
+       AND NOT EXISTS (SELECT FROM invoices
+                       WHERE invoices.account_id = page.account_id AND reason = 'usage' AND period_end = %(before)s
+                         AND invoices.state <> 'void') AS to_invoice
+FROM page ORDER BY account_id
 """
 
 
-def accounts_to_invoice(connection: Connection, before: datetime, *, after: str, limit: int) -> list[str]:
-    """Return accounts, later than `after`, with usage from `before` that no subscription invoices."""
-    parameters = {"before": before, "after": after, "limit": limit}
-    return [row["account_id"] for row in fetch_all(connection, TO_INVOICE, parameters)]
+def accounts_to_invoice(connection: Connection, before: datetime, *, after: str, limit: int) -> list[tuple[str, bool]]:
+    """Return the next accounts later than `after`, and whether each has usage from `before` to be invoiced by month."""
+    rows = fetch_all(connection, TO_INVOICE, {"before": before, "after": after, "limit": limit})
+    return [(row["account_id"], row["to_invoice"]) for row in rows]

@@ -33,10 +33,10 @@ def _accounts(database: Database, end: datetime) -> Iterator[str]:
     while True:
         with database.connection() as connection:
             accounts = usage_lines.accounts_to_invoice(connection, end, after=last, limit=BATCH)
-        yield from accounts
+        yield from (account_id for account_id, to_invoice in accounts if to_invoice)
         if len(accounts) < BATCH:
             return
-        last = accounts[-1]
+        last, _ = accounts[-1]
 
 
 def start(database: Database, account_id: str, end: datetime) -> bool:
