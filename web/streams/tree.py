@@ -64,7 +64,7 @@ class TreeStream:
         self._waiting: list[str] = []
         self._sources: dict[str, AsyncGenerator[list[Event], None]] = {}
         self._reads: dict[asyncio.Task[list[Event] | None], str] = {}
-        self._ended: set[str] = set()
+        self._ended: set[str] = set() if root in positions else {root}  # no cursor has a journal that has ended
 
     async def frames(self) -> AsyncIterator[Frame]:
         """Yield the events as frames, until the root and all jobs that it has announced have ended."""
@@ -90,12 +90,13 @@ class TreeStream:
                 self._announce(event)
             if event.ends:
                 self._ended.add(job_id)
-            pieces.append(_encode(self._cursor(), job_id, event))
+            pieces.append(_encode(self._cursor(job_id), job_id, event))
         return b"".join(pieces)
 
-    def _cursor(self) -> str:
-        is_open = {job_id: at for job_id, at in self._positions.items() if job_id not in self._ended}
-        return encode_cursor(is_open or {self._root: self._positions.get(self._root, -1)})
+    def _cursor(self, job_id: str) -> str:
+        is_open = {each: at for each, at in self._positions.items() if each not in self._ended}
+        last = self._root if self._root in self._positions else job_id
+        return encode_cursor(is_open or {last: self._positions[last]})
 
     def _announce(self, event: Event) -> None:
         job_id = orjson.loads(event.data).get("job_id")
