@@ -26,7 +26,8 @@ BEGIN
         SELECT table_name, string_agg(format('%1$I = %1$I - interval ''400 days''', column_name), ', ') AS changes
         FROM information_schema.columns JOIN information_schema.tables USING (table_schema, table_name)
         WHERE table_schema = 'public' AND table_type = 'BASE TABLE' AND data_type = 'timestamp with time zone'
-          AND table_name NOT IN ('schedules', 'workers', 'signing_keys') AND table_name NOT LIKE 'ended_jobs%'
+          AND table_name NOT IN ('schedules', 'workers', 'web_processes', 'signing_keys')
+          AND table_name NOT LIKE 'ended_jobs%'
         GROUP BY table_name
     LOOP
         EXECUTE format('UPDATE %I SET %s', aged.table_name, aged.changes);

@@ -199,7 +199,8 @@ def expire(connection: Connection, approval_id: str, account_id: str) -> None:
 
 
 CANCEL = """
-UPDATE approvals SET status = 'cancelled', decided_at = now()
+UPDATE approvals SET status = CASE WHEN expires_at <= now() THEN 'expired' ELSE 'cancelled' END,
+                     decided_at = least(expires_at, now())
 WHERE response_id = %(response_id)s AND gate_job_id IS NOT NULL AND status = 'pending'
 """
 

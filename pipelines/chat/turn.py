@@ -82,7 +82,7 @@ def run(
             reason = server_calls.end_after(answer, tools)
         if reason is not None:
             approvals = server_calls.approvals_of_next_turn(answer, tools)
-            return complete_turn(attempt, answer, reason, approvals)
+            return complete_turn(attempt, answer, reason, approvals, endpoint=engine.endpoint)
         handed_off = any(item["id"] in transcript.handoffs for item in answer.call_items)
         transcript.begin_next_step()
         tools = tools.in_later_steps()

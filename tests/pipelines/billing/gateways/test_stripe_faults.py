@@ -297,6 +297,7 @@ OFFICIAL = {
     "GET /v1/disputes": stripe.params.DisputeListParams,
     "POST /v1/customers": stripe.params.CustomerCreateParams,
     "GET /v1/customers/ID": stripe.params.CustomerRetrieveParams,
+    "DELETE /v1/customers/ID": stripe.params.CustomerDeleteParams,
     "POST /v1/checkout/sessions": SessionCreateParams,
     "GET /v1/checkout/sessions/ID": stripe.params.checkout.SessionRetrieveParams,
     "GET /v1/payment_methods/ID": stripe.params.PaymentMethodRetrieveParams,
