@@ -135,7 +135,7 @@ def apply(definition: Definition, request: Mapping[str, Any]) -> Mapping[str, An
     Of two tools with one name the agent's counts, so that a request cannot replace one that the instructions name.
     """
     instructions = [text for text in (definition.instructions, request["instructions"]) if text]
-    limits = [limit for limit in (definition.max_output_tokens, request["max_output_tokens"]) if limit is not None]
+    limits = [limit for limit in (definition.max_output_tokens, request.get("max_output_tokens")) if limit is not None]
     own_format = ((request.get("text") or {}).get("format") or {}).get("type", "text") != "text"
     return {
         **request,
