@@ -1,4 +1,4 @@
-"""What becomes of requests to MCP servers. Does not load the SDK, which takes 40 MB."""
+"""Describe the outcomes of requests to MCP servers. Does not load the SDK, which takes 40 MB."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
