@@ -70,7 +70,7 @@ CATALOGUE: Mapping[str, JobKind] = {
     "payment.check": JobKind(queue="billing", priority=1, time_limit=120, attempts=40, backoff=10, cancellable=False),
     "refund.check": JobKind(queue="billing", priority=1, time_limit=120, attempts=40, backoff=10, cancellable=False),
     "gateway.event": JobKind(queue="billing", time_limit=120, attempts=40, backoff=2, cancellable=False),
-    # 300 attempts take about two days: nobody waits for it, and only operators could repeat it.
+    # 300 attempts take about two days, for as long as the gateway may be unavailable.
     "customer.delete": JobKind(queue="billing", priority=1, time_limit=120, attempts=300, backoff=60),
     # A draft of a million records takes 200 transactions.
     "invoice.draft": JobKind(queue="billing", time_limit=1500, attempts=40, backoff=2, cancellable=False),

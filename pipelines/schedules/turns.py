@@ -16,7 +16,7 @@ from pipelines.chat.start_turn import AcceptedTurn, NewTurn, start_turn_in_trans
 from pipelines.chat.thread import find_thread, resolve_references
 from pipelines.inference.registry import context_size, model_name
 
-#: Nobody waits for a turn of a schedule: it is background work, unless the schedule asks for another tier.
+#: The default tier of scheduled turns: they run as background work unless the schedule asks for another tier.
 BACKGROUND_TIERS: Mapping[str | None, str] = {None: "flex", "auto": "flex"}
 
 #: Fields of a turn that a plan contains only if they are set.

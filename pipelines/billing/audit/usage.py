@@ -126,7 +126,7 @@ WHERE coalesce(posted.amount, 0) <> coalesce(counted.amount, 0)
 # A job has at most one key and one agent, each of which is a scope.
 SCOPES = Check(
     "spending_scope",
-    "what counts for the limit of an API key or an agent is the cost of its usage",
+    "the recorded spending of each API key and agent equals the cost of its usage",
     """
 WITH counted AS (
     SELECT account_id, scope, sum(amount) AS amount FROM spending WHERE scope <> '' GROUP BY account_id, scope
