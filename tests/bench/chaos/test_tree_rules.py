@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from bench.chaos.budget_watch import BudgetRow
+from bench.chaos.stored_trees import Tree
 from bench.chaos.tool_server import Execution, ToolServer
 from bench.chaos.transcripts import TreeEvent, TreeTranscript
-from bench.chaos.tree_rules import Tree, check_received, check_tree
+from bench.chaos.tree_rules import check_received, check_tree
 from models.journal.events import event
 
 NOW = datetime(2026, 7, 1, tzinfo=UTC)
