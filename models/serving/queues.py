@@ -1,0 +1,26 @@
+"""The queues of models: each local model and each endpoint has one, with a twin for background work."""
+
+import hashlib
+import re
+
+#: The queue of the default model. Earlier versions know no other.
+DEFAULT_QUEUE = "inference"
+
+#: What a model's name consists of.
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}")
+
+
+def model_queue(name: str, default_model: str) -> str:
+    """Return the queue of a local model's interactive turns."""
+    return DEFAULT_QUEUE if name == default_model else f"{DEFAULT_QUEUE}.{_safe(name)}"
+
+
+def endpoint_queue(endpoint: str) -> str:
+    """Return the queue of the interactive turns that an endpoint answers."""
+    return f"upstream.{endpoint}"
+
+
+def _safe(name: str) -> str:
+    """Return the name, if a queue may have it, or else one with replaced characters and a hash."""
+    safe = re.sub(r"[^A-Za-z0-9._-]", "-", name)
+    return name if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
