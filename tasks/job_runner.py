@@ -36,6 +36,7 @@ from models.platform.database import Connection, Database
 from models.platform.errors import (
     Cancelled,
     Fenced,
+    Moved,
     PermanentFailure,
     Released,
     TimeLimitExceeded,
@@ -202,6 +203,9 @@ class JobRunner:
                 )
         except Fenced:
             raise
+        except Moved as error:
+            log.info("Moving job %s to %s: %s", attempt.job.id, error.queue, error)
+            self._settlement.move(attempt.job, attempt.journal.archivable(), error)
         except Released as error:
             self._settlement.release(attempt.job, attempt.journal.archivable(), delay=error.delay)
         except (Unavailable, redis.RedisError) as error:

@@ -1,4 +1,4 @@
-"""Write the outcome of an attempt: its job ends, waits for children, is tried again, or is released.
+"""Write the outcome of an attempt: its job ends, waits for children, is tried again, is released or moved.
 
 Each is one transaction, which is repeated while Postgres is unavailable, and fenced. After it the relay publishes what
 has become due, and the journal gets the last events.
@@ -26,7 +26,7 @@ from models.journal.events import Event
 from models.journal.journal import Claim
 from models.journal.writer import JournalWriter
 from models.platform.database import Connection
-from models.platform.errors import Cancelled, Fenced, InsufficientQuota, Released, SpendingLimitReached
+from models.platform.errors import Cancelled, Fenced, InsufficientQuota, Moved, Released, SpendingLimitReached
 from tasks.relay import Relay
 from tasks.retrying_database import RetryingDatabase
 
@@ -61,6 +61,11 @@ class Settlement:
     def release(self, job: Job, events: Sequence[Event], *, delay: float) -> None:
         """Put the job back without counting a failure."""
         self._database.run(lambda connection: attempts.release(connection, job, events, delay=delay))
+        self._relay.nudge(lane_of(job))
+
+    def move(self, job: Job, events: Sequence[Event], moved: Moved) -> None:
+        """Put the job into another queue without counting a failure."""
+        self._database.run(lambda connection: attempts.move(connection, job, moved, events))
         self._relay.nudge(lane_of(job))
 
     def cancel_children(self, job: Job) -> None:

@@ -1,4 +1,4 @@
-"""Claim a job, end it, and retry or release it."""
+"""Claim a job, end it, and retry, release or move it."""
 
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +18,7 @@ from models.jobs.serial_keys import EARLIER_UNFINISHED, LOCK_SERIAL_KEY, UNBLOCK
 from models.journal.archive import LAST, archive_missing, last_of
 from models.journal.events import Event
 from models.platform.database import Connection, fetch_one
+from models.platform.errors import Moved
 
 #: Longest wait between two attempts, in seconds.
 MAX_BACKOFF = 600.0
@@ -193,6 +194,28 @@ def release(connection: Connection, job: Job, events: Sequence[Event] = (), *, d
     """Put the job back without counting a failure: the worker stops, or a server is down. Raises Fenced."""
     execute_fenced(connection, job, RELEASE, {"delay": delay})
     archive_missing(connection, job.id, events)
+
+
+# Without a delay the job keeps its place among the due jobs of its lane.
+MOVE = f"""
+UPDATE jobs SET state = CASE WHEN %(delay)s > 0 THEN 'scheduled' ELSE 'queued' END,
+                queue = %(queue)s,
+                arguments = CASE WHEN %(route)s::jsonb IS NULL THEN arguments
+                                 ELSE jsonb_set(arguments, '{{route}}', %(route)s) END,
+                run_at = CASE WHEN %(delay)s > 0 THEN now() + make_interval(secs => %(delay)s) ELSE run_at END,
+                published_at = NULL, message_id = NULL, worker = NULL, lease_until = NULL
+WHERE {RUNNING}
+RETURNING id
+"""
+
+
+def move(connection: Connection, job: Job, moved: Moved, events: Sequence[Event] = ()) -> None:
+    """Put the job into another queue without counting a failure. Raises Fenced."""
+    route = Jsonb(moved.route) if moved.route is not None else None
+    execute_fenced(connection, job, MOVE, {"queue": moved.queue, "route": route, "delay": moved.delay})
+    archive_missing(connection, job.id, events)
+    if moved.record is not None:
+        moved.record(connection)
 
 
 LOCK = f"SELECT id FROM jobs WHERE {RUNNING} FOR NO KEY UPDATE"

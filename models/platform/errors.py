@@ -22,6 +22,7 @@
         ├── Fenced                   a newer attempt exists: stop and write nothing
         ├── Cancelled                the job was cancelled
         ├── Released                 the worker stops or yields: the job continues later
+        │   └── Moved                the job continues in another queue
         ├── TimeLimitExceeded        the attempt exceeded its time limit
         └── PermanentFailure         another attempt would fail too: do not retry
             ├── BudgetExhausted      a limit of the job's tree would be exceeded
@@ -29,6 +30,9 @@
 
 `web/http/errors.py` maps them to statuses.
 """
+
+from collections.abc import Callable, Mapping
+from typing import Any
 
 
 class SanghaError(Exception):
@@ -173,6 +177,29 @@ class Released(JobError):
     def __init__(self, message: str, *, delay: float = 0) -> None:
         super().__init__(message)
         self.delay = delay
+
+
+class Moved(Released):
+    """The job goes to another queue without a failure: its worker lacks the model, or the endpoint fails.
+
+    queue   the queue in which it continues
+    route   replaces `arguments.route`; None keeps that
+    record  writes what belongs to the move, on the connection of its transaction
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        queue: str,
+        route: Mapping[str, Any] | None = None,
+        delay: float = 0,
+        record: Callable[[Any], object] | None = None,
+    ) -> None:
+        super().__init__(message, delay=delay)
+        self.queue = queue
+        self.route = route
+        self.record = record
 
 
 class TimeLimitExceeded(JobError):

@@ -20,7 +20,7 @@ from models.jobs.jobs import NewJob, children, enqueue
 from models.jobs.leases import GIVE_BACK_OF_WORKER
 from models.journal import journal
 from models.journal.journal import Claim
-from models.platform.errors import PermanentFailure, SanghaError
+from models.platform.errors import Moved, PermanentFailure, SanghaError
 from tests.tasks.handlers import COMPLETES, completes, event_types, handler, make_due, raises
 
 
@@ -184,6 +184,18 @@ def test_released_job_is_continued_by_another_worker(runners, job_store, account
     assert (job_store.job(job_id).state, job_store.job(job_id).failures) == ("queued", 0)
     other.execute(COMPLETES, job_id, "m2")
     assert job_store.job(job_id).result == {"attempt": 2}
+    assert event_types(other, job_store, job_id) == ["test.written", "test.written", "sangha:job.completed"]
+
+
+def test_moved_job_is_continued_by_a_worker_of_the_other_queue(runners, job_store, account):
+    runner, other = runners("worker"), runners("other")
+    job_id = job_store.enqueue(account)
+
+    runner.execute(handler(raises(Moved("a test", queue="elsewhere"))), job_id, "m1")
+
+    assert (job_store.job(job_id).queue, job_store.job(job_id).failures) == ("elsewhere", 0)
+    assert runner.relay.nudges == 1
+    other.execute(COMPLETES, job_id, "m2")
     assert event_types(other, job_store, job_id) == ["test.written", "test.written", "sangha:job.completed"]
 
 

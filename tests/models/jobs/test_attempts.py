@@ -7,8 +7,9 @@ from models.jobs.attempts import MAX_BACKOFF, Ending
 from models.jobs.catalogue import CATALOGUE
 from models.jobs.children import wait_for_children
 from models.jobs.jobs import NewJob
+from models.journal.archive import read_archive
 from models.journal.events import event
-from models.platform.errors import Fenced
+from models.platform.errors import Fenced, Moved
 
 
 def test_a_due_job_is_claimed_once(job_store, account):
@@ -169,6 +170,57 @@ def test_a_release_counts_no_failure_and_may_delay_the_job(job_store, account):
 
     assert (job_store.job(job.id).state, job_store.job(job.id).failures) == ("scheduled", 0)
     assert job_store.claim(job.id) is None
+
+
+def test_a_moved_job_keeps_its_place_and_counts_no_failure(job_store, account):
+    # Given a job that was due before it ran
+    job = job_store.start(account, arguments={"n": 1, "route": {"moves": 1}})
+    events = [event(0, "test.said", {})]
+
+    # When it moves
+    with job_store.database.transaction() as connection:
+        attempts.move(connection, job, Moved("a test", queue="elsewhere", route={"moves": 2}), events)
+
+    # Then it is due in the other queue since the same time, with its events
+    after = job_store.job(job.id)
+    assert (after.state, after.queue, after.failures, after.published_at) == ("queued", "elsewhere", 0, None)
+    assert after.run_at == job.run_at
+    assert after.arguments == {"n": 1, "route": {"moves": 2}}
+    with job_store.database.connection() as connection:
+        assert read_archive(connection, job.id).events == events
+
+
+def test_a_move_without_a_route_keeps_the_arguments(job_store, account):
+    job = job_store.start(account, arguments={"n": 1})
+
+    with job_store.database.transaction() as connection:
+        attempts.move(connection, job, Moved("a test", queue="elsewhere", delay=3600))
+
+    after = job_store.job(job.id)
+    assert (after.state, after.arguments) == ("scheduled", {"n": 1})
+    assert job_store.claim(job.id) is None
+
+
+def test_what_belongs_to_a_move_is_written_in_its_transaction(job_store, account):
+    job = job_store.start(account)
+
+    def fail(connection):
+        raise ValueError("cannot be written")
+
+    with pytest.raises(ValueError, match="cannot be written"), job_store.database.transaction() as connection:
+        attempts.move(connection, job, Moved("a test", queue="elsewhere", record=fail))
+
+    assert (job_store.job(job.id).state, job_store.job(job.id).queue) == ("running", job.queue)
+
+
+def test_an_attempt_that_was_superseded_moves_nothing(job_store, account):
+    first = job_store.start(account)
+    job_store.take_over(first)
+
+    with pytest.raises(Fenced), job_store.database.transaction() as connection:
+        attempts.move(connection, first, Moved("a test", queue="elsewhere"))
+
+    assert job_store.job(first.id).queue == first.queue
 
 
 def test_only_the_attempt_that_ended_a_job_has_ended_it(job_store, account):
