@@ -21,6 +21,7 @@ from models.jobs.catalogue import CATALOGUE, POOLS
 from models.journal.events import ENDINGS, EXTENSION_EVENTS
 from models.platform import errors
 from models.platform.settings import Script, Settings, variable_name
+from models.platform.upstreams import VARIABLES as UPSTREAM_VARIABLES
 from ops.cli import main as sangha
 from web.http.errors import KINDS
 
@@ -85,6 +86,9 @@ def settings_page() -> str:
         "`SANGHA_OIDC_PROVIDERS` and `SANGHA_UPSTREAMS` name groups of variables: see\n"
         "[Let users log in with OIDC](../guides/operate.md#let-users-log-in-with-oidc) and\n"
         "[Use a hosted model](../guides/operate.md#use-a-hosted-model).",
+        "## SANGHA_UPSTREAM_NAME_…",
+        "The variables of each name in `SANGHA_UPSTREAMS`, such as `SANGHA_UPSTREAM_GROQ_URL` of `groq`:",
+        table(["Ending", "Meaning"], ((f"`{ending}`", meaning) for ending, meaning in UPSTREAM_VARIABLES.items())),
         "## SANGHA_SCRIPT",
         "The scripted engine serves tests and measurements. Its script is a list such as `tokens=20,rate=0`:",
         script,

@@ -3,7 +3,6 @@
 Uses the first upstream of SANGHA_UPSTREAMS and its first model.
 """
 
-import ipaddress
 from urllib.parse import urlsplit
 
 from models.platform.settings import Settings
@@ -50,12 +49,8 @@ def _parameters(settings: Settings) -> frozenset[str]:
 
 
 def _is_local(settings: Settings) -> bool:
-    """Return whether the endpoint's host is this machine, a private address, or a name without a dot."""
-    host = urlsplit(settings.upstreams[0].url).hostname or ""
-    try:
-        return not ipaddress.ip_address(host).is_global
-    except ValueError:
-        return "." not in host
+    """Return whether the endpoint is in the operator's network."""
+    return settings.upstreams[0].is_local
 
 
 ENGINE = EngineSpec(

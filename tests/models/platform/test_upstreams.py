@@ -1,5 +1,7 @@
 """Upstreams are read from the environment, and a malformed variable is reported in one line that names it."""
 
+from decimal import Decimal
+
 import pytest
 
 from models.platform.errors import ConfigurationError
@@ -37,7 +39,11 @@ def test_settings_have_the_upstreams_of_the_environment(monkeypatch):
 
 
 def test_variables_of_upstreams_are_read_back():
-    upstreams = (Upstream("a", "https://a/v1", ("x", "y"), "key"), Upstream("b", "https://b/v1", ("z",)))
+    upstreams = (
+        Upstream("a", "https://a/v1", ("x", "y"), "key", "responses", 3, 8192, continues=True,
+                 price_input=Decimal("0.05"), price_output=Decimal("1.5"), residency="any"),
+        Upstream("b", "https://b/v1", ("z",)),
+    )  # fmt: skip
 
     assert load_upstreams(upstream_variables(upstreams)) == upstreams
 
@@ -52,6 +58,13 @@ def test_variables_of_upstreams_are_read_back():
         ("SANGHA_UPSTREAM_GROQ_URL", "https://me:hunter2@api.example.com/v1", "API's paths begin with"),
         ("SANGHA_UPSTREAM_GROQ_API_KEY", "hunter2\nX-Other: 1", "without spaces"),
         ("SANGHA_UPSTREAM_GROQ_MODELS", ", ,", "should name a model"),
+        ("SANGHA_UPSTREAM_GROQ_MODELS", "big, big", "names a model twice"),
+        ("SANGHA_UPSTREAM_GROQ_API", "completions", "should be 'chat' or 'responses'"),
+        ("SANGHA_UPSTREAM_GROQ_SLOTS", "0", "should be a number from 1 to 1024"),
+        ("SANGHA_UPSTREAM_GROQ_SLOTS", "many", "should be a number from 1 to 1024"),
+        ("SANGHA_UPSTREAM_GROQ_CONTEXT", "255", "should be a number from 256 to 1048576"),
+        ("SANGHA_UPSTREAM_GROQ_CONTINUES", "yes", "should be 'on' or 'off'"),
+        ("SANGHA_UPSTREAM_GROQ_RESIDENCY", "eu", "should be 'local' or 'any'"),
         ("SANGHA_UPSTREAMS", "groq,groq", "names an upstream twice"),
     ],
 )
@@ -63,6 +76,42 @@ def test_a_malformed_variable_is_one_line_that_names_it_and_what_it_should_be(na
     assert line.startswith(f"{name} is ")
     assert "\n" not in line
     assert "hunter2" not in line
+
+
+@pytest.mark.parametrize("price", ["free", "-1", "NaN", "1e9", "0,5"])
+def test_a_malformed_price_is_one_line_that_names_it(price):
+    prices = {"SANGHA_UPSTREAM_GROQ_PRICE_INPUT": price, "SANGHA_UPSTREAM_GROQ_PRICE_OUTPUT": "1"}
+
+    with pytest.raises(ConfigurationError, match=f"^SANGHA_UPSTREAM_GROQ_PRICE_INPUT is '{price}': it should"):
+        load_upstreams(GROQ | prices)
+
+
+@pytest.mark.parametrize(("ending", "unset"), [("INPUT", "OUTPUT"), ("OUTPUT", "INPUT")])
+def test_one_price_without_the_other_is_rejected(ending, unset):
+    with pytest.raises(ConfigurationError, match=f"^SANGHA_UPSTREAM_GROQ_PRICE_{unset} is unset, but"):
+        load_upstreams(GROQ | {f"SANGHA_UPSTREAM_GROQ_PRICE_{ending}": "0.5"})
+
+
+@pytest.mark.parametrize("name", ["agent", "sangha", "groq_batch"])
+def test_a_reserved_name_is_rejected(name):
+    with pytest.raises(ConfigurationError, match=f"^SANGHA_UPSTREAMS names '{name}': a name is not agent or sangha"):
+        load_upstreams({"SANGHA_UPSTREAMS": name})
+
+
+@pytest.mark.parametrize(
+    ("url", "residency", "local"),
+    [
+        ("https://api.example.com/v1", None, False),
+        ("http://10.0.0.1:8000/v1", None, True),
+        ("http://[::1]:8000/v1", None, True),
+        ("http://gpu:8000/v1", None, True),
+        ("http://8.8.8.8/v1", None, False),
+        ("https://llm.corp.example/v1", "local", True),
+        ("http://tunnel:8000/v1", "any", False),
+    ],
+)
+def test_residency_or_else_the_address_decides_whether_an_upstream_is_local(url, residency, local):
+    assert Upstream("x", url, ("m",), residency=residency).is_local is local
 
 
 def test_an_impossible_name_is_rejected():
