@@ -7,8 +7,6 @@ its Postgres checkpointer; instances that share both. One instance serves HTTP o
 import http.client
 import re
 import signal
-import socket
-import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from pathlib import Path
 import psycopg
 
 from bench.harness.client import Address
+from bench.harness.endpoint.client import ScriptedEndpoint
 from bench.harness.stack import Stack
 from ops.child_process import ChildProcess
 from ops.rabbitmq import free_ports
@@ -48,41 +47,6 @@ class PeerProcess:
 
     def close(self) -> None:
         """Do nothing."""
-
-
-class ScriptedEndpoint(PeerProcess):
-    """The scripted model."""
-
-    name = "peer-endpoint"
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-
-    @property
-    def address(self) -> Address:
-        """Where it listens."""
-        return HOST, self.port
-
-    @property
-    def url(self) -> str:
-        """The base URL of its API."""
-        return f"http://{HOST}:{self.port}/v1"
-
-    def command(self) -> list[str]:
-        """See `bench.peers.endpoint`."""
-        return [sys.executable, "-m", "bench.peers.endpoint", str(self.port)]
-
-    def environment(self) -> Mapping[str, str]:
-        """Return no variables."""
-        return {}
-
-    def ready(self, pid: int) -> bool:
-        """Return whether it accepts connections."""
-        try:
-            socket.create_connection((HOST, self.port), timeout=1).close()
-        except OSError:
-            return False
-        return True
 
 
 class Aegra(PeerProcess):
@@ -153,7 +117,7 @@ def dsn(stack: Stack) -> str:
 @contextmanager
 def endpoint(stack: Stack) -> Iterator[ScriptedEndpoint]:
     """Run the model until the end of the block."""
-    service = ScriptedEndpoint(free_ports(1)[0])
+    service = ScriptedEndpoint("peer-endpoint")
     with stack.servers.running([service]):
         yield service
 

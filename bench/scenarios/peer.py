@@ -16,14 +16,15 @@ import psycopg
 
 from bench.figures import Figure, at_most
 from bench.harness.client import Client
+from bench.harness.endpoint.answers import model_name
+from bench.harness.endpoint.client import ScriptedEndpoint
 from bench.harness.processes import restart, tree_cpu_seconds
 from bench.harness.sse import CheckFailed, check_stream, scripted_text, text_of
 from bench.harness.stack import WITHOUT_MEMORY, RunningPlatform, Stack
 from bench.load import closed_loop
 from bench.peers import runs
-from bench.peers.endpoint import model_name
 from bench.peers.environment import environment
-from bench.peers.instances import RUNS_A_WORKER, WORKERS, Peer, ScriptedEndpoint, endpoint, peer
+from bench.peers.instances import RUNS_A_WORKER, WORKERS, Peer, endpoint, peer
 from bench.peers.limit import answers_a_second
 from bench.peers.runs import BackgroundRun, PeerClient
 from bench.scenario import Bench
