@@ -170,17 +170,26 @@ def page(
     return [Memory(**row) for row in fetch_all(connection, LIST, {**filters.parameters(), **scope})]
 
 
-BY_CONVERSATION = """
+# The 12 digits of an id that are the time of its creation. A memory is as old as its turn, however late it is written.
+# One whose text was erased with its sources belongs to them.
+UNTIL = """
 SELECT id FROM memories
 WHERE space_id = %(space_id)s AND (%(conversation_id)s::text IS NULL OR conversation_id = %(conversation_id)s)
+  AND (left(right(coalesce(response_id, id), 32), 12) <= left(right(%(request_id)s, 32), 12)
+       OR closed_at IS NOT NULL AND text = '')
 ORDER BY occurred_at, ordinal LIMIT %(limit)s
 """
 
 
-def list_ids(connection: Connection, space_id: int, conversation_id: str | None, limit: int) -> list[str]:
-    """Return at most `limit` ids of a conversation's memories, or of a space's, oldest first."""
-    parameters = {"space_id": space_id, "conversation_id": conversation_id, "limit": limit}
-    return [row["id"] for row in fetch_all(connection, BY_CONVERSATION, parameters)]
+def ids_until(
+    connection: Connection, space_id: int, conversation_id: str | None, request_id: str, limit: int
+) -> list[str]:
+    """Return at most `limit` ids of a conversation's memories, or of a space's, that are not newer than a request.
+
+    request_id  an id that the request has created, which has its time
+    """
+    parameters = {"space_id": space_id, "conversation_id": conversation_id, "request_id": request_id, "limit": limit}
+    return [row["id"] for row in fetch_all(connection, UNTIL, parameters)]
 
 
 OF_TURN = """

@@ -37,7 +37,7 @@ LOCK_TIME = 1.0
 def run(attempt: Attempt) -> Ending:
     """Delete the memories of a conversation, or all of a space; with all memories of an end user also their space.
 
-    The next attempt continues after the last batch.
+    What was created after the request is kept. The next attempt continues after the last batch.
 
     Raises the reason to stop, and Released after a time slice.
     """
@@ -88,7 +88,7 @@ def _delete_batch(attempt: Attempt, space_id: int, conversation_id: str | None, 
     attempt.check()
     with attempt.database.transaction() as connection:
         space = spaces.lock(connection, space_id)
-        ids = memories.list_ids(connection, space_id, conversation_id, size)
+        ids = memories.ids_until(connection, space_id, conversation_id, attempt.job.id, size)
         if space is not None and ids:
             delete_memories(connection, space, ids)
     return len(ids)

@@ -95,6 +95,40 @@ def harness(database, redis_client):
     harness.close()
 
 
+def test_memories_created_after_the_request_are_kept_but_not_those_of_earlier_turns(database, begin, owner):
+    # Given a request to delete all memories, and two memories that are written before it is carried out
+    earlier_turn = new_id("resp")
+    job = NewJob("memory.forget", owner[0], {"user_id": owner[1], "conversation_id": None}, id=later_id("job", 1))
+    of_turn = NewMemory(later_id("mem", 2), "I have a cat", "user", NOW, response_id=earlier_turn)
+    newer = NewMemory(later_id("mem", 2), "I have a dog", "user", NOW)
+    write_memories(database, embed_alike, SpaceKey(*owner), [of_turn, newer])
+    # When it is carried out
+    ending = forget_memories.run(begin(job))
+    # Then only the memory that was created after the request is left
+    assert ending.result == {"deleted": COUNT + 1}
+    assert [memory.id for memory in stored(database, owner)] == [newer.id]
+
+
+def test_memories_derived_from_the_deleted_ones_meanwhile_are_deleted(database, begin, owner):
+    # Given a fact that is derived from an old memory after the request
+    job = NewJob("memory.forget", owner[0], {"user_id": owner[1], "conversation_id": None}, id=later_id("job", 1))
+    source = stored(database, owner)[0].id
+    fact = NewMemory(later_id("mem", 2), "There are trees", "user", NOW, kind="fact", sources=[source])
+    write_memories(database, embed_alike, SpaceKey(*owner), [fact])
+    # When the request is carried out
+    ending = forget_memories.run(begin(job))
+    # Then the fact is deleted as well
+    assert ending.result == {"deleted": COUNT + 1}
+    with database.connection() as connection:
+        assert memories.page(connection, SpaceKey(*owner), Filters(), limit=1000, closed=True) == []
+
+
+def later_id(prefix, seconds):
+    """Return an id that is created so many seconds from now."""
+    digits = new_id(prefix).removeprefix(f"{prefix}_")
+    return f"{prefix}_{int(digits[:12], 16) + 1000 * seconds:012x}{digits[12:]}"
+
+
 class WorkerKilled(Exception):
     """The worker died at this point."""
 
