@@ -9,7 +9,7 @@ from models.jobs.budgets import Draw, draw, settle
 from models.jobs.fence import RUNNING, execute_fenced
 from models.jobs.jobs import SINCE_ROOT, Job, JoinRule, NewJob, enqueue
 from models.jobs.quota import check_quota, lock_month
-from models.jobs.serial_keys import lock_serial_keys
+from models.jobs.serial_keys import check_not_held_above, lock_serial_keys
 from models.journal.archive import archive_missing
 from models.journal.events import Event
 from models.platform.database import Connection, fetch_one
@@ -102,8 +102,10 @@ def wait_for_children(
     """
     # Before any job: the end of a child holds its serial key when it locks this one.
     limits = lock_month(connection, job.account_id) if within_month else Limits()
-    lock_serial_keys(connection, [child.serial_key for child in jobs if child.serial_key is not None])
+    serial_keys = [child.serial_key for child in jobs if child.serial_key is not None]
+    lock_serial_keys(connection, serial_keys)
     job = replace(job, **execute_fenced(connection, job, BEGIN_WAIT, {}))
+    check_not_held_above(connection, serial_keys, job.id)
     check_quota(connection, job.account_id, limits, sum(child.reserved_tokens for child in jobs))
     inserted = [child for child in jobs if _insert_or_adopt(connection, child, job)]
     connection.execute(WAIT, {"id": job.id, "join_rule": join_rule, "timeout": timeout})

@@ -27,7 +27,7 @@ from models.accounts.ownership import Access, owned
 from models.jobs import ended_jobs
 from models.jobs.budgets import Draw, draw_argument
 from models.jobs.catalogue import CATALOGUE, batch_queue
-from models.jobs.serial_keys import check_not_held_above, lock_serial_key
+from models.jobs.serial_keys import lock_serial_key
 from models.journal.archive import archive
 from models.journal.events import Event
 from models.platform.database import Connection, fetch_all, fetch_one
@@ -216,6 +216,8 @@ def wait_for_batch_writers(connection: Connection, job: Job) -> None:
 def enqueue(connection: Connection, job: NewJob, *, parent: Job | None = None) -> bool:
     """Insert a job in the caller's transaction. Nudge the relay after the commit.
 
+    The caller has locked the serial key of a child, and checked that no job above it has the key.
+
     Returns False if nothing was inserted: the unique key is taken, or a coalescing job is queued already. In a
     `Database.batch` the result is not known yet, so do not enqueue jobs with a unique key there.
     """
@@ -239,10 +241,10 @@ def enqueue_many(connection: Connection, jobs: Sequence[NewJob]) -> Callable[[],
 
 
 def _insert(connection: Connection, job: NewJob, parent: Job | None) -> Cursor[DictRow]:
-    _check_as_child(connection, job, parent)
+    _check_as_child(job, parent)
     if job.coalesce:
         connection.execute(LOCK_BATCH_SHARED, {"serial_key": job.serial_key})
-    elif job.serial_key is not None:
+    elif job.serial_key is not None and parent is None:
         lock_serial_key(connection, job.serial_key)
     inserted = connection.execute(INSERT_COALESCED if job.coalesce else INSERT, insert_parameters(job, parent))
     if inserted.rowcount and job.opening:
@@ -250,14 +252,12 @@ def _insert(connection: Connection, job: NewJob, parent: Job | None) -> Cursor[D
     return inserted
 
 
-def _check_as_child(connection: Connection, job: NewJob, parent: Job | None) -> None:
-    """Raise ValueError for what only a child has or may not have, PermanentFailure for a child that would never run."""
+def _check_as_child(job: NewJob, parent: Job | None) -> None:
+    """Raise ValueError for what only a child has or may not have."""
     if parent is None and job.draw is not None:
         raise ValueError(f"the job {job.id} has a draw and no parent")
     if parent is not None and job.coalesce:
         raise ValueError(f"the coalescing job {job.id} has a parent, which could not wait for it")
-    if parent is not None and job.serial_key is not None:
-        check_not_held_above(connection, job.serial_key, parent.id)
 
 
 def insert_parameters(job: NewJob, parent: Job | None = None) -> dict[str, Any]:

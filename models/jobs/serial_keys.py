@@ -54,22 +54,25 @@ def lock_serial_key_of(connection: Connection, job_id: str) -> None:
         lock_serial_key(connection, keyed["serial_key"])
 
 
-# The unfinished job with a serial key among a job and those above it.
+# An unfinished job with one of some serial keys among a job and those above it.
 HELD_ABOVE = """
 WITH RECURSIVE above AS (
     SELECT id, parent_id FROM jobs WHERE id = %(parent_id)s
     UNION
     SELECT jobs.id, jobs.parent_id FROM jobs JOIN above ON jobs.id = above.parent_id
 )
-SELECT id FROM above JOIN jobs USING (id) WHERE serial_key = %(serial_key)s AND finished_at IS NULL LIMIT 1
+SELECT id, serial_key FROM above JOIN jobs USING (id)
+WHERE serial_key = ANY(%(serial_keys)s) AND finished_at IS NULL LIMIT 1
 """
 
 
-def check_not_held_above(connection: Connection, serial_key: str, parent_id: str) -> None:
-    """Raise PermanentFailure if a child with the serial key would wait for a job that waits for the child's end."""
-    held = fetch_one(connection, HELD_ABOVE, {"serial_key": serial_key, "parent_id": parent_id})
+def check_not_held_above(connection: Connection, serial_keys: Collection[str], parent_id: str) -> None:
+    """Raise PermanentFailure if a child with one of the keys would wait for a job that waits for the child's end."""
+    if not serial_keys:
+        return
+    held = fetch_one(connection, HELD_ABOVE, {"serial_keys": list(serial_keys), "parent_id": parent_id})
     if held is not None:
-        message = f"A child of {parent_id} would wait for ever: {held['id']} has its serial key, {serial_key}."
+        message = f"A child of {parent_id} would wait for ever: {held['id']} has its serial key, {held['serial_key']}."
         raise PermanentFailure(message, code="serial_key_held")
 
 
