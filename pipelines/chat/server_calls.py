@@ -87,9 +87,10 @@ def settle(attempt: Attempt, answer: AnswerWriter, tools: TurnTools) -> WaitForC
     A decided approval begins its call. So the pass is repeated until no job has ended.
     """
     while waits := _waits(answer):
-        ended = _ended_jobs(attempt, waits)
+        existing = _jobs_of_step(attempt, answer)
+        ended = _ended_jobs(attempt, [existing[wait["job_id"]] for _, wait in waits if wait["job_id"] in existing])
         if not ended:
-            return _wait(attempt, answer, tools, waits)
+            return _wait(attempt, answer, tools, waits, existing)
         for item, wait in waits:
             if (job := ended.get(wait["job_id"])) is None:
                 continue
@@ -202,17 +203,24 @@ def _is_open_approval(answer: AnswerWriter, item: Item) -> bool:
     return not is_done(call) and item["id"] == last and waits[call_id].get("approval_id") != last
 
 
-def _ended_jobs(
-    attempt: Attempt, waits: Sequence[tuple[Item, Mapping[str, Any]]]
-) -> Mapping[str, tuple[Job, Response | None]]:
-    """Return the jobs that have ended, or that were cancelled because others decided the wait, with their responses."""
+def _jobs_of_step(attempt: Attempt, answer: AnswerWriter) -> Mapping[str, Job]:
+    """Return the jobs that the step's calls and approvals have by now, by their ids."""
+    waits = [answer.transcript.waits.get(item["id"], {}) for item in answer.call_items]
+    ids = [wait["job_id"] for wait in waits if wait.get("job_id")]
     with attempt.database.connection() as connection:
-        rows = jobs.read_many(connection, [wait["job_id"] for _, wait in waits], attempt.job.account_id)
-        over = [job for job in rows if job.ended or job.cancel_requested_at is not None]
-        access = Access.account(attempt.job.account_id)
-        turns = {job.id: job.arguments["response_id"] for job in over if job.kind == "turn.run"}
-        return {job.id: (job, responses.read(connection, turns[job.id], access) if job.id in turns else None)
-                for job in over}  # fmt: skip
+        return {job.id: job for job in jobs.read_many(connection, ids, attempt.job.account_id)}
+
+
+def _ended_jobs(attempt: Attempt, waited_for: Sequence[Job]) -> Mapping[str, tuple[Job, Response | None]]:
+    """Return the jobs that have ended, or that were cancelled because others decided the wait, with their responses."""
+    over = [job for job in waited_for if job.ended or job.cancel_requested_at is not None]
+    turns = {job.id: job.arguments["response_id"] for job in over if job.kind == "turn.run"}
+    if not turns:
+        return {job.id: (job, None) for job in over}
+    access = Access.account(attempt.job.account_id)
+    with attempt.database.connection() as connection:
+        answers = {id_: responses.read(connection, response_id, access) for id_, response_id in turns.items()}
+    return {job.id: (job, answers.get(job.id)) for job in over}
 
 
 def _settle(answer: AnswerWriter, tools: TurnTools, item: Item, wait: Mapping[str, Any], job: Job) -> None:
@@ -290,13 +298,14 @@ def _repeat(answer: AnswerWriter, tool: ServerTool, call: Item, approval_id: str
 
 
 def _wait(
-    attempt: Attempt, answer: AnswerWriter, tools: TurnTools, waits: Sequence[tuple[Item, Mapping[str, Any]]]
+    attempt: Attempt,
+    answer: AnswerWriter,
+    tools: TurnTools,
+    waits: Sequence[tuple[Item, Mapping[str, Any]]],
+    existing: Mapping[str, Job],
 ) -> WaitForChildren:
     """Return the wait for jobs that have not ended, and insert those that do not exist."""
-    step_jobs = [wait["job_id"] for item in answer.call_items if (wait := answer.transcript.waits.get(item["id"]))]
     with attempt.database.connection() as connection:
-        rows = jobs.read_many(connection, [id_ for id_ in step_jobs if id_], attempt.job.account_id)
-        existing = {job.id for job in rows}
         new = [(item, wait) for item, wait in waits if wait["job_id"] not in existing]
         spent = _spent(connection, answer) if tools.is_root and not existing else None
         asked = sum("response_id" in wait for _, wait in new)
