@@ -1,7 +1,10 @@
 """`run_python` runs programs in a sandbox, which bounds their time, memory and output and gives them nothing else."""
 
+import subprocess
+import sys
 import threading
 import time
+from contextlib import suppress
 
 import orjson
 import psutil
@@ -113,9 +116,41 @@ def test_a_cancelled_program_ends_at_once_with_its_process(tool_jobs, start):
     assert not sandboxes()
 
 
+#: Cancels the first program of a process, and prints what is left of its sandbox.
+FIRST_CANCEL = """
+import time
+from pipelines.agents import event_loop, run_python
+from tests.pipelines.agents.test_run_python import sandboxes
+
+begun = time.monotonic()
+try:
+    event_loop.run(lambda: run_python.run_program("while True: pass"), lambda: bool(sandboxes()))
+except event_loop.Stopped:
+    pass
+while sandboxes() and time.monotonic() < begun + 10:
+    time.sleep(0.01)
+print(sandboxes())
+"""
+
+
+def test_the_first_cancelled_program_of_a_process_leaves_no_zombie():
+    # Monty's runtime handles no signals before its first orphan: every second such zombie used to stay.
+    command = [sys.executable, "-c", FIRST_CANCEL]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+
+    assert [process.communicate(timeout=60)[0].strip() for process in processes] == ["[]"] * 4
+
+
 def sandboxes():
     """Return the processes of sandboxes."""
-    return [each for each in psutil.Process().children(recursive=True) if "monty" in each.name()]
+    return [each for each in psutil.Process().children(recursive=True) if "monty" in _name(each)]
+
+
+def _name(process):
+    """Return the name of a process; empty if it has just exited."""
+    with suppress(psutil.NoSuchProcess):
+        return process.name()
+    return ""
 
 
 def test_the_tool_can_be_turned_off(tool_jobs, run):
