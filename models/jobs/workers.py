@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from psycopg.types.json import Jsonb
 
@@ -37,18 +38,30 @@ class WorkerRow:
 
 
 REGISTER = """
-INSERT INTO workers (name, host, pid, pools, queues, threads, queue_threads)
-VALUES (%(name)s, %(host)s, %(pid)s, %(pools)s, %(queues)s, %(threads)s, %(queue_threads)s)
+INSERT INTO workers (name, host, pid, pools, queues, threads, queue_threads, served)
+VALUES (%(name)s, %(host)s, %(pid)s, %(pools)s, %(queues)s, %(threads)s, %(queue_threads)s, %(served)s)
 ON CONFLICT (name) DO UPDATE SET
     host = excluded.host, pid = excluded.pid, pools = excluded.pools, queues = excluded.queues,
-    threads = greatest(workers.threads, excluded.threads), queue_threads = excluded.queue_threads, seen_at = now()
+    threads = greatest(workers.threads, excluded.threads), queue_threads = excluded.queue_threads,
+    served = excluded.served, seen_at = now()
 """
 
 
 def register(
-    connection: Connection, name: str, *, host: str, pid: int, pools: Sequence[str], threads: Mapping[str, int]
+    connection: Connection,
+    name: str,
+    *,
+    host: str,
+    pid: int,
+    pools: Sequence[str],
+    threads: Mapping[str, int],
+    served: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """Register a worker, or renew its lease. `threads` is the number of usable threads by queue."""
+    """Register a worker, or renew its lease.
+
+    threads  the number of usable threads by queue
+    served   its models: `{"model", "endpoint", "queue", "slots"}`
+    """
     connection.execute(
         REGISTER,
         {
@@ -59,6 +72,7 @@ def register(
             "queues": list(threads),
             "threads": sum(threads.values()),
             "queue_threads": Jsonb(threads),
+            "served": Jsonb(list(served)),
         },
     )
 

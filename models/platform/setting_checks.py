@@ -18,6 +18,12 @@ NAME = re.compile(r"\*|[^\s/:@,*]+")
 #: An origin of the Fetch standard, or `*`. `null` is none: any page can have it.
 ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[a-z0-9._\[\]:-]+")
 
+#: A model's name, which is part of the names of queues.
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}")
+
+#: Names of models that requests use for something else, and the ending of the queues of background work.
+RESERVED_MODELS, RESERVED_ENDING = re.compile(r"default|agent/.*"), "_batch"
+
 
 def url_of(*schemes: str) -> AfterValidator:
     """Return a check that the value is a URL with one of the schemes."""
@@ -117,3 +123,12 @@ def egress_rules(value: object) -> object:
     for rule in rules:
         parse_rule(rule)
     return rules
+
+
+def served_name(value: str | None) -> str | None:
+    """Reject a model's name that clients could not use, or queues not have."""
+    if value is not None and (not MODEL_NAME.fullmatch(value) or RESERVED_MODELS.fullmatch(value)):
+        raise ValueError("should have letters, digits and . _ : / @ + -, at most 128, and not be default or agent/NAME")
+    if value is not None and value.endswith(RESERVED_ENDING):
+        raise ValueError(f"should not end with {RESERVED_ENDING}: the queues of background work do")
+    return value

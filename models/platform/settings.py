@@ -35,6 +35,7 @@ from models.platform.setting_checks import (
     origins,
     script_fields,
     sender,
+    served_name,
     url_of,
     with_host,
 )
@@ -89,7 +90,12 @@ class Script(BaseModel):
 class Settings(BaseModel):
     """The settings: `database_url` is read from `SANGHA_DATABASE_URL`, and so on. Standard names keep their own."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        protected_namespaces=(),  # model_name is a field
+    )
 
     data_dir: Path = Path(".sangha")
     """Folder of the embedded servers' data, the secret key, process ids and, without an object store, files."""
@@ -148,6 +154,10 @@ class Settings(BaseModel):
     """Engine that generates text: `llamacpp`, `openai` or `scripted`."""
     model: str | None = None
     """GGUF file of the language model; unset: the bundled model."""
+    model_name: Annotated[str | None, AfterValidator(served_name)] = None
+    """Name of the language model in requests; unset: that of its file."""
+    default_model: Annotated[str | None, AfterValidator(served_name)] = None
+    """Model that `default` and requests without a model mean; unset: `SANGHA_MODEL`, or the only one that is served."""
     embedding_model: str | None = None
     """GGUF file of the embedding model; unset: the bundled model."""
     slots: int = Field(4, ge=1, le=256)

@@ -6,8 +6,8 @@ import re
 #: The queue of the default model. Earlier versions know no other.
 DEFAULT_QUEUE = "inference"
 
-#: What a model's name consists of.
-MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}")
+#: What the queues of endpoints begin with.
+ENDPOINT_PREFIX = "upstream."
 
 
 def model_queue(name: str, default_model: str) -> str:
@@ -17,7 +17,12 @@ def model_queue(name: str, default_model: str) -> str:
 
 def endpoint_queue(endpoint: str) -> str:
     """Return the queue of the interactive turns that an endpoint answers."""
-    return f"upstream.{endpoint}"
+    return f"{ENDPOINT_PREFIX}{endpoint}"
+
+
+def is_endpoint_queue(queue: str) -> bool:
+    """Return whether an endpoint answers the turns of a queue."""
+    return queue.startswith(ENDPOINT_PREFIX)
 
 
 def _safe(name: str) -> str:

@@ -1,12 +1,13 @@
 """Find engines by name. To add an engine, write a module with an `ENGINE` of type EngineSpec and a line in MODULES."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
 from models.platform.errors import ConfigurationError
 from models.platform.settings import Settings, variable_name
+from models.serving.served_models import ModelDescription
 from pipelines.inference.engine import Engine
 
 #: The values of SANGHA_ENGINE, and the module that describes each engine. It is imported by name, and imports the
@@ -65,6 +66,8 @@ class EngineSpec:
     context              tokens of prompt and answer together: SANGHA_CONTEXT, or else its own default
     may_reason           whether its model may reason; True where that is unknown
     is_local             whether the model runs in the network of the installation
+    endpoint             the upstream that serves it; empty: a local engine
+    slots                concurrent answers of a worker
     """
 
     load: Callable[[Settings], Engine]
@@ -77,6 +80,23 @@ class EngineSpec:
     context: Callable[[Settings], int] = lambda settings: settings.context or DEFAULT_CONTEXT
     may_reason: Callable[[Settings], bool] = lambda _: True
     is_local: Callable[[Settings], bool] = lambda _: True
+    endpoint: Callable[[Settings], str] = lambda _: ""
+    slots: Callable[[Settings], int] = lambda settings: settings.slots
+
+    def describe(self, settings: Settings) -> ModelDescription:
+        """Describe the model of the settings. May read its file, once."""
+        return ModelDescription(
+            name=self.model_name(settings),
+            endpoint=self.endpoint(settings),
+            engine=settings.engine,
+            context=self.context(settings),
+            slots=self.slots(settings),
+            parameters=sorted(self.parameters(settings)),
+            sampling_defaults=asdict(self.sampling_defaults),
+            may_reason=self.may_reason(settings),
+            is_local=self.is_local(settings),
+            supports_reflection=self.supports_reflection(settings),
+        )
 
 
 def engine_spec(settings: Settings) -> EngineSpec:
@@ -98,6 +118,22 @@ def engine_spec(settings: Settings) -> EngineSpec:
 def load_engine(settings: Settings) -> Engine:
     """Load the engine that the settings name. Raises ConfigurationError; see EngineSpec."""
     return engine_spec(settings).load(settings)
+
+
+def describe(settings: Settings) -> ModelDescription:
+    """Describe the model of the settings without loading it. May read its file, once. Raises ConfigurationError."""
+    return engine_spec(settings).describe(settings)
+
+
+def default_description(settings: Settings) -> ModelDescription:
+    """Describe the default model, as far as the settings know it: until its worker does. Raises ConfigurationError."""
+    description = describe(settings)
+    return replace(description, name=settings.default_model or description.name)
+
+
+def default_model(settings: Settings) -> str:
+    """Return the name of the model that has the queue `inference`. Raises ConfigurationError."""
+    return settings.default_model or model_name(settings)
 
 
 def model_name(settings: Settings) -> str:

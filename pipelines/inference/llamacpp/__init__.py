@@ -20,7 +20,7 @@ def _load(settings: Settings) -> Engine:
 
 
 def _model_name(settings: Settings) -> str:
-    return Path(settings.model).stem if settings.model else BUNDLED_MODEL
+    return settings.model_name or (Path(settings.model).stem if settings.model else BUNDLED_MODEL)
 
 
 def _check(settings: Settings) -> EngineStatus:

@@ -55,5 +55,5 @@ def _is_local(settings: Settings) -> bool:
 
 ENGINE = EngineSpec(
     _load, _model_name, _check, _supports_reflection, requires=("upstreams",), parameters=_parameters, context=_context,
-    is_local=_is_local,
+    is_local=_is_local, endpoint=lambda settings: settings.upstreams[0].name,
 )  # fmt: skip

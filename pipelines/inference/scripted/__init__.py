@@ -18,7 +18,7 @@ def _load(settings: Settings) -> Engine:
 
 
 def _model_name(settings: Settings) -> str:
-    return MODEL_NAME
+    return settings.model_name or MODEL_NAME
 
 
 def _check(settings: Settings) -> EngineStatus:

@@ -38,8 +38,7 @@ from pipelines.inference.engine import (
 )
 from pipelines.inference.json_schema import check_output_format
 from pipelines.inference.logprobs import LogprobBuffer
-from pipelines.inference.registry import context_size
-from pipelines.inference.scripted import MODEL_NAME
+from pipelines.inference.registry import context_size, model_name
 from pipelines.inference.scripted.minimal_json import minimal_value
 from pipelines.inference.speakers import labelled_text
 
@@ -64,7 +63,7 @@ class ScriptedEngine:
 
     def __init__(self, settings: Settings) -> None:
         self.script: Script = settings.script
-        self.name = MODEL_NAME
+        self.name = model_name(settings)
         self.continues = not settings.script.restarts
         self.reasons = settings.script.reasoning > 0
         self.slots = settings.slots

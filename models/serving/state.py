@@ -1,0 +1,152 @@
+"""What serves turns now: the known models and the state of their queues, read once a second for all requests.
+
+The web processes and the scheduler each have a ServingCache. A request never waits for it once it was read: while it
+is used, a thread renews it.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from models.jobs.windows import RECENT
+from models.platform.database import Connection, Database, fetch_all
+from models.platform.errors import Unavailable
+from models.serving.served_models import ModelDescription, ServedModels, read_models
+
+log = logging.getLogger(__name__)
+
+#: Seconds after which a state is renewed by its next use, in a thread; and those after which its next use waits for it.
+MAX_AGE, TOO_OLD = 1.0, 5.0
+
+#: Waiting jobs of a queue that are counted; there may be a million.
+MAX_COUNTED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """The state of a queue.
+
+    threads       of its live workers
+    waiting       due jobs without a worker, at most MAX_COUNTED
+    running       jobs that its workers run
+    mean_seconds  of an attempt, as its workers have measured lately; None: not yet
+    """
+
+    threads: int = 0
+    waiting: int = 0
+    running: int = 0
+    mean_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServingState:
+    """The known models, and their queues, also those of background work, by name."""
+
+    models: ServedModels
+    queues: Mapping[str, QueueState] = field(default_factory=dict)
+
+    def queue(self, name: str) -> QueueState:
+        """Return the state of a queue; an empty one if it has neither workers nor jobs."""
+        return self.queues.get(name, QueueState())
+
+
+# The queues of registered workers and known models, with their workers' threads and rates.
+QUEUES = """
+WITH serving AS (
+    SELECT queue, coalesce((queue_threads ->> queue)::int, threads) AS threads,
+           (mean_seconds ->> queue)::float AS mean_seconds
+    FROM workers CROSS JOIN LATERAL unnest(queues) AS queue
+    WHERE pid > 0 AND seen_at > now() - make_interval(secs => %(recent)s)
+), known AS (
+    SELECT DISTINCT queue FROM (
+        SELECT queue FROM serving
+        UNION ALL SELECT model_queue || twin FROM served_models CROSS JOIN unnest(ARRAY['', '_batch']) AS twin
+        UNION ALL SELECT unnest(ARRAY['inference', 'inference_batch'])) AS names (queue)
+    WHERE queue LIKE 'inference%%' OR queue LIKE 'upstream.%%'
+)
+SELECT queue,
+       (SELECT coalesce(sum(threads), 0)::int FROM serving WHERE serving.queue = known.queue) AS threads,
+       (SELECT avg(mean_seconds) FROM serving WHERE serving.queue = known.queue AND threads > 0) AS mean_seconds,
+       (SELECT count(*)::int FROM (
+           SELECT FROM jobs WHERE jobs.queue = known.queue AND state = 'queued' LIMIT %(most)s) AS jobs) AS waiting,
+       (SELECT count(*)::int FROM (
+           SELECT FROM jobs WHERE jobs.queue = known.queue AND state = 'running' LIMIT %(most)s) AS jobs) AS running
+FROM known
+"""
+
+
+def read_state(connection: Connection, fallback: ModelDescription, *, explicit: bool = False) -> ServingState:
+    """Read the state; for the parameters see `read_models`."""
+    models = read_models(connection, fallback, explicit=explicit)
+    rows = fetch_all(connection, QUEUES, {"recent": RECENT, "most": MAX_COUNTED})
+    queues = {
+        row["queue"]: QueueState(row["threads"], row["waiting"], row["running"], row["mean_seconds"]) for row in rows
+    }
+    return ServingState(models, queues)
+
+
+class ServingCache:
+    """The serving state of a process, at most MAX_AGE old while it is used."""
+
+    def __init__(
+        self,
+        database: Database,
+        fallback: Callable[[], ModelDescription],
+        *,
+        explicit: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Create an empty cache. `fallback` may read the model's file, once; see `read_models`."""
+        self._database = database
+        self._fallback = fallback
+        self._explicit = explicit
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._state: ServingState | None = None
+        self._read_at = 0.0
+        self._renewing = False
+
+    def is_ready(self) -> bool:
+        """Return whether `state` does not block."""
+        return self._state is not None and self._clock() - self._read_at < TOO_OLD
+
+    def state(self) -> ServingState:
+        """Return the state. Blocks for the first one, and after TOO_OLD without a use. Raises Unavailable."""
+        state, age = self._state, self._clock() - self._read_at
+        if state is None or age >= TOO_OLD:
+            return self.renew()
+        if age >= MAX_AGE:
+            self._renew_in_thread()
+        return state
+
+    def renew(self) -> ServingState:
+        """Read the state now, as for a name that it lacks. Raises Unavailable, unless an earlier state is known."""
+        try:
+            with self._database.connection() as connection:
+                state = read_state(connection, self._fallback(), explicit=self._explicit)
+        except Unavailable:
+            if self._state is None:
+                raise
+            return self._state
+        self._state, self._read_at = state, self._clock()
+        return state
+
+    def _renew_in_thread(self) -> None:
+        """Read the state in a thread, unless one does."""
+        with self._lock:
+            if self._renewing:
+                return
+            self._renewing = True
+        threading.Thread(target=self._renew_once, name="serving-state", daemon=True).start()
+
+    def _renew_once(self) -> None:
+        try:
+            with suppress(Unavailable):
+                self.renew()
+        except Exception:
+            log.exception("Cannot read the state of models and queues; using the earlier one")
+        finally:
+            self._renewing = False
