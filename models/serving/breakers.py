@@ -26,12 +26,10 @@ from models.platform.records import columns
 
 BreakerState = Literal["closed", "open", "half_open"]
 
-#: What a request failed with. `saturated`: the endpoint answers 429. `rejected`: a fault of this request.
-FailureKind = Literal["timeout", "connection", "server_error", "interrupted", "authentication", "saturated", "rejected"]
-
+#: What a request failed with: a kind of `pipelines.inference.openai.endpoint_errors`, of which these are special.
 #: Kinds that say nothing about other requests, and those after which none can succeed.
-NOT_COUNTED: frozenset[str] = frozenset({"saturated", "rejected"})
-OPENS_AT_ONCE: frozenset[str] = frozenset({"authentication"})
+NOT_COUNTED: frozenset[str] = frozenset({"rate_limited", "bad_request", "content_filter"})
+OPENS_AT_ONCE: frozenset[str] = frozenset({"auth", "quota"})
 
 #: Requests that are counted; how many of them have to fail, and half of them at least; and time-outs without a success
 #: in between.
@@ -172,7 +170,7 @@ def record_failure(
     connection: Connection,
     upstream: str,
     job_id: str,
-    kind: FailureKind,
+    kind: str,
     *,
     successes: int = 0,
     retry_after: float | None = None,
@@ -185,14 +183,14 @@ def record_failure(
     with connection.transaction():
         before = _lock(connection, upstream)
         after = after_failure(before, job_id, kind, successes)
-        if kind == "saturated":
+        if kind == "rate_limited":
             _saturate(connection, upstream, retry_after)
         if after != before:
             _store(connection, after)
     return read(connection, upstream)
 
 
-def after_failure(breaker: Breaker, job_id: str, kind: FailureKind, successes: int = 0) -> Breaker:
+def after_failure(breaker: Breaker, job_id: str, kind: str, successes: int = 0) -> Breaker:
     """Return the breaker after a failure. Those of requests that were begun before it opened change nothing."""
     if is_probe(breaker, job_id):
         return closed(breaker) if kind in NOT_COUNTED else _opened(breaker, kind)
@@ -219,7 +217,7 @@ def count_successes(breaker: Breaker, successes: int) -> Breaker:
     return replace(breaker, window_requests=min(requests, WINDOW), window_failures=failures, timeouts_in_a_row=0)
 
 
-def count_failure(breaker: Breaker, kind: FailureKind) -> Breaker:
+def count_failure(breaker: Breaker, kind: str) -> Breaker:
     """Return the breaker after a failure: the part of failures is rounded up, so that each one raises their number."""
     requests, failures = breaker.window_requests + 1, breaker.window_failures + 1
     if requests > WINDOW:
@@ -241,7 +239,7 @@ def cooldown(openings: int) -> float:
     return float(min(FIRST_COOLDOWN * 2 ** min(openings - 1, 16), LONGEST_COOLDOWN))
 
 
-def _opened(breaker: Breaker, kind: FailureKind) -> Breaker:
+def _opened(breaker: Breaker, kind: str) -> Breaker:
     openings = breaker.openings + 1
     return replace(
         breaker, breaker_state="open", open_reason=kind, probe_job_id=None, openings=openings,

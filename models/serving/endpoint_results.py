@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from models.platform.database import Database
 from models.serving import breakers
-from models.serving.breakers import WINDOW, Breaker, FailureKind
+from models.serving.breakers import WINDOW, Breaker
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class EndpointResults:
         with self._database.connection() as connection:
             breakers.record_success(connection, upstream, job_id)
 
-    def failed(self, upstream: str, job_id: str, kind: FailureKind, *, retry_after: float | None = None) -> Breaker:
+    def failed(self, upstream: str, job_id: str, kind: str, *, retry_after: float | None = None) -> Breaker:
         """Report a failure. Returns the breaker after it."""
         with self._lock:
             successes = self._successes[upstream]

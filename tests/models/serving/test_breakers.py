@@ -56,7 +56,7 @@ def force(database, state):
 
 
 def open_breaker(results):
-    results.failed("groq", "job_a", "authentication")
+    results.failed("groq", "job_a", "auth")
 
 
 def open_with_due_probe(database, results):
@@ -64,7 +64,7 @@ def open_with_due_probe(database, results):
     update(database, "probe_at = now()")
 
 
-def failures_until_open(breaker, kind="server_error"):
+def failures_until_open(breaker, kind="overloaded"):
     for count in range(1, 100):
         breaker = after_failure(breaker, "job", kind)
         if breaker.state == "open":
@@ -94,13 +94,14 @@ def test_timeouts_with_successes_in_between_do_not_open_a_breaker():
         assert breaker.state == "closed"
 
 
-def test_rejected_credentials_open_a_breaker_at_once():
-    opened = after_failure(SOUND, "job", "authentication")
+@pytest.mark.parametrize("kind", ["auth", "quota"])
+def test_what_fails_all_requests_opens_a_breaker_at_once(kind):
+    opened = after_failure(SOUND, "job", kind)
 
-    assert (opened.state, opened.open_reason) == ("open", "authentication")
+    assert (opened.state, opened.open_reason) == ("open", kind)
 
 
-@pytest.mark.parametrize("kind", ["rejected", "saturated"])
+@pytest.mark.parametrize("kind", ["bad_request", "content_filter", "rate_limited"])
 def test_faults_of_a_request_are_not_counted(kind):
     assert after_failure(SOUND, "job", kind) == SOUND
 
@@ -109,21 +110,21 @@ def test_faults_of_a_request_are_not_counted(kind):
 def test_failures_of_a_quarter_of_the_requests_do_not_open_a_breaker(successes):
     breaker = SOUND
     for _ in range(200):
-        breaker = after_failure(count_successes(breaker, successes), "job", "server_error")
+        breaker = after_failure(count_successes(breaker, successes), "job", "overloaded")
         assert breaker.state == "closed"
 
 
 def test_failures_of_most_requests_open_a_breaker():
     breaker = count_successes(SOUND, WINDOW)
     for _ in range(20):
-        breaker = after_failure(after_failure(breaker, "job", "connection"), "job", "connection")
+        breaker = after_failure(after_failure(breaker, "job", "refused"), "job", "refused")
         breaker = count_successes(breaker, 1)
 
     assert breaker.state == "open"
 
 
 def test_failures_are_forgotten_after_successes():
-    assert count_successes(after_failure(SOUND, "job", "server_error"), 2 * WINDOW).is_sound
+    assert count_successes(after_failure(SOUND, "job", "overloaded"), 2 * WINDOW).is_sound
 
 
 def test_cooldown_doubles_to_a_maximum():
@@ -148,15 +149,15 @@ def test_successes_are_written_with_the_first_failure_only(database, results):
             process.succeeded("groq", "job_a")
 
     # When both fail
-    results.failed("groq", "job_a", "server_error")
-    after = other.failed("groq", "job_b", "server_error")
+    results.failed("groq", "job_a", "overloaded")
+    after = other.failed("groq", "job_b", "overloaded")
 
     # Then the successes of the second one, which came before the first failure, do not count after it
     assert (after.window_requests, after.window_failures) == (17, 2)
 
 
 def test_successes_after_a_failure_are_counted(database, results):
-    results.failed("groq", "job_a", "server_error")
+    results.failed("groq", "job_a", "overloaded")
     other = EndpointResults(database)
     other.admit("groq", "job_b")
 
@@ -226,7 +227,7 @@ def test_probe_that_is_answered_with_429_closes_the_breaker_and_marks_the_endpoi
     open_with_due_probe(database, results)
     results.admit("groq", "job_b")
 
-    after = results.failed("groq", "job_b", "saturated", retry_after=60)
+    after = results.failed("groq", "job_b", "rate_limited", retry_after=60)
 
     assert after.state == "closed"
     assert 50 < after.saturated_for <= 60
@@ -240,7 +241,7 @@ def test_request_from_before_the_opening_changes_nothing(database, results, repo
     if report == "succeeded":
         results.succeeded("groq", "job_old")
     else:
-        results.failed("groq", "job_old", "server_error")
+        results.failed("groq", "job_old", "overloaded")
 
     assert replace(breaker_of(database), probe_in=0) == replace(before, probe_in=0)
 
@@ -284,7 +285,7 @@ def test_probe_continues_with_the_next_attempt_of_its_job(database, results):
 
 def test_429_does_not_open_a_breaker_but_refuses_until_the_time_it_names(database, results):
     for _ in range(20):
-        after = results.failed("groq", "job_a", "saturated", retry_after=30)
+        after = results.failed("groq", "job_a", "rate_limited", retry_after=30)
 
     assert after.state == "closed"
     admission = results.admit("groq", "job_b")
@@ -314,7 +315,7 @@ def test_lost_opening_is_repeated(database, results):
     update(database, "breaker_state = 'closed', probe_at = NULL, openings = 0")  # a failover
 
     for number in range(MIN_FAILURES):
-        results.failed("groq", f"job_{number}", "connection")
+        results.failed("groq", f"job_{number}", "refused")
 
     assert breaker_of(database).state == "open"
 
@@ -344,7 +345,7 @@ for number in range(100):
     if not results.admit("groq", f"job_{sys.argv[2]}_{number}").is_allowed:
         break
     asked += 1
-    results.failed("groq", f"job_{sys.argv[2]}_{number}", "server_error")
+    results.failed("groq", f"job_{sys.argv[2]}_{number}", "overloaded")
 print(asked, flush=True)
 database.close()
 """

@@ -1,0 +1,167 @@
+"""Ask an endpoint only while its circuit breaker allows that, report the results, and return turns when it fails."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from models.jobs.attempt_context import Attempt, Outcome
+from models.jobs.catalogue import batch_queue, is_batch
+from models.jobs.jobs import Job
+from models.platform.errors import JobError, Moved, PermanentFailure, Released, Unavailable
+from models.serving.endpoint_results import Admission, EndpointResults
+from pipelines.inference.engine import (
+    PLAIN_TEXT,
+    Engine,
+    EngineError,
+    EngineOutput,
+    Finish,
+    Message,
+    OutputFormat,
+)
+
+log = logging.getLogger(__name__)
+
+#: Most moves of a job between queues. A job whose request the endpoint rejects gets this number: it stays at home.
+MAX_MOVES = 4
+
+#: Failures that a job's request causes.
+CALLER_KINDS = frozenset({"bad_request", "content_filter"})
+
+#: Seconds for which interactive jobs wait longer than background jobs, one of which should probe the endpoint first.
+PROBES_LATER = 1.0
+
+#: Seconds until the next attempt of a job without a home, where a 429 does not say for how long.
+SATURATED_DELAY = 5.0
+
+
+def run_guarded(
+    results: EndpointResults, engine: Engine, attempt: Attempt, run: Callable[[Engine], Outcome]
+) -> Outcome:
+    """Run a pipeline with an endpoint's engine.
+
+    Raises Moved where the job has a home and the endpoint cannot be asked or fails, Released where it has none and the
+    endpoint cannot be asked, and what the pipeline raises.
+    """
+    job = attempt.job
+    admission = results.admit(engine.endpoint, job.id)
+    if not admission.is_allowed:
+        raise refusal(job, engine.endpoint, admission)
+    guarded = GuardedEngine(engine, results, job.id, is_probe=admission.is_probe)
+    try:
+        return run(guarded)
+    except (EngineError, PermanentFailure) as error:
+        if (moved := _after_error(job, guarded, error)) is not None:
+            raise moved from error
+        raise
+    finally:
+        guarded.withdraw_unused_probe()
+
+
+def refusal(job: Job, endpoint: str, admission: Admission) -> Released:
+    """Return how a job goes on that may not ask its endpoint now: at home, or later."""
+    message = f"the endpoint {endpoint} cannot be asked: {admission.reason}"
+    if home_of(job):
+        return returned(job, admission.reason, message)
+    return Released(message, delay=admission.retry_after + (0 if is_batch(job.queue) else PROBES_LATER))
+
+
+def home_of(job: Job) -> str | None:
+    """Return the queue that the job was moved from to an endpoint, or None."""
+    home = (job.arguments.get("route") or {}).get("home")
+    if not home:
+        return None
+    return batch_queue(home) if is_batch(job.queue) else str(home)
+
+
+def returned(job: Job, reason: str, message: str, *, stays: bool = False) -> Moved:
+    """Return the move of a job to its home. One that `stays` does not leave it again."""
+    home, route = home_of(job), job.arguments["route"]
+    assert home is not None
+    moves = MAX_MOVES if stays else route.get("moves", 1) + 1
+    changed = {"endpoint": None, "reason": reason, "moves": moves, "at": datetime.now(UTC).isoformat()}
+    return Moved(message, queue=home, route={**route, **changed})
+
+
+def _after_error(job: Job, guarded: "GuardedEngine", error: EngineError | PermanentFailure) -> JobError | None:
+    """Return how a job goes on after an error of its endpoint; None: as after any other error."""
+    is_of_endpoint = guarded.error is error
+    does_not_fit = isinstance(error, PermanentFailure) and error.code == "context_length_exceeded"
+    if home_of(job) and (is_of_endpoint or does_not_fit):
+        kind = failure_kind(error)
+        reason = "endpoint_saturated" if kind == "rate_limited" else "endpoint_failed"
+        return returned(job, reason, str(error), stays=kind in CALLER_KINDS)
+    if is_of_endpoint and failure_kind(error) == "rate_limited":
+        return Released(str(error), delay=retry_after(error) or SATURATED_DELAY)
+    return None
+
+
+def failure_kind(error: Exception) -> str:
+    """Return what a request failed with, as breakers count it."""
+    return str(getattr(error, "kind", "bad_request" if isinstance(error, PermanentFailure) else "overloaded"))
+
+
+def retry_after(error: Exception) -> float | None:
+    """Return the seconds for which the endpoint wants to be left alone, if it has said so."""
+    seconds: float | None = getattr(error, "retry_after", None)
+    return seconds
+
+
+class GuardedEngine:
+    """An endpoint's engine that reports each answer to the circuit breaker. See Engine."""
+
+    def __init__(self, engine: Engine, results: EndpointResults, job_id: str, *, is_probe: bool) -> None:
+        self.name, self.endpoint, self.slots, self.context = engine.name, engine.endpoint, engine.slots, engine.context
+        self.reasons, self.continues, self.counts_exactly = engine.reasons, engine.continues, engine.counts_exactly
+        self.error: Exception | None = None
+        self._engine = engine
+        self._results = results
+        self._job_id = job_id
+        self._is_probe = is_probe
+
+    def count(self, prompt: Sequence[Message], output_format: OutputFormat = PLAIN_TEXT) -> int:
+        """See Engine."""
+        return self._engine.count(prompt, output_format)
+
+    def min_tokens(self, prompt: Sequence[Message], output_format: OutputFormat = PLAIN_TEXT) -> int:
+        """See Engine."""
+        return self._engine.min_tokens(prompt, output_format)
+
+    def generate(self, prompt: Sequence[Message], **options: Any) -> Iterator[EngineOutput]:
+        """See Engine. An answer that is cancelled says nothing about the endpoint."""
+        finish: EngineOutput | None = None
+        try:
+            for output in self._engine.generate(prompt, **options):
+                finish = output
+                yield output
+        except (EngineError, PermanentFailure) as error:
+            self.error = error
+            self._report_failure(error)
+            raise
+        if isinstance(finish, Finish) and finish.reason != "cancelled":
+            self._report_success()
+
+    def close(self) -> None:
+        """See Engine."""
+        self._engine.close()
+
+    def withdraw_unused_probe(self) -> None:
+        """Let another job probe, if this one should and has not come to a result."""
+        if self._is_probe:
+            self._try(lambda: self._results.withdraw(self.endpoint, self._job_id))
+
+    def _report_success(self) -> None:
+        self._try(lambda: self._results.succeeded(self.endpoint, self._job_id, is_probe=self._is_probe))
+        self._is_probe = False
+
+    def _report_failure(self, error: Exception) -> None:
+        kind, seconds = failure_kind(error), retry_after(error)
+        self._try(lambda: self._results.failed(self.endpoint, self._job_id, kind, retry_after=seconds))
+        self._is_probe = False
+
+    def _try(self, report: Callable[[], object]) -> None:
+        """Report; without the database the breaker stays as it is."""
+        try:
+            report()
+        except Unavailable as error:
+            log.warning("Cannot report a result of the endpoint %s: %s", self.endpoint, error)
