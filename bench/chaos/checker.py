@@ -4,17 +4,20 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 
-from bench.chaos import memory_rules, money_rules, stream_rules, table_rules, tree_rules
+from bench.chaos import memory_rules, money_rules, spill_rules, stream_rules, table_rules, tree_rules
+from bench.chaos.breaker_rules import check_openings
 from bench.chaos.budget_watch import BudgetWatch
 from bench.chaos.crash_rules import CrashRules, forgotten_stops, silent_periods
 from bench.chaos.excuses import Excuses
-from bench.chaos.faults import EVICTIONS, InjectedFault
+from bench.chaos.fault import InjectedFault
+from bench.chaos.faults import EVICTIONS
 from bench.chaos.quiescence import RabbitmqCtl, wait_for_quiescence
 from bench.chaos.stack import WorkerDeath
 from bench.chaos.table_rules import NONE
 from bench.chaos.tool_server import ToolServer
 from bench.chaos.transcripts import ClientTranscript, Period, TreeTranscript
 from bench.chaos.violations import Violation
+from bench.harness.endpoint.book import BookedRequest
 from models.jobs import ended_partitions
 from models.jobs.ended_jobs import Cursor, move_batch
 from models.platform.database import Database
@@ -40,6 +43,7 @@ def check(
     move: bool = False,
     tools: ToolServer | None = None,
     budgets: BudgetWatch | None = None,
+    book: Sequence[BookedRequest] | None = None,
 ) -> Sequence[Violation]:
     """Wait until the platform is idle, for `patience` seconds at most, and report all violations.
 
@@ -47,6 +51,7 @@ def check(
     move      move all ended trees to `ended_jobs` first, to check turns as the platform keeps them
     tools     those that trees have called, with their executions
     budgets   of the trees, before they are moved
+    book      of the endpoint; None: the run has none
     """
     offset = time.time() - time.monotonic()
     silences = [*silent_periods(injected, offset), *forgotten_stops(injected, lost_commits, offset)]
@@ -61,6 +66,8 @@ def check(
             *unfinished,
             *_check(database, transcripts, crash_rules, excuses, journal_lost=lost),
             *_check_trees(database, transcripts, tools, budgets, excuses, journal_lost=lost),
+            *_check_spilling(database, transcripts, book, excuses),
+            *check_openings(book or (), injected, offset),
         ]
 
 
@@ -105,6 +112,17 @@ def _check(
         yield from memory_rules.check(connection, turns, accounts, excuses.lost)
         yield from crash_rules.check(connection)
     yield from money_rules.check(database)
+
+
+def _check_spilling(
+    database: Database,
+    transcripts: Sequence[ClientTranscript],
+    book: Sequence[BookedRequest] | None,
+    excuses: Excuses,
+) -> Iterator[Violation]:
+    if book is not None:
+        with database.connection() as connection:
+            yield from spill_rules.check(connection, transcripts, book, excuses)
 
 
 def _check_trees(

@@ -80,7 +80,7 @@ class FleetClient:
         raise NotImplementedError
 
     def next_key(self) -> str:
-        """Return the Idempotency-Key of the next piece of work."""
+        """Return the Idempotency-Key of the next piece of work, which its text contains."""
         return f"{self.seed}-{self.name}-{len(self.transcripts)}"
 
     def begin(self, kind: WorkKind, request: Mapping[str, Any], length: int = 0) -> ClientTranscript:

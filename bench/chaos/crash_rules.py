@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from bench.chaos.faults import DEPLOY_WORKERS, POSTGRES_AWAY, InjectedFault, names_in
+from bench.chaos.fault import InjectedFault, names_in
+from bench.chaos.faults import DEPLOY_WORKERS, POSTGRES_AWAY
 from bench.chaos.stack import WorkerDeath
 from bench.chaos.transcripts import Period
 from bench.chaos.violations import Violation

@@ -8,27 +8,23 @@ import resource
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from subprocess import CalledProcessError
 
 from redis import RedisError
 
 from bench.chaos import evictions
-from bench.chaos.processes import ENGINES, LINKS, QUEUE_LINKS, SCHEDULERS, WEBS, WORKERS
+from bench.chaos.endpoint_faults import endpoint_faults
+from bench.chaos.fault import AT_ONCE, DEAD, DISTURBED, Fault, FaultStep, do_nothing, names_in, on_each
+from bench.chaos.job_times import age_queued_jobs
+from bench.chaos.processes import ENGINES, LINKS, QUEUE_LINKS, SCHEDULERS, UPSTREAM, WEBS, WORKERS
 from bench.chaos.stack import ChaosStack
 from models.jobs.leases import LEASE
 from ops.embedded_servers import Valkey
 
-#: Seconds that a killed process stays dead, at least and at most: a supervisor is fast, an orchestrator is not.
-DEAD = (0.2, 3.0)
-
 #: Seconds that queues are not served, so that messages collect in them.
 UNSERVED = (5.0, 8.0)
-
-#: Seconds that a link is disturbed.
-DISTURBED = (2.0, 7.0)
 
 #: Seconds that a worker is frozen: its leases expire, and others have taken over when it continues.
 BEYOND_LEASE = (LEASE + 2, LEASE + 4)
@@ -71,62 +67,8 @@ WITHIN_LEASE = (LEASE - 5, LEASE - 3)
 #: Faults that delete parts of journals.
 EVICTIONS = frozenset({"evict-hashes", "evict-streams", "evict-shard", "evict-lru"})
 
-#: Seconds until a fault without a duration is healed.
-AT_ONCE = (0.05, 0.05)
-
 #: Bytes that the journal's disk can still store before it is full: some events, and half of one.
 DISK_SPACE_LEFT = 4096
-
-FaultStep = Callable[[ChaosStack, str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """A way to break something.
-
-    targets   what it may affect: processes or links, several at once joined by `+`
-    alone     never overlaps with another fault
-    duration  seconds until it is healed, at least and at most
-    """
-
-    name: str
-    description: str
-    targets: Sequence[str]
-    duration: tuple[float, float]
-    inject: FaultStep
-    heal: FaultStep
-    alone: bool = False
-
-    @property
-    def targets_links(self) -> bool:
-        """Whether the fault targets links, not processes."""
-        return set(names_in(self.targets[0])) <= {*LINKS, *QUEUE_LINKS}
-
-
-@dataclass(frozen=True, slots=True)
-class InjectedFault:
-    """A fault that was injected, by time.monotonic; `healed_at` is when its target worked again."""
-
-    name: str
-    target: str
-    struck_at: float
-    healed_at: float
-
-
-def names_in(target: str) -> list[str]:
-    """Return the names of the processes or links of a target."""
-    return target.split("+")
-
-
-def on_each(act: Callable[[ChaosStack, str], None]) -> FaultStep:
-    """Return a step that acts on each process or link of its target."""
-
-    def step(stack: ChaosStack, target: str) -> None:
-        for name in names_in(target):
-            act(stack, name)
-
-    return step
-
 
 kill = on_each(ChaosStack.kill)
 start = on_each(ChaosStack.start)
@@ -148,13 +90,9 @@ def start_empty(stack: ChaosStack, target: str) -> None:
     start(stack, target)
 
 
-def do_nothing(stack: ChaosStack, target: str) -> None:
-    """Do nothing: the fault heals by itself."""
-
-
 def lose_messages(stack: ChaosStack, target: str) -> None:
     """Remove the messages of all queues, under jobs that have waited for long, and start processes."""
-    stack.age_queued_jobs()
+    age_queued_jobs(stack.database)
     with contextlib.suppress(CalledProcessError, RedisError):  # the broker is down, and may lose them itself
         stack.servers.purge_queues(stack.broker)
     start(stack, target)
@@ -215,13 +153,20 @@ def blip(stack: ChaosStack, target: str) -> None:
 
 def has_recovered(stack: ChaosStack, fault: Fault, target: str) -> bool:
     """Return whether the target of a fault works again."""
-    names = [] if fault.targets_links else names_in(target)
+    names = [name for name in names_in(target) if name in stack.children]
     return all(name not in stack.stopping and stack.children[name].ready() for name in names)
 
 
-def faults(links: Sequence[str], *, history: bool = True) -> Mapping[str, Fault]:
-    """Return all faults by name, for a stack with these links. `history` is whether the previous version is known."""
-    all_faults = [*kills(), *freezes(), *other_faults(), *evictions_of_valkey(), *link_faults(links)]
+def faults(links: Sequence[str], *, history: bool = True, spills: bool = False) -> Mapping[str, Fault]:
+    """Return all faults by name, for a stack with these links.
+
+    history  whether the previous version is known
+    spills   whether there is an endpoint
+    """
+    workers = (*WORKERS, UPSTREAM) if spills else WORKERS
+    all_faults = [*kills(), *freezes(workers), *other_faults(workers), *evictions_of_valkey(), *link_faults(links)]
+    if spills:
+        all_faults += endpoint_faults()
     if history:
         all_faults.append(
             Fault(
@@ -264,10 +209,10 @@ def kills() -> list[Fault]:
     ]
 
 
-def freezes() -> list[Fault]:
+def freezes(workers: Sequence[str]) -> list[Fault]:
     """Return the faults that stop and continue processes."""
     return [
-        Fault("freeze-worker", "SIGSTOP a worker for longer than its leases", WORKERS, BEYOND_LEASE, freeze, thaw),
+        Fault("freeze-worker", "SIGSTOP a worker for longer than its leases", workers, BEYOND_LEASE, freeze, thaw),
         Fault("freeze-scheduler", "SIGSTOP a scheduler for 11 s", SCHEDULERS, LONG_FREEZE, freeze, thaw),
         Fault("freeze-web", "SIGSTOP a web process", WEBS, SHORT_FREEZE, freeze, thaw),
         Fault("freeze-postgres", "SIGSTOP Postgres and its sessions", ["postgres"], SHORT_FREEZE, freeze, thaw),
@@ -275,10 +220,10 @@ def freezes() -> list[Fault]:
     ]
 
 
-def other_faults() -> list[Fault]:
+def other_faults(workers: Sequence[str]) -> list[Fault]:
     """Return the other faults: a deployment that replaces processes, and a full disk."""
     return [
-        Fault(DEPLOY_WORKERS, "TERM to a worker, and start it again", WORKERS, AT_ONCE, terminate, do_nothing),
+        Fault(DEPLOY_WORKERS, "TERM to a worker, and start it again", workers, AT_ONCE, terminate, do_nothing),
         Fault("deploy-web", "TERM to a web process, and start it again", WEBS, AT_ONCE, terminate, do_nothing),
         Fault(
             PROMOTION, "kill -9 Postgres; its standby lacks the last commits", ["postgres"], DEAD, fail_over, promote

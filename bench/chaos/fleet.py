@@ -20,6 +20,7 @@ from bench.chaos.clients import (
     SlowStreamer,
     Streamer,
 )
+from bench.chaos.local_clients import LocalClient, LocalStreamer, ResidencyChanger
 from bench.chaos.memory_clients import EmbeddingClient, Importer, Meditator, WarmUp
 from bench.chaos.retrying_client import Deadline, HttpRequest, RetryingClient
 from bench.chaos.tool_server import ToolServer
@@ -37,7 +38,12 @@ CLIENTS: Sequence[Sequence[ClientClass]] = (
     (Importer, Meditator, Streamer),
     (Importer, Meditator, Canceller, ConversationClient),
     (TreeClient, TreeClient, TreeClient),
+    (LocalStreamer, LocalStreamer, ConversationClient),
+    (ResidencyChanger,),
 )
+
+#: The scopes of their API keys: an administrator's, who may change the account's residency.
+SCOPES = ("read", "write", "inference", "admin")
 
 #: The counts of the progress line.
 PROGRESS = ("turns", "ended", "events", "retries", "reconnects")
@@ -81,6 +87,12 @@ class Fleet:
         for client in self._clients:
             if isinstance(client, TreeClient):
                 client.begin_trees(tools)
+
+    def begin_local_turns(self) -> None:
+        """Let clients send turns that may not leave from now on: no process of a version without residency runs."""
+        for client in self._clients:
+            if isinstance(client, LocalClient):
+                client.begin_local_turns()
 
     @property
     def accounts(self) -> Sequence[str]:
@@ -134,8 +146,9 @@ def sign_up(addresses: Sequence[Address], name: str) -> tuple[str, str]:
     body: dict[str, Any] = {"email": f"{name}@example.com", "password": PASSWORD}
     client.token = client.send(transcript, HttpRequest("POST", "/signup", body)).json()["token"]
     account = str(client.send(transcript, HttpRequest("GET", "/v1/account")).json()["id"])
-    for grant in ({"name": name, "memory": "owner"}, {"name": name}):  # the previous version knows no `memory`
-        key = client.send(transcript, HttpRequest("POST", "/v1/api_keys", grant))
-        if key.status == 201:
-            return account, str(key.json()["key"])
-    raise CheckFailed(f"POST /v1/api_keys was answered with {key.status}")
+    key = {"name": name, "scopes": SCOPES}
+    for grant in ({**key, "memory": "owner"}, key):  # the previous version knows no `memory`
+        created = client.send(transcript, HttpRequest("POST", "/v1/api_keys", grant))
+        if created.status == 201:
+            return account, str(created.json()["key"])
+    raise CheckFailed(f"POST /v1/api_keys was answered with {created.status}")

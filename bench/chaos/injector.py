@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.chaos import faults
-from bench.chaos.faults import Fault, InjectedFault, names_in
+from bench.chaos.fault import Fault, InjectedFault, names_in
 from bench.chaos.stack import ChaosStack
 
 #: Seconds from the first turn to the first fault, and from the end of the last fault to the end.

@@ -302,6 +302,7 @@ def _command(bug: PlantedBug, report: Path) -> list[str]:
     words = _words(options)
     words += [word for name in bug.only for word in ("--only", name)]
     words += [word for name in bug.attacks for word in ("--attack", name)]
+    words.append("--endpoint" if bug.spills else "--no-endpoint")
     return ["bench.chaos", *words, "--adversary-only" if bug.attacks else "--no-adversary"]
 
 

@@ -21,6 +21,7 @@ class PlantedBug:
     """A bug, and the run that must detect it: faults, seed and length, and the seconds that its work has to end.
 
     attacks   of an adversary that must detect it, without any fault; none: the run has no adversary
+    spills    whether turns may spill to an endpoint
     payments  of a run of `bench.chaos.charges`, which must detect it instead; 0: a run of `bench.chaos`
     """
 
@@ -34,4 +35,5 @@ class PlantedBug:
     minutes: float = 0.75
     patience: float = PATIENCE
     attacks: Sequence[str] = ()
+    spills: bool = False
     payments: int = 0

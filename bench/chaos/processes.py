@@ -20,6 +20,10 @@ ENGINES = ("inference-a", "inference-b")
 LIGHT = "light"
 WORKERS = (*ENGINES, LIGHT)
 SCHEDULERS = ("scheduler-a", "scheduler-b")
+
+#: The worker that asks the endpoint, and the endpoint, where the run has one.
+UPSTREAM, ENDPOINT = "upstream", "endpoint"
+
 SERVERS = ("postgres", "valkey", "rabbitmq")
 
 #: The kinds of processes that have links of their own, and their links.
@@ -47,7 +51,7 @@ def open_links(links: Links, servers: Servers, broker: BrokerName) -> dict[str, 
 def sangha_processes(
     settings: Settings, links: Mapping[str, Link], previous_code: Path | None
 ) -> list[ConfiguredProcess]:
-    """Return all processes, behind their links; of the previous version, if its code is given."""
+    """Return all processes but the upstream worker, behind their links. `previous_code` is that of another version."""
     ports = zip(WEBS, free_ports(len(WEBS)), strict=True)
     webs = [ConfiguredWeb(settings.model_copy(update={"port": port}), name) for name, port in ports]
     engines = [ConfiguredWorker(name, settings, ["inference"]) for name in ENGINES]
@@ -63,6 +67,13 @@ def sangha_processes(
             process.child_settings = _through_links(process, kind, links)
             set_version(process, previous_code)
     return [process for processes in by_kind.values() for process in processes]
+
+
+def upstream_worker(settings: Settings, links: Mapping[str, Link]) -> ConfiguredWorker:
+    """Return the worker that asks the endpoint, behind its links. The previous version has none."""
+    worker = ConfiguredWorker(UPSTREAM, settings, ["upstream"])
+    worker.child_settings = _through_links(worker, "worker", links)
+    return worker
 
 
 def _through_links(process: ConfiguredProcess, kind: str, links: Mapping[str, Link]) -> Settings:

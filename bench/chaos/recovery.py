@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
-from bench.chaos.faults import InjectedFault, names_in
+from bench.chaos.fault import InjectedFault, names_in
 from bench.chaos.transcripts import ClientTranscript
 
 #: Prefixes of processes that have a second one of their kind.

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from bench.chaos.faults import InjectedFault
+from bench.chaos.fault import InjectedFault
 from bench.chaos.injector import PlannedFault
 from bench.chaos.violations import Violation
 from bench.machine import Machine

@@ -8,14 +8,16 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from bench.chaos import checker, money_rules
+from bench.chaos import breaker_rules, checker, money_rules
 from bench.chaos.adversary import Adversary, adversary
 from bench.chaos.attacks import ATTACKS
 from bench.chaos.budget_watch import BudgetWatch
 from bench.chaos.excuses import Excuses, keys_during
-from bench.chaos.faults import LOST_CLAIMS, PROMOTION, TWO_VERSIONS, Fault, faults
+from bench.chaos.fault import Fault
+from bench.chaos.faults import LOST_CLAIMS, PROMOTION, TWO_VERSIONS, faults
 from bench.chaos.fleet import Fleet
 from bench.chaos.injector import TICK, FaultInjector, plan
+from bench.chaos.job_times import start_extractions
 from bench.chaos.leaks import Baseline
 from bench.chaos.previous import PREVIOUS, previous_commit
 from bench.chaos.processes import LINKS, QUEUE_LINKS
@@ -26,6 +28,7 @@ from bench.chaos.stack import SLOTS, ChaosStack, chaos_stack
 from bench.chaos.tool_server import ToolServer, tool_server
 from bench.chaos.transcripts import ClientTranscript, Period
 from bench.chaos.violations import Violation
+from bench.chaos.window_watch import WindowWatch
 from bench.harness.billing import bill_accounts
 from bench.harness.stack import BrokerName
 from bench.progress import Progress
@@ -38,8 +41,9 @@ WARM_UP = 1.0
 #: Seconds between two starts of the extraction of facts, and between two moves of ended jobs.
 EXTRACTION_INTERVAL, MOVE_INTERVAL = 4.0, 10.0
 
-#: Seconds between two looks at the budgets of trees, which are deleted some time after the trees have ended.
-BUDGET_INTERVAL = 2.0
+#: Seconds between two looks at the budgets of trees, which are deleted some time after the trees have ended, and at the
+#: windows of lanes.
+BUDGET_INTERVAL, WINDOW_INTERVAL = 2.0, 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,7 @@ class RunOptions:
     previous  the commit of the previous version
     attacks   those of the adversary; none: it is left out
     quiet     inject no fault: the adversary must get an answer to every request
+    spills    whether there is an endpoint, to which turns spill
     """
 
     seed: int
@@ -63,6 +68,7 @@ class RunOptions:
     previous: str = PREVIOUS
     attacks: Sequence[str] = tuple(ATTACKS)
     quiet: bool = False
+    spills: bool = False
 
     @property
     def previous_commit(self) -> str | None:
@@ -80,7 +86,8 @@ class RunOptions:
         only = "".join(f" --only {name}" for name in self.only)
         slots = f" --slots {self.slots}" if self.slots != SLOTS else ""
         values = f"--seed {self.seed} --minutes {self.minutes:g} --broker {self.broker}"
-        return f"python -m bench.chaos {values}{slots}{only}{self._attack_options}"
+        endpoint = " --endpoint" if self.spills else ""
+        return f"python -m bench.chaos {values}{slots}{only}{endpoint}{self._attack_options}"
 
     @property
     def _attack_options(self) -> str:
@@ -94,7 +101,7 @@ class RunOptions:
         links = [*LINKS, *QUEUE_LINKS] if self.broker == "rabbitmq" else LINKS
         if self.quiet:
             return {}
-        table = faults(links, history=self.previous_commit is not None)
+        table = faults(links, history=self.previous_commit is not None, spills=self.spills)
         chosen: dict[str, list[str]] = {}
         for name, _, target in (each.partition(":") for each in self.only or table):
             if target and target not in table[name].targets:
@@ -111,7 +118,9 @@ def run(options: RunOptions, report: ChaosReport, progress: Progress) -> None:
     commit = options.previous_commit if TWO_VERSIONS in chosen else None
     standby = not chosen.keys().isdisjoint({PROMOTION, LOST_CLAIMS})
     with ExitStack() as exits:
-        stack = exits.enter_context(chaos_stack(options.broker, options.slots, standby=standby, previous_commit=commit))
+        stack = exits.enter_context(
+            chaos_stack(options.broker, options.slots, standby=standby, previous_commit=commit, spills=options.spills)
+        )
         hostile = exits.enter_context(
             adversary(stack.addresses, stack.settings, faults=not options.quiet, seed=options.seed)
         )
@@ -166,6 +175,7 @@ class ChaosRun:
         self._hostile = hostile
         self._tools = tools
         self._budgets = BudgetWatch(stack.database)
+        self._windows = WindowWatch(stack.database)
         self._upgrades: list[Period] = []
         self._fleet = Fleet(stack.addresses, options.seed)
         last = max((planned.duration for planned in report.plan[-1:]), default=0.0)  # it begins with the shutdown
@@ -185,24 +195,28 @@ class ChaosRun:
             self._stack.upgrade()
             self._upgrades.append(Period(0.0, time.monotonic()))
         else:
-            self._bill_accounts()
-            self._fleet.begin_trees(self._tools)
+            self._begin_new_work()
         time.sleep(WARM_UP)
         baseline = Baseline.take(self._stack.pids, self._stack.settings)
-        extractions = PeriodicThread("extractions", EXTRACTION_INTERVAL, self._stack.start_extractions).start()
-        moves = PeriodicThread("moves", MOVE_INTERVAL, self._stack.move_ended_jobs).start()
-        looks = PeriodicThread("budgets", BUDGET_INTERVAL, self._budgets.look).start()
+        database = self._stack.database
+        threads = [
+            PeriodicThread("extractions", EXTRACTION_INTERVAL, lambda: start_extractions(database)).start(),
+            PeriodicThread("moves", MOVE_INTERVAL, self._stack.move_ended_jobs).start(),
+            PeriodicThread("budgets", BUDGET_INTERVAL, self._budgets.look).start(),
+            PeriodicThread("windows", WINDOW_INTERVAL, self._windows.look).start(),
+        ]
         self._finalize_at = time.monotonic() + self._options.seconds / 2
         self._start_attacks()
         self._injector.run(self._options.seconds, self._finalize_and_report)
         transcripts = self._wait_for_fleet()
-        extractions.stop()
-        moves.stop()
-        looks.stop()
+        for thread in threads:
+            thread.stop()
         self._stack.wait_ready(self._stack.children)
         self._progress.report("checking")
         self._report.recovery = recovery_times(transcripts, self._injector.injected)
-        self._report.violations += [*self._hostile.violations(), *self._check(transcripts)]
+        self._report.violations += [*self._hostile.violations(), *self._check(transcripts), *self._windows.check()]
+        if not self._report.violations and self._options.spills:
+            self._report.violations += breaker_rules.check_closed(self._stack.addresses, self._stack.settings)
         if not self._report.violations:  # stuck work holds resources, and would be reported twice
             self._report.violations += check_slots(self._stack.pids, self._stack.addresses, self._stack.settings)
             self._report.violations += baseline.check(self._stack.pids, self._stack.settings)
@@ -212,6 +226,8 @@ class ChaosRun:
         self._report.injected = self._injector.injected
         self._report.restarts = self._stack.restarts
         self._report.counts = {**self._fleet.counts(), "executions": len(self._tools.executions)}
+        if self._stack.endpoint is not None:
+            self._report.counts |= {"requests of the endpoint": len(self._stack.endpoint.book())}
         self._report.attacks = self._hostile.counts
         if self._report.violations or isinstance(sys.exception(), Exception):
             self._report.logs = str(self._stack.keep_logs())
@@ -257,8 +273,16 @@ class ChaosRun:
             move=True,
             tools=self._tools,
             budgets=self._budgets,
+            book=self._stack.endpoint.book() if self._stack.endpoint else None,
         )
         return [*lost, *violations]
+
+    def _begin_new_work(self) -> None:
+        """Begin what no process of the previous version can do."""
+        self._bill_accounts()
+        self._fleet.begin_trees(self._tools)
+        if self._options.spills:
+            self._fleet.begin_local_turns()
 
     def _bill_accounts(self) -> None:
         """Bill the accounts from now on: nobody can be billed while a worker of the previous version may run."""
@@ -270,8 +294,7 @@ class ChaosRun:
         due = self._stack.previous is not None and time.monotonic() >= self._finalize_at
         if due and self._injector.idle and self._stack.finalize_upgrade():
             self._injector.exclude(TWO_VERSIONS)
-            self._bill_accounts()
-            self._fleet.begin_trees(self._tools)
+            self._begin_new_work()
             self._start_attacks()
         self._report_progress(state)
 

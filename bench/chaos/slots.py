@@ -49,7 +49,7 @@ def check_slots(pids: Mapping[str, int], addresses: Sequence[Address], settings:
 
 def _peak(database: Database, client: RetryingClient, account: str, turns: int) -> int:
     """Create turns, and count how many of them run at the same time."""
-    body = {"input": "Say all.", "background": True, **WITHOUT_MEMORY}
+    body = {"input": "Say all.", "background": True, "residency": "local", **WITHOUT_MEMORY}
     transcript = ClientTranscript("turn", "slots", account, "", body, 0.0)
     for _ in range(turns):
         client.send(transcript, HttpRequest("POST", "/v1/responses", body))

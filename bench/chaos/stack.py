@@ -9,7 +9,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,19 +18,24 @@ from pathlib import Path
 
 from bench.chaos import previous
 from bench.chaos.processes import (
+    ENDPOINT,
     SCHEDULERS,
     SERVERS,
+    UPSTREAM,
     WEBS,
     WORKERS,
     open_links,
     postgres_socket,
     sangha_processes,
     set_version,
+    upstream_worker,
 )
 from bench.chaos.proxy import Link, Links
+from bench.chaos.spilling import endpoint_settings, start_endpoint
 from bench.chaos.standby import Standby, lose_commits, promote, wait_for_replication
 from bench.chaos.transcripts import SCRIPT, Period
 from bench.harness.client import Address
+from bench.harness.endpoint.client import ScriptedEndpoint
 from bench.harness.processes import (
     START_TIMEOUT,
     ConfiguredProcess,
@@ -67,18 +72,6 @@ MOVED_AFTER = 45.0
 #: Workers whose jobs are released as soon as they have died. The other one dies with its supervisor.
 SUPERVISED = ("inference-a", "light")
 
-START_EXTRACTIONS = """
-UPDATE jobs SET run_at = now() WHERE id IN (
-    SELECT id FROM jobs WHERE kind = 'memory.extract' AND state IN ('scheduled', 'queued') AND run_at > now()
-    ORDER BY id DESC FOR NO KEY UPDATE SKIP LOCKED)
-"""
-
-
-AGE_QUEUED_JOBS = """
-UPDATE jobs SET run_at = run_at - interval '10 minutes' WHERE id IN (
-    SELECT id FROM jobs WHERE state = 'queued' AND run_at <= now() ORDER BY id DESC FOR NO KEY UPDATE SKIP LOCKED)
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class WorkerDeath:
@@ -91,6 +84,7 @@ class WorkerDeath:
 class ChaosStack:
     """All processes and links, by name. Processes live as long as the thread that made it.
 
+    endpoint      where turns spill to; None: the run has none
     restarts      descriptions of unexpected deaths
     deaths        of workers, expected or not
     lost_commits  periods whose commits a promoted standby lacks
@@ -99,9 +93,16 @@ class ChaosStack:
     """
 
     def __init__(
-        self, servers: Servers, broker: BrokerName, slots: int, links: Links, previous: Path | None = None
+        self,
+        servers: Servers,
+        broker: BrokerName,
+        slots: int,
+        links: Links,
+        previous: Path | None = None,
+        endpoint: ScriptedEndpoint | None = None,
     ) -> None:
         self.servers = servers
+        self.endpoint = endpoint
         self.previous = previous
         self.direct_link = links.open("direct", postgres_socket(servers.postgres))
         self.lost_commits: list[Period] = []
@@ -115,7 +116,7 @@ class ChaosStack:
         self.killed: set[str] = set()
         self.stopping: set[str] = set()
         changes = {"engine": "scripted", "script": SCRIPT, "slots": slots, "reflection": "on", "reflection_calls": 2,
-                   "egress_allow": ("127.0.0.1",)}  # fmt: skip
+                   "egress_allow": ("127.0.0.1",), **(endpoint_settings(endpoint) if endpoint else {})}  # fmt: skip
         # All clients have the same IP address.
         direct = f"postgresql://postgres@127.0.0.1:{self.direct_link.port}/sangha"
         self.settings = servers.settings(broker, **changes, visits_per_minute=1_000_000, database_url=direct)
@@ -140,12 +141,19 @@ class ChaosStack:
     @property
     def pids(self) -> Mapping[str, int]:
         """The pid of each of Sangha's processes."""
-        return {name: self.children[name].pid for name in (*WEBS, *WORKERS, *SCHEDULERS)}
+        return {name: self.children[name].pid for name in (*WEBS, *self.workers, *SCHEDULERS)}
+
+    @property
+    def workers(self) -> Sequence[str]:
+        """The names of the workers."""
+        return WORKERS if self.endpoint is None else (*WORKERS, UPSTREAM)
 
     def start_all(self) -> None:
         """Open the links, and start Sangha's processes. Raises Unavailable."""
         self.links.update(open_links(self._links, self.servers, self.broker))
         self.servers.start(*sangha_processes(self.settings, self.links, self.previous))
+        if self.previous is None:
+            self._start_upstream_worker()
 
     def wait_ready(self, names: Iterable[str]) -> None:
         """Wait until processes are ready. Raises Unavailable with the last log line of one that is not."""
@@ -174,11 +182,17 @@ class ChaosStack:
         """Migrate the database, and replace the processes of the previous version one after the other."""
         migrate(self.servers.postgres.dsn)
         self._keep_memories_of_keys()
+        self._start_upstream_worker()
         for name in (*SCHEDULERS, *WEBS, *WORKERS):
             self.run_code(name, None)
             while name in self.stopping or not self.children[name].ready():
                 self.supervise()
                 time.sleep(UPGRADE_INTERVAL)
+
+    def _start_upstream_worker(self) -> None:
+        """Start the worker that asks the endpoint, once the tables that it needs exist."""
+        if self.endpoint is not None:
+            self.servers.start(upstream_worker(self.settings, self.links))
 
     def _keep_memories_of_keys(self) -> None:
         """Let the keys that the previous version made use their owner's memories, as they did."""
@@ -255,11 +269,6 @@ class ChaosStack:
             elif time.monotonic() - child.started > RESTART_PAUSE:
                 self._restart(child)
 
-    def start_extractions(self) -> None:
-        """Start the extractions of facts that are due in ten minutes, since no run need be that long."""
-        with contextlib.suppress(Unavailable), self.database.connection() as connection:
-            connection.execute(START_EXTRACTIONS)
-
     def move_ended_jobs(self) -> None:
         """Let a worker move the trees that ended MOVED_AFTER seconds ago, as it does after days.
 
@@ -270,11 +279,6 @@ class ChaosStack:
             with contextlib.suppress(Unavailable), self.database.transaction() as connection:
                 enqueue(connection, job)
 
-    def age_queued_jobs(self) -> None:
-        """Make queued jobs ten minutes older, as if they had waited for long."""
-        with contextlib.suppress(Unavailable), self.database.connection() as connection:
-            connection.execute(AGE_QUEUED_JOBS)
-
     def keep_logs(self) -> Path:
         """Copy all logs to a folder that is kept."""
         return Path(shutil.copytree(self.folder / "logs", tempfile.mkdtemp(prefix=LOGS_PREFIX), dirs_exist_ok=True))
@@ -284,7 +288,8 @@ class ChaosStack:
         for child in self.children.values():
             if child.running:
                 signal_tree(child.pid, signal.SIGCONT)
-        self.servers.stop(*(child for name, child in self.children.items() if name not in (*SERVERS, "standby")))
+        servers = {*SERVERS, ENDPOINT, "standby"}
+        self.servers.stop(*(child for name, child in self.children.items() if name not in servers))
         self.database.close()
 
     def _restart(self, child: ChildProcess) -> None:
@@ -296,7 +301,7 @@ class ChaosStack:
             self.start(child.name)
 
     def _record_death(self, name: str) -> None:
-        if name in WORKERS:
+        if name in self.workers:
             self.deaths.append(WorkerDeath(name, time.time()))
 
     def _release_jobs(self, child: ChildProcess) -> None:
@@ -315,10 +320,16 @@ class ChaosStack:
 
 @contextmanager
 def chaos_stack(
-    broker: BrokerName, slots: int = SLOTS, *, standby: bool = False, previous_commit: str | None = None
+    broker: BrokerName,
+    slots: int = SLOTS,
+    *,
+    standby: bool = False,
+    previous_commit: str | None = None,
+    spills: bool = False,
 ) -> Iterator[ChaosStack]:
     """Run a stack in a temporary folder until the end of the block. Each engine has `slots` slots.
 
+    spills           whether turns spill to an endpoint
     previous_commit  the version to begin with, which `upgrade` replaces
 
     Raises ConfigurationError where a program is missing, and Unavailable where a process does not start.
@@ -331,7 +342,7 @@ def chaos_stack(
         migrate_first = partial(previous.migrate, code) if code else migrate
         servers = exits.enter_context(temporary_servers(broker, "sangha-chaos-", migrate_first))
         links = exits.enter_context(Links())
-        stack = ChaosStack(servers, broker, slots, links, code)
+        stack = ChaosStack(servers, broker, slots, links, code, start_endpoint(servers) if spills else None)
         exits.callback(stack.stop)
         stack.start_all()
         if standby:

@@ -15,7 +15,9 @@ from pipelines.chat.transcript import ANSWER_RESTARTED
 ORDER = {"queued": 0, "in_progress": 1, "completed": 2, "incomplete": 2, "failed": 2, "cancelled": 2}
 
 #: The events that may occur several times in a stream.
-REPEATABLE = frozenset({DELTA, REWOUND, ANSWER_RESTARTED, "sangha:job.progress", "response.output_item.added"})
+REPEATABLE = frozenset(
+    {DELTA, REWOUND, ANSWER_RESTARTED, "sangha:job.progress", "sangha:engine.changed", "response.output_item.added"}
+)
 
 
 def check(

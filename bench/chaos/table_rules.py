@@ -176,6 +176,8 @@ def check_usage(transcript: ClientTranscript, row: TableRow, chunks: Sequence[Ta
     prompt = next((orjson.loads(event.data)["prompt_tokens"] for event in events if _is(event, ENGINE_STARTED)), 0)
     journalled = sum(chunk["tokens"] for chunk in chunks) - sum(discarded_tokens(event) for event in events)
     usage = row["usage"] or {}
+    if any(asks_endpoint(event) for event in events):  # which counts the prompt itself
+        prompt = usage.get("input_tokens")
     tokens = {
         "words in the archive": (prompt, words),
         "tokens journalled": (prompt, journalled),
@@ -264,6 +266,11 @@ def _as_received(events: Sequence[Event]) -> list[ReceivedEvent]:
 
 def _is(event: Event, type_: str) -> bool:
     return event.type == type_.encode()
+
+
+def asks_endpoint(event: Event) -> bool:
+    """Return whether an endpoint generates from an event on."""
+    return event.type.startswith(b"sangha:engine.") and bool(orjson.loads(event.data).get("endpoint"))
 
 
 def discarded_tokens(event: Event) -> int:

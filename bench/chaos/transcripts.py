@@ -86,6 +86,7 @@ class ClientTranscript:
     rejections  of connections to its stream that broke or were not opened: `code` has the web process and the error
     final       the object after the client knew that it had ended
     unexpected  replies that no fault explains
+    stays_from  time.time from which it may not leave the installation; None: it may
     """
 
     kind: WorkKind
@@ -108,6 +109,7 @@ class ClientTranscript:
     final: Mapping[str, Any] | None = None
     ended: float | None = None
     unexpected: list[str] = field(default_factory=list)
+    stays_from: float | None = None
 
     @property
     def subject(self) -> str:

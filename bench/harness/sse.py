@@ -64,7 +64,7 @@ def read_events(received: Iterable[bytes], connection: int = 0) -> Iterator[Rece
         now = time.monotonic()
         *frames, rest = (rest + chunk).split(b"\n\n")
         for frame in map(without_comments, frames):
-            if frame and frame != DONE:
+            if frame.startswith(b"id:"):  # not the end of the stream, nor an event that is in no journal
                 yield parse_frame(frame, now, connection)
 
 

@@ -38,6 +38,12 @@ LIGHT_POOLS = ("memory", "recall", "tools", "billing", "reporting", "delivery", 
 #: The queues of the broker.
 QUEUES = tuple(sorted({kind.queue for kind in CATALOGUE.values()}))
 
+#: What the keys of the queues begin with where Redis is the broker.
+QUEUE_PREFIX = "sangha:queue:"
+
+#: The queues of models and endpoints.
+MODEL_QUEUES = ("inference.*", "upstream.*")
+
 PURGE = "[rabbit_amqqueue:purge(Queue) || Queue <- rabbit_amqqueue:list()]."
 
 CANCEL_UNFINISHED = """
@@ -73,7 +79,7 @@ class Servers(ProcessGroup):
             self.rabbitmq.rabbitmqctl("eval", PURGE)  # one command: each takes a second
         else:
             with closing(connect(self.valkey.url)) as client:
-                for name in QUEUES:
+                for name in queue_names(client):
                     client.delete(f"sangha:queue:{name}", f"sangha:queue:{name}.msgs")
 
     def settings(self, broker: BrokerName, **changes: Any) -> Settings:
@@ -177,7 +183,14 @@ def runner(children: Mapping[str, ChildProcess], database: Database, job_id: str
 
 def redis_queue_lengths(client: redis.Redis) -> Mapping[str, int]:
     """Count the messages of each queue where Redis is the broker."""
-    return {name: int(client.llen(f"sangha:queue:{name}")) for name in QUEUES}
+    return {name: int(client.llen(f"{QUEUE_PREFIX}{name}")) for name in queue_names(client)}
+
+
+def queue_names(client: redis.Redis) -> Sequence[str]:
+    """Return the queues of the catalogue, and those of models and endpoints that have messages."""
+    keys = [key for pattern in MODEL_QUEUES for key in client.scan_iter(f"{QUEUE_PREFIX}{pattern}", count=1000)]
+    names = {key.decode().removeprefix(QUEUE_PREFIX).removesuffix(".msgs") for key in keys}
+    return sorted({*QUEUES, *(name for name in names if not name.endswith(".XQ"))})
 
 
 @contextmanager

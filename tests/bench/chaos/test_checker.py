@@ -10,7 +10,8 @@ import redis
 from bench.chaos import memory_rules, table_rules
 from bench.chaos.checker import check, journal_lost
 from bench.chaos.crash_rules import CrashRules, forgotten_stops, silent_periods
-from bench.chaos.faults import DEPLOY_WORKERS, POSTGRES_AWAY, POSTGRES_LINKS, InjectedFault
+from bench.chaos.fault import InjectedFault
+from bench.chaos.faults import DEPLOY_WORKERS, POSTGRES_AWAY, POSTGRES_LINKS
 from bench.chaos.quiescence import wait_for_quiescence
 from bench.chaos.stack import WorkerDeath
 from bench.chaos.transcripts import Period

@@ -6,11 +6,13 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.chaos.faults import faults, names_in
+from bench.chaos.endpoint_faults import WAYS
+from bench.chaos.fault import names_in
+from bench.chaos.faults import faults
 from bench.chaos.injector import QUIET, FaultInjector, PlannedFault, plan
-from bench.chaos.processes import LINKS, QUEUE_LINKS, SCHEDULERS, SERVERS, WEBS, WORKERS
+from bench.chaos.processes import LINKS, QUEUE_LINKS, SCHEDULERS, SERVERS, UPSTREAM, WEBS, WORKERS
 
-TABLES = [faults([*LINKS, *QUEUE_LINKS]), faults(LINKS)]
+TABLES = [faults([*LINKS, *QUEUE_LINKS], spills=True), faults(LINKS)]
 
 #: The default length in seconds: the shortest that has every fault, whatever the seed.
 DEFAULT = 300.0
@@ -86,7 +88,7 @@ def test_in_an_hour_each_fault_has_all_of_its_targets():
 def test_every_process_and_every_link_is_a_target():
     targets = {name for fault in TABLES[0].values() for target in fault.targets for name in names_in(target)}
 
-    assert targets == {*WEBS, *WORKERS, *SCHEDULERS, *SERVERS, *LINKS, *QUEUE_LINKS}
+    assert targets == {*WEBS, *WORKERS, UPSTREAM, *SCHEDULERS, *SERVERS, *LINKS, *QUEUE_LINKS, *WAYS}
 
 
 class FakeStack:
@@ -95,6 +97,7 @@ class FakeStack:
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.stopping: set[str] = set()
+        self.children: dict[str, object] = {}
 
     def supervise(self) -> None:
         pass

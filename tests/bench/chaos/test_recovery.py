@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.chaos.faults import InjectedFault
+from bench.chaos.fault import InjectedFault
 from bench.chaos.recovery import recovery_times
 from bench.chaos.transcripts import ClientTranscript, RecordedReply
 from bench.harness.sse import ReceivedEvent

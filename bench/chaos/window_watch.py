@@ -1,0 +1,46 @@
+"""Look at the windows of lanes during a run: no lane has more jobs of a queue in flight than threads serve it."""
+
+import contextlib
+from collections.abc import Iterator
+
+from bench.chaos.violations import Violation
+from models.jobs.windows import SMALLEST_WINDOW
+from models.platform.database import Connection, Database, fetch_all
+from models.platform.errors import Unavailable
+
+# A worker that died, and one that replaces it, count for their leases: the bound is loose while workers are killed.
+IN_FLIGHT = """
+SELECT queue, coalesce(lane, account_id) AS lane, count(*)::int AS jobs,
+       (SELECT coalesce(sum((queue_threads ->> queue)::int), 0)::int FROM workers) AS threads
+FROM jobs
+WHERE kind = 'turn.run' AND published_at IS NOT NULL AND state IN ('queued', 'running') AND account_id <> 'platform'
+GROUP BY queue, coalesce(lane, account_id)
+"""
+
+
+class WindowWatch:
+    """The most jobs of a lane that were in flight in each queue, and the most threads that served it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._jobs: dict[tuple[str, str], int] = {}
+        self._threads: dict[str, int] = {}
+
+    def look(self) -> None:
+        """Read all lanes, unless Postgres is unavailable."""
+        with contextlib.suppress(Unavailable), self._database.connection() as connection:
+            self.read(connection)
+
+    def read(self, connection: Connection) -> None:
+        """Read all lanes."""
+        for row in fetch_all(connection, IN_FLIGHT):
+            lane = row["queue"], row["lane"]
+            self._jobs[lane] = max(self._jobs.get(lane, 0), row["jobs"])
+            self._threads[row["queue"]] = max(self._threads.get(row["queue"], 0), row["threads"])
+
+    def check(self) -> Iterator[Violation]:
+        """Report the lanes that had more jobs in flight than threads ever served their queue."""
+        for (queue, lane), jobs in self._jobs.items():
+            threads = max(self._threads[queue], SMALLEST_WINDOW)
+            if jobs > threads:
+                yield Violation("window", f"{lane} in {queue}", f"{jobs} jobs were in flight, for {threads} threads")
