@@ -14,7 +14,7 @@ from ops.plan_commands import plans_group
 @click.command()
 @data_dir
 def pools(data_dir: Path | None) -> None:
-    """Show the workers, threads and jobs of each pool.
+    """Show the workers, threads and jobs of each pool, and the circuit breakers of endpoints.
 
     `scheduled` jobs are due later; those after the next 10,000 are not counted, which a `+` indicates. `oldest` is the
     longest time that a due job has been queued.
@@ -23,6 +23,54 @@ def pools(data_dir: Path | None) -> None:
     from ops.pools import show_pools
 
     show_pools(settings)
+
+
+@click.group("breakers")
+def breakers_group() -> None:
+    """Show the circuit breakers of endpoints, and keep one open or closed."""
+
+
+@breakers_group.command("list")
+@data_dir
+def breakers_list(data_dir: Path | None) -> None:
+    """Show the breaker of each endpoint: its state, since when, why, and when a job probes the endpoint."""
+    settings = prepare(quiet=True, data_dir=data_dir)
+    from ops.breakers import show_breakers
+
+    show_breakers(settings)
+
+
+@breakers_group.command("open")
+@click.argument("endpoint")
+@data_dir
+def breakers_open(endpoint: str, data_dir: Path | None) -> None:
+    """Send an endpoint no more requests, as before its maintenance."""
+    settings = prepare(quiet=True, data_dir=data_dir)
+    from ops.breakers import force
+
+    force(settings, endpoint, "open")
+
+
+@breakers_group.command("close")
+@click.argument("endpoint")
+@data_dir
+def breakers_close(endpoint: str, data_dir: Path | None) -> None:
+    """Send an endpoint requests whatever their results, and forget its failures."""
+    settings = prepare(quiet=True, data_dir=data_dir)
+    from ops.breakers import force
+
+    force(settings, endpoint, "closed")
+
+
+@breakers_group.command("auto")
+@click.argument("endpoint")
+@data_dir
+def breakers_auto(endpoint: str, data_dir: Path | None) -> None:
+    """Let the results of an endpoint's requests decide again."""
+    settings = prepare(quiet=True, data_dir=data_dir)
+    from ops.breakers import force
+
+    force(settings, endpoint, None)
 
 
 @click.command()
@@ -322,5 +370,5 @@ def selection(job_ids: tuple[str, ...], all_jobs: bool) -> tuple[str, ...]:
 
 
 COMMANDS: Sequence[click.Command] = (
-    pools, schedules, dead, effects, gateway_events, prices_group, plans_group, audit, admin, keys,
+    pools, breakers_group, schedules, dead, effects, gateway_events, prices_group, plans_group, audit, admin, keys,
 )  # fmt: skip

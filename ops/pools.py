@@ -4,6 +4,7 @@ import click
 
 from models.jobs.pool_states import PoolState, list_pool_states
 from models.platform.settings import Settings
+from ops.breakers import breaker_lines
 from ops.database_connection import transaction
 from ops.table import align_columns
 
@@ -11,10 +12,13 @@ HEADINGS = ("pool", "workers", "threads", "scheduled", "queued", "running", "wai
 
 
 def show_pools(settings: Settings) -> None:
-    """Print one line per pool."""
+    """Print one line per pool, and one per endpoint."""
     with transaction(settings) as connection:
         states = list_pool_states(connection)
+        breakers = breaker_lines(connection, settings)
     click.echo("\n".join(align_columns([HEADINGS, *map(pool_row, states)])))
+    if breakers:
+        click.echo("\n" + "\n".join(breakers))
 
 
 def pool_row(state: PoolState) -> list[object]:
