@@ -94,7 +94,7 @@ KEPT = frozenset({
     "conversations", "credit_draws", "credit_grants", "credit_notes", "ended_jobs", "gateway_events", "identities",
     "invoice_lines", "invoices", "mcp_servers", "mcp_tool_pins", "meditations", "memberships", "memory_passages",
     "memory_sources", "memory_spaces", "memory_speakers", "memory_vector_codes", "memory_vectors", "payment_methods",
-    "payments", "plan_versions", "plans", "postings", "prices", "quota_usage", "refunds", "schedules",
+    "payments", "plan_versions", "plans", "postings", "prices", "quota_usage", "refunds", "route_moves", "schedules",
     "schema_compatibility", "sellers", "served_models", "signing_keys", "simulated_objects", "spending",
     "spending_limits", "spending_reservations", "spill_days", "subscriptions", "turn_counts", "usage_records", "users",
     "workers",

@@ -14,6 +14,7 @@ from models.jobs.catalogue import CATALOGUE
 from models.jobs.children import wake_parent
 from models.jobs.fence import FENCE, RUNNING, execute_fenced, fence, require_row
 from models.jobs.jobs import COLUMNS, Job, JobState, NewJob, enqueue_many, lane_of
+from models.jobs.route_costs import settle_route
 from models.jobs.serial_keys import EARLIER_UNFINISHED, LOCK_SERIAL_KEY, UNBLOCK
 from models.journal.archive import LAST, archive_missing, last_of
 from models.journal.events import Event
@@ -81,7 +82,7 @@ class Ending:
     follow_ups  jobs to insert in the same transaction
     settle      settles with the tree's budget, after all other statements: see `models/jobs/budgets.py`. None: the job
                 gives back its draw but for `tokens`
-    tokens      tokens used, for the account's limit per minute
+    tokens      tokens used, for the account's limit per minute; `input_tokens` of them were read
     error       `{"code", "message"}` for the caller; the traceback is for operators only
     """
 
@@ -94,6 +95,7 @@ class Ending:
     follow_ups: Sequence[NewJob] = ()
     settle: Callable[[Connection], None] | None = None
     tokens: int = 0
+    input_tokens: int = 0
 
 
 # The lock of the job's serial key, if it has one, is taken before the row's.
@@ -141,6 +143,8 @@ def end(connection: Connection, job: Job, ending: Ending, events: Sequence[Event
         ending.settle(connection)
     else:
         settle_draw(connection, job.arguments, Draw(tokens=ending.tokens))
+    output_tokens = ending.tokens - ending.input_tokens
+    settle_route(connection, job.id, job.arguments, input_tokens=ending.input_tokens, output_tokens=output_tokens)
     freed = lane_of(job) if change["waits"] else None
     lanes = frozenset(filter(None, (parent["parent_lane"], freed, change["unblocked_lane"])))
     return lanes | set(map(lane_of, follow_ups)) if following() else lanes

@@ -13,6 +13,7 @@ import orjson
 
 from models.jobs.budgets import settle_draws
 from models.jobs.children import wake_parent
+from models.jobs.route_costs import settle_route
 from models.jobs.serial_keys import unblock_next
 from models.journal.archive import archive, read_chunks
 from models.journal.events import Event, event
@@ -56,7 +57,7 @@ UPDATE jobs SET
     published_at = CASE WHEN state = 'running' THEN published_at END
 FROM unflagged WHERE id = unflagged_id
 RETURNING id, state, parent_id, serial_key, coalesce(lane, account_id) AS lane,
-          arguments -> 'budget_draw' AS budget_draw, arguments -> 'drawn' AS drawn
+          arguments -> 'budget_draw' AS budget_draw, arguments -> 'drawn' AS drawn, arguments -> 'route' AS route
 """
 )
 
@@ -106,6 +107,8 @@ def cancel_all(
                 ended.append(row)
     check()
     settle_draws(connection, ended)  # last: see `models/jobs/budgets.py`
+    for row in ended:
+        settle_route(connection, row["id"], row)
     return result
 
 

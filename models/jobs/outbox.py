@@ -227,12 +227,14 @@ def _limit_suspects(connection: Connection, due: Sequence[DueJob]) -> list[DueJo
     return [job for job in due if not job.suspect or first.get(job.queue) is job]
 
 
-# Mark a job, unless its state has changed meanwhile: a worker may be faster than this statement.
+# Mark a job, unless its state has changed meanwhile: a worker may be faster than this statement, or the job may have
+# moved to another queue than its message's.
 MARK = """
 WITH still AS (
     SELECT id AS still_id FROM jobs
-    JOIN unnest(%(ids)s::text[], %(attempts)s::int[]) AS published (published_id, published_attempt)
-        ON id = published_id AND attempt = published_attempt
+    JOIN unnest(%(ids)s::text[], %(attempts)s::int[], %(queues)s::text[])
+            AS published (published_id, published_attempt, published_queue)
+        ON id = published_id AND attempt = published_attempt AND queue = published_queue
     WHERE state = 'queued' AND published_at IS NULL ORDER BY id DESC FOR NO KEY UPDATE OF jobs
 )
 UPDATE jobs SET published_at = now(), sends = sends + 1 FROM still WHERE id = still_id
@@ -241,7 +243,11 @@ UPDATE jobs SET published_at = now(), sends = sends + 1 FROM still WHERE id = st
 
 def mark_published(connection: Connection, published: Sequence[DueJob]) -> None:
     """Store that these jobs have a message in the queue."""
-    parameters = {"ids": [job.id for job in published], "attempts": [job.attempt for job in published]}
+    parameters = {
+        "ids": [job.id for job in published],
+        "attempts": [job.attempt for job in published],
+        "queues": [job.queue for job in published],
+    }
     connection.execute(MARK, parameters)
 
 

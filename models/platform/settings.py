@@ -7,6 +7,7 @@ another terminal finds the servers of `sangha up`.
 import hashlib
 import os
 import tempfile
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
@@ -192,6 +193,18 @@ class Settings(BaseModel):
     upstreams: tuple[Upstream, ...] = ()
     """Names of the OpenAI-compatible endpoints; each has variables of its own. The engine `openai` uses the first."""
 
+    spill_to: Annotated[str | None, Field(min_length=1)] = None
+    """Endpoint that answers turns of local models which would wait too long, as `groq` or `groq/MODEL`; unset: none
+    leaves."""
+    spill_after: float = Field(10.0, ge=0, le=3600)
+    """Seconds that a turn waits, or would wait, before it goes to `SANGHA_SPILL_TO`."""
+    spill_money: Decimal | None = Field(None, ge=0, allow_inf_nan=False)
+    """Most that such turns may cost on a day (UTC), in the currency of the endpoint's prices; unset: no limit."""
+    spill_share: float | None = Field(None, ge=0, le=1)
+    """Largest part of a day's turns that may go there, from 0 to 1; unset: no limit."""
+    residency: Literal["any", "local"] = "any"
+    """Whether turns of accounts without a residency of their own may leave your network."""
+
     gateway: Literal["test", "stripe", "manual"] = "test"
     """Where payments are made: `test` is a simulator, and `manual` waits until an operator marks them as paid."""
     stripe_secret_key: Annotated[str | None, Field(min_length=8)] = None
@@ -217,6 +230,29 @@ class Settings(BaseModel):
                 if getattr(self, field) is None:
                     raise ValueError(f"{variable_name(field)} is unset: SANGHA_GATEWAY=stripe needs it")
         return self
+
+    @model_validator(mode="after")
+    def _check_spill(self) -> "Settings":
+        if self.spill_to is None:
+            return self
+        target = self.spill_target
+        if target is None:
+            raise ValueError(f"SANGHA_SPILL_TO is {self.spill_to!r}: SANGHA_UPSTREAMS has no such endpoint and model")
+        if self.engine == "openai" and target == (self.upstreams[0], self.upstreams[0].models[0]):
+            raise ValueError(f"SANGHA_SPILL_TO is {self.spill_to!r}: that is what SANGHA_ENGINE=openai uses itself")
+        if self.spill_money is not None and None in (target[0].price_input, target[0].price_output):
+            prices = f"SANGHA_UPSTREAM_{target[0].name.upper()}_PRICE_INPUT and _PRICE_OUTPUT"
+            raise ValueError(f"{prices} must be set: SANGHA_SPILL_MONEY needs them")
+        return self
+
+    @property
+    def spill_target(self) -> tuple[Upstream, str] | None:
+        """The endpoint and its model that SANGHA_SPILL_TO names; None: nothing spills."""
+        name, _, model = (self.spill_to or "").partition("/")
+        upstream = next((each for each in self.upstreams if each.name == name.lower()), None)
+        if upstream is None or (model and model not in upstream.models):
+            return None
+        return upstream, model or upstream.models[0]
 
     @cached_property
     def home(self) -> Path:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from models.jobs.windows import RECENT
 from models.platform.database import Connection, Database, fetch_all
@@ -24,6 +24,9 @@ MAX_AGE, TOO_OLD = 1.0, 5.0
 #: Waiting jobs of a queue that are counted; there may be a million.
 MAX_COUNTED = 10_000
 
+#: Waiting lanes of a queue that are counted.
+MAX_LANES = 128
+
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
@@ -33,12 +36,16 @@ class QueueState:
     waiting       due jobs without a worker, at most MAX_COUNTED
     running       jobs that its workers run
     mean_seconds  of an attempt, as its workers have measured lately; None: not yet
+    published     those of the waiting jobs that are published
+    lanes         lanes with unpublished jobs, at most MAX_LANES
     """
 
     threads: int = 0
     waiting: int = 0
     running: int = 0
     mean_seconds: float | None = None
+    published: int = 0
+    lanes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +61,10 @@ class ServingState:
 
 
 # The queues of registered workers and known models, with their workers' threads and rates.
+#
+# The lanes with waiting jobs are visited with one index probe each, as the outbox does (`models.jobs.outbox`).
 QUEUES = """
-WITH serving AS (
+WITH RECURSIVE serving AS (
     SELECT queue, coalesce((queue_threads ->> queue)::int, threads) AS threads,
            (mean_seconds ->> queue)::float AS mean_seconds
     FROM workers CROSS JOIN LATERAL unnest(queues) AS queue
@@ -66,6 +75,21 @@ WITH serving AS (
         UNION ALL SELECT model_queue || twin FROM served_models CROSS JOIN unnest(ARRAY['', '_batch']) AS twin
         UNION ALL SELECT unnest(ARRAY['inference', 'inference_batch'])) AS names (queue)
     WHERE queue LIKE 'inference%%' OR queue LIKE 'upstream.%%'
+), waiting_lanes AS (
+    SELECT known.queue, shard, first.lane, 1 AS visited FROM known CROSS JOIN generate_series(0, 3) AS shard
+    CROSS JOIN LATERAL (
+        SELECT coalesce(lane, account_id) AS lane FROM jobs
+        WHERE state || '' = 'queued' AND published_at IS NULL AND NOT blocked
+          AND ascii(right(coalesce(lane, account_id), 1)) %% 4 = shard AND jobs.queue = known.queue
+        ORDER BY coalesce(lane, account_id) LIMIT 1) AS first
+    UNION ALL
+    SELECT waiting_lanes.queue, shard, next.lane, visited + 1 FROM waiting_lanes CROSS JOIN LATERAL (
+        SELECT coalesce(lane, account_id) AS lane FROM jobs
+        WHERE state || '' = 'queued' AND published_at IS NULL AND NOT blocked
+          AND ascii(right(coalesce(lane, account_id), 1)) %% 4 = shard AND jobs.queue = waiting_lanes.queue
+          AND coalesce(lane, account_id) > waiting_lanes.lane
+        ORDER BY coalesce(lane, account_id) LIMIT 1) AS next
+    WHERE visited < %(most_lanes)s / 4
 )
 SELECT queue,
        (SELECT coalesce(sum(threads), 0)::int FROM serving WHERE serving.queue = known.queue) AS threads,
@@ -73,18 +97,25 @@ SELECT queue,
        (SELECT count(*)::int FROM (
            SELECT FROM jobs WHERE jobs.queue = known.queue AND state = 'queued' LIMIT %(most)s) AS jobs) AS waiting,
        (SELECT count(*)::int FROM (
-           SELECT FROM jobs WHERE jobs.queue = known.queue AND state = 'running' LIMIT %(most)s) AS jobs) AS running
+           SELECT FROM jobs WHERE jobs.queue = known.queue AND state = 'running' LIMIT %(most)s) AS jobs) AS running,
+       (SELECT count(*)::int FROM (
+           SELECT FROM jobs WHERE jobs.queue = known.queue AND state = 'queued' AND published_at IS NOT NULL
+           LIMIT %(most)s) AS jobs) AS published,
+       (SELECT count(*)::int FROM waiting_lanes WHERE waiting_lanes.queue = known.queue) AS lanes
 FROM known
 """
+
+
+#: The columns of QUEUES that a QueueState has.
+COUNTED = tuple(field.name for field in fields(QueueState))
 
 
 def read_state(connection: Connection, fallback: ModelDescription, *, explicit: bool = False) -> ServingState:
     """Read the state; for the parameters see `read_models`."""
     models = read_models(connection, fallback, explicit=explicit)
-    rows = fetch_all(connection, QUEUES, {"recent": RECENT, "most": MAX_COUNTED})
-    queues = {
-        row["queue"]: QueueState(row["threads"], row["waiting"], row["running"], row["mean_seconds"]) for row in rows
-    }
+    parameters = {"recent": RECENT, "most": MAX_COUNTED, "most_lanes": MAX_LANES}
+    rows = fetch_all(connection, QUEUES, parameters)
+    queues = {row["queue"]: QueueState(**{name: row[name] for name in COUNTED}) for row in rows}
     return ServingState(models, queues)
 
 

@@ -131,6 +131,7 @@ def complete_turn(
         settle=_settlement(attempt, response, answer.usage),
         follow_ups=_follow_ups(response),
         tokens=answer.usage.input_tokens + answer.usage.output_tokens,
+        input_tokens=answer.usage.input_tokens,
     )
 
 
@@ -172,6 +173,7 @@ def end(
         settle=_settlement(attempt, response, usage),
         follow_ups=_follow_ups(response),
         tokens=usage.input_tokens + usage.output_tokens,
+        input_tokens=usage.input_tokens,
     )
 
 

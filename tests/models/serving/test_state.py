@@ -24,8 +24,8 @@ def test_state_counts_threads_and_jobs_of_each_queue(empty_job_store):
     with job_store.database.connection() as connection:
         state = read_state(connection, FALLBACK)
     # Then it has the queues of models only
-    assert state.queue("inference") == QueueState(threads=4, waiting=2)
-    assert state.queue("inference_batch") == QueueState(threads=3, waiting=1)
+    assert state.queue("inference") == QueueState(threads=4, waiting=2, lanes=1)
+    assert state.queue("inference_batch") == QueueState(threads=3, waiting=1, lanes=1)
     assert state.queue("tools") == state.queue("inference.other") == QueueState()
 
 
