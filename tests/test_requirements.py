@@ -34,7 +34,14 @@ def declared(option: str) -> Iterator[Requirement]:
 
 
 @pytest.mark.parametrize(
-    ("option", "name"), [("install_requires", "runtime.txt"), ("install_requires", "dev.txt"), ("dev", "dev.txt")]
+    ("option", "name"),
+    [
+        ("install_requires", "runtime.txt"),
+        ("install_requires", "dev.txt"),
+        ("dev", "dev.txt"),
+        ("ctransformers", "ctransformers.txt"),
+        ("ctransformers", "dev.txt"),
+    ],
 )
 def test_every_requirement_is_pinned_at_a_version_that_satisfies_it(option: str, name: str):
     locked = pins(REQUIREMENTS / name)

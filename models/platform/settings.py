@@ -152,7 +152,7 @@ class Settings(BaseModel):
     unset: a quarter of the files that the process may open."""
 
     engine: str = "llamacpp"
-    """Engine that generates text: `llamacpp`, `openai` or `scripted`."""
+    """Engine that generates text: `llamacpp`, `ctransformers`, `openai` or `scripted`."""
     model: str | None = None
     """GGUF file of the language model; unset: the bundled model."""
     model_name: Annotated[str | None, AfterValidator(served_name)] = None

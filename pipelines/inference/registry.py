@@ -13,6 +13,7 @@ from pipelines.inference.engine import Engine
 #: The values of SANGHA_ENGINE, and the module that describes each engine. It is imported by name, and imports the
 #: engine's own libraries only in `load` and `check`, so that processes that load no engine import none of them.
 MODULES = {
+    "ctransformers": "pipelines.inference.ctransformers",
     "llamacpp": "pipelines.inference.llamacpp",
     "openai": "pipelines.inference.openai",
     "scripted": "pipelines.inference.scripted",

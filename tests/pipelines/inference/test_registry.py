@@ -77,14 +77,15 @@ UPSTREAMS = (Upstream("x", "https://x/v1", ("m",)),)
 
 @pytest.mark.parametrize("name", MODULES)
 def test_every_registered_engine_is_described(name: str) -> None:
-    assert isinstance(engine_spec(Settings(engine=name, upstreams=UPSTREAMS)), EngineSpec)
+    assert isinstance(engine_spec(Settings(engine=name, upstreams=UPSTREAMS, model="m.gguf")), EngineSpec)
 
 
 def test_an_unknown_engine_is_one_line_that_names_the_variable_and_the_engines() -> None:
     with pytest.raises(ConfigurationError, match="llamacpp") as caught:
         load_engine(Settings(engine="gpt"))
 
-    assert str(caught.value) == "SANGHA_ENGINE is 'gpt': it should be 'llamacpp', 'openai' or 'scripted'"
+    engines = "'ctransformers', 'llamacpp', 'openai' or 'scripted'"
+    assert str(caught.value) == f"SANGHA_ENGINE is 'gpt': it should be {engines}"
 
 
 def test_an_engine_without_a_setting_that_it_requires_is_one_line() -> None:
