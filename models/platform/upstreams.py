@@ -164,6 +164,8 @@ class _Checks:
         self._values = values
 
     def upstream(self) -> Upstream:
+        if self._values["API"] == "responses" and self._values["CONTINUES"] == "on":
+            raise self._error("CONTINUES", "should be 'off': only Chat Completions continue a message")
         return Upstream(
             self._name,
             _checked_url(self._values["URL"], _variable(self._name, "URL")),

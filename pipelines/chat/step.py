@@ -25,6 +25,7 @@ from pipelines.chat.transcript import (
 )
 from pipelines.inference.engine import (
     AnswerEnd,
+    ContinuesSome,
     Engine,
     EngineOutput,
     Finish,
@@ -124,7 +125,7 @@ def begin_answer(
         number = {"step": step.number} if step.number else {}
         journal.write(ENGINE_STARTED, {"item_id": item_id, **started, **number})
         transcript.event_types.add(ENGINE_STARTED)
-    if (step.text or step.reasoning) and not (engine.continues or step.calls):
+    if (step.text or step.reasoning) and not (step.calls or continues(engine, prompt, step.text, step.reasoning)):
         since = {"since": step.since} if step.number else {}
         journal.write(ANSWER_RESTARTED, {"item_id": item_id, "discarded_tokens": step.tokens, **since})
         restart(step, step.tokens)
@@ -132,6 +133,13 @@ def begin_answer(
     if not (prompt.output_format.callable_tools or engine.reasons):
         answer.begin_message()
     return answer
+
+
+def continues(engine: Engine, prompt: Prompt, text: str, reasoning: str) -> bool:
+    """Return whether the engine continues an answer that begins so. Some endpoints continue only plain texts."""
+    if isinstance(engine, ContinuesSome):
+        return engine.can_continue(prompt.output_format, text, reasoning)
+    return engine.continues
 
 
 def _write_leading_item(journal: Journal, transcript: Transcript, item: Mapping[str, Any]) -> None:

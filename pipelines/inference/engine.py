@@ -8,7 +8,7 @@ A call reaches the client whole or not at all, so a partial call is never contin
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from models.platform.errors import SanghaError
 
@@ -267,3 +267,11 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Cancel running generations and free the memory."""
+
+
+@runtime_checkable
+class ContinuesSome(Protocol):
+    """An engine that does not continue every answer, although it `continues`."""
+
+    def can_continue(self, output_format: OutputFormat, text: str, reasoning: str) -> bool:
+        """Return whether an answer with this text and reasoning is continued; False begins it again."""

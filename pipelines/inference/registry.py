@@ -83,6 +83,7 @@ class EngineSpec:
     is_local: Callable[[Settings], bool] = lambda _: True
     endpoint: Callable[[Settings], str] = lambda _: ""
     slots: Callable[[Settings], int] = lambda settings: settings.slots
+    continues: Callable[[Settings], bool] = lambda _: True
 
     def describe(self, settings: Settings) -> ModelDescription:
         """Describe the model of the settings. May read its file, once."""
@@ -97,6 +98,7 @@ class EngineSpec:
             may_reason=self.may_reason(settings),
             is_local=self.is_local(settings),
             supports_reflection=self.supports_reflection(settings),
+            continues=self.continues(settings),
         )
 
 

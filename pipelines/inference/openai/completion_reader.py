@@ -17,7 +17,6 @@ import orjson
 from models.platform.errors import PermanentFailure
 from pipelines.inference.engine import (
     AnswerEnd,
-    EngineError,
     EngineOutput,
     Finish,
     GeneratedCall,
@@ -29,7 +28,7 @@ from pipelines.inference.engine import (
 )
 from pipelines.inference.openai.call_reader import CallReader
 from pipelines.inference.openai.chunk_json import HalfCharacterJoiner, join_halves, parse_json
-from pipelines.inference.openai.endpoint_errors import error_in_stream
+from pipelines.inference.openai.endpoint_errors import EndpointError, error_in_stream
 
 #: The ends of answers by `finish_reason`; all others mean that the model has stopped by itself.
 ANSWER_ENDS: Mapping[str, AnswerEnd] = {"length": "length", "content_filter": "content_filter"}
@@ -58,7 +57,7 @@ class CompletionReader:
     def add(self, data: bytes) -> list[ReasoningToken | Token]:
         """Read a chunk and return its reasoning and its text, if any.
 
-        Raises EngineError for anything else than a chunk, and what an error in the stream means.
+        Raises EndpointError for anything else than a chunk, and what an error in the stream means.
         """
         if data == b"[DONE]":
             self.done = True
@@ -66,7 +65,7 @@ class CompletionReader:
         try:
             reasoning, text = self._add(parse_json(data))
         except (ValueError, TypeError, AttributeError, KeyError) as error:
-            raise EngineError(f"The endpoint sent an invalid chunk: {data[:200]!r}") from error
+            raise EndpointError(f"The endpoint sent an invalid chunk: {data[:200]!r}", "invalid_response") from error
         tokens: list[ReasoningToken | Token] = []
         if reasoning:
             tokens.append(ReasoningToken(reasoning, 1))
@@ -81,11 +80,11 @@ class CompletionReader:
     def finish(self, prompt_tokens: int) -> Iterator[EngineOutput]:
         """Yield the calls, the tokens beyond the text, and the end.
 
-        `prompt_tokens` is the count where the endpoint reports no usage. Raises EngineError and PermanentFailure.
+        `prompt_tokens` is the count where the endpoint reports no usage. Raises EndpointError and PermanentFailure.
         """
         reason = self._reason or ("stop" if self.done else None)  # some endpoints send only the end marker
         if reason is None:
-            raise EngineError("The endpoint's answer ended without a finish reason")
+            raise EndpointError("The endpoint's answer ended without a finish reason", "dropped")
         calls = self._complete_calls(reason)
         if reason == "stop":
             self._check(calls)

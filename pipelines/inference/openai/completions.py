@@ -57,6 +57,21 @@ def request_body(
     return {name: value for name, value in body.items() if value is not None}
 
 
+def continuation(messages: Sequence[Mapping[str, Any]], answer: Message) -> dict[str, Any]:
+    """Return the fields of a request that continues an answer, which is its last message.
+
+    llama-server continues an assistant message at the end by itself. vLLM does so with these two options, of which it
+    rejects the first without the second.
+    """
+    message = {"role": "assistant", "content": answer.content}
+    reasoning = {"reasoning_content": answer.reasoning} if answer.reasoning else {}
+    return {
+        "messages": [*messages, {**message, **reasoning}],
+        "continue_final_message": True,
+        "add_generation_prompt": False,
+    }
+
+
 def _further_parameters(sampling: Sampling, output_format: OutputFormat) -> dict[str, Any]:
     """Return the parameters that OpenAI's API lacks, under their names in vLLM and llama-server."""
     return {

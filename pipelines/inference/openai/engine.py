@@ -1,21 +1,21 @@
-"""Generate text with an OpenAI-compatible endpoint.
+"""Generate text with a model of an OpenAI-compatible endpoint, through Chat Completions or Responses.
 
-Connections are kept open and shared by all turns of the process. An answer can't be continued: endpoints read an
-assistant message as a complete one. A turn whose worker crashes begins its answer again, and its stream reports that.
+Most endpoints read an assistant message as a complete one: a turn whose worker crashes begins its answer again, and its
+stream reports that. Those that continue one (`SANGHA_UPSTREAM_NAME_CONTINUES`) go on with a text.
 """
 
-import ssl
-import threading
+import copy
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
-from urllib.parse import urlsplit
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from hashlib import blake2b
+from typing import Any
 from uuid import uuid4
 
-import httpcore
 import orjson
 
-from models.platform.settings import Settings
+from models.platform.upstreams import Upstream
 from pipelines.inference.engine import (
     PLAIN_TEXT,
     EngineError,
@@ -26,63 +26,58 @@ from pipelines.inference.engine import (
     Sampling,
     ToolCall,
 )
-from pipelines.inference.openai.cancellable_http import (
-    CONNECTION_ERRORS,
-    POLL_INTERVAL,
-    CancellableBackend,
-    ReadCancelled,
-)
+from pipelines.inference.openai.cancellable_http import ReadCancelled
 from pipelines.inference.openai.completion_reader import CompletionReader
-from pipelines.inference.openai.completions import cache_isolation, request_body
-from pipelines.inference.openai.endpoint_errors import error_for_status, message_of
-from pipelines.inference.openai.http1_connection import Http1Pool
-from pipelines.inference.registry import context_size
+from pipelines.inference.openai.completions import cache_isolation, continuation, request_body
+from pipelines.inference.openai.endpoint_client import EndpointClient
 
-#: Seconds to connect and to send the request; until the answer begins; between two of its chunks; and from its end
-#: marker to the end of the HTTP message, which only matters for using the connection again.
-CONNECT_TIMEOUT, FIRST_CHUNK_TIMEOUT, CHUNK_TIMEOUT, END_TIMEOUT = 5.0, 60.0, 30.0, 0.5
-
-#: Seconds that an idle connection is kept open: less than servers do (uvicorn 5), so that they seldom close it first.
-KEEPALIVE = 4.0
-
-#: The most bytes of a chunk, of an answer that is not streamed, and of an error's text.
-MAX_CHUNK, MAX_ANSWER, MAX_ERROR = 1 << 20, 8 << 20, 1 << 16
-
-#: Seconds after sending a request within which a server that had closed the kept connection shows it: a round trip.
-CLOSED_WITHIN = 1.0
-
-#: What httpcore raises when the server has closed a kept connection.
-CONNECTION_CLOSED = (httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.WriteError)
+#: Tokens of the context of a probe, which generates one.
+PROBE_CONTEXT = 256
 
 
 class OpenAIEngine:
-    """Generates text with the first upstream's first model. See Engine."""
+    """Generates text with a model of an upstream. See Engine.
+
+    client   connections that several models of the endpoint share; None: its own
+    context  tokens of prompt and answer together
+    """
 
     reasons = True
-    continues = False
     counts_exactly = False
 
-    def __init__(self, settings: Settings) -> None:
-        upstream = settings.upstreams[0]
-        self.name, self.endpoint = upstream.models[0], upstream.name
-        self.slots = settings.slots
-        self.context = context_size(settings)
-        self._isolated = settings.prompt_cache == "account"
-        self._url = upstream.url.rstrip("/") + "/chat/completions"
-        self._host = urlsplit(self._url).netloc
-        self._api_key = upstream.api_key or ""
-        self._headers = [("Host", self._host), ("Content-Type", "application/json"), ("Accept", "text/event-stream")]
-        if self._api_key:
-            self._headers.append(("Authorization", f"Bearer {self._api_key}"))
-        self._free_slots = threading.Semaphore(settings.slots)
-        self._backend = CancellableBackend()
-        self._pool = Http1Pool(
-            # The system's certificates, or those that SSL_CERT_FILE names.
-            ssl_context=ssl.create_default_context() if self._url.startswith("https:") else None,
-            max_keepalive_connections=settings.slots,
-            keepalive_expiry=KEEPALIVE,
-            network_backend=self._backend,
-        )
+    def __init__(
+        self,
+        upstream: Upstream,
+        model: str,
+        *,
+        slots: int,
+        context: int,
+        client: EndpointClient | None = None,
+        isolates_prompts: bool = False,
+    ) -> None:
+        self.name, self.endpoint = model, upstream.name
+        self.slots, self.context = slots, context
+        self.continues = upstream.continues
+        self._client = client or EndpointClient(upstream, slots)
+        self._isolates_prompts = isolates_prompts
+        self._job_id, self._is_repeat = "", False
+
+    def for_job(self, job_id: str, *, is_repeat: bool) -> "OpenAIEngine":
+        """Return an engine that sends the requests of one job: equal ones have equal idempotency keys.
+
+        is_repeat  whether an earlier attempt may have sent the next request
+        """
+        engine = copy.copy(self)
+        engine._job_id, engine._is_repeat = job_id, is_repeat
+        return engine
+
+    def can_continue(self, output_format: OutputFormat, text: str, reasoning: str) -> bool:
+        """Return whether an answer that begins so is continued.
+
+        Endpoints continue no reasoning, and their grammars would begin at the continuation.
+        """
+        is_free = output_format.schema is None and not output_format.must_call_tool
+        return self.continues and is_free and bool(text or not reasoning)
 
     def count(self, prompt: Sequence[Message], output_format: OutputFormat = PLAIN_TEXT) -> int:
         """Estimate the tokens, for endpoints don't count them: four ASCII characters, or one other, are a token."""
@@ -107,121 +102,62 @@ class OpenAIEngine:
         calls: Sequence[ToolCall] = (),
         cache_owner: str | None = None,
     ) -> Iterator[EngineOutput]:
-        """See Engine. Cancelling closes the connection, which makes endpoints stop generating."""
+        """See Engine. Cancelling closes the connection, which makes endpoints stop generating.
+
+        After a call nothing is continued: the answer ends with the calls that it has.
+        """
         tokens = self.count(prompt, output_format)
-        if sampling.max_output_tokens < 1:
-            yield Finish("length", tokens, 0, 0)
+        if sampling.max_output_tokens < 1 or calls:
+            yield Finish("stop" if calls else "length", tokens, 0, 0)
             return
+        prefix = prefix if self.can_continue(output_format, prefix, reasoning) else ""
         reader = CompletionReader(output_format)
-        body = request_body(self.name, prompt, sampling, output_format, self._host)
-        if self._isolated:
-            body |= cache_isolation(self._host, cache_owner)
-        request = self._http_request(orjson.dumps(body))
+        body = request_body(self.name, prompt, sampling, output_format, self._client.host)
+        if prefix:
+            body |= continuation(body["messages"], Message("assistant", prefix, reasoning=reasoning))
         try:
-            with self._slot(cancelled), closing(self._chunks(request, reader, cancelled)) as chunks:
-                for chunk in chunks:
-                    yield from reader.add(chunk)
+            with self._client.slot(cancelled):
+                yield from self._outputs("/chat/completions", body, reader, cancelled, cache_owner)
         except ReadCancelled:
             yield reader.cancelled_finish(tokens)
             return
-        yield from reader.finish(tokens)
+        yield from _without_prefix(reader.finish(tokens), _tokens(prefix))
 
     def close(self) -> None:
         """Close the connections."""
-        self._pool.close()
+        self._client.close()
 
-    @contextmanager
-    def _slot(self, cancelled: Callable[[], bool]) -> Iterator[None]:
-        """Occupy one of the slots. Raises ReadCancelled."""
-        while not self._free_slots.acquire(timeout=POLL_INTERVAL):
-            if cancelled():
-                raise ReadCancelled
-        try:
-            yield
-        finally:
-            self._free_slots.release()
+    def _outputs(
+        self,
+        path: str,
+        body: dict[str, Any],
+        reader: CompletionReader,
+        cancelled: Callable[[], bool],
+        cache_owner: str | None,
+    ) -> Iterator[EngineOutput]:
+        if self._isolates_prompts:
+            body |= cache_isolation(self._client.host, cache_owner)
+        data = orjson.dumps(body)
+        request = self._client.post(path, data, self._idempotency_key(data), is_repeat=self._is_repeat)
+        with closing(self._client.events(request, lambda: reader.done, cancelled)) as events:
+            for event in events:
+                yield from reader.add(event)
 
-    def _http_request(self, body: bytes) -> httpcore.Request:
-        timeouts = {"connect": CONNECT_TIMEOUT, "write": CONNECT_TIMEOUT, "read": CHUNK_TIMEOUT}
-        # The same when it is sent again: an endpoint that knows the header works once.
-        headers = [*self._headers, ("Content-Length", str(len(body))), ("Idempotency-Key", str(uuid4()))]
-        return httpcore.Request("POST", self._url, headers=headers, content=body, extensions={"timeout": timeouts})
+    def _idempotency_key(self, body: bytes) -> str:
+        """Return a key for an endpoint that knows the header: equal for the same request of a job.
 
-    def _chunks(
-        self, request: httpcore.Request, reader: CompletionReader, cancelled: Callable[[], bool]
-    ) -> Generator[bytes, None, None]:
-        """Yield the data of each event of the answer. Raises ReadCancelled, EngineError and PermanentFailure."""
-        try:
-            with closing(self._send(request, cancelled)) as response:
-                self._check(response, cancelled)
-                yield from self._events(response, reader, cancelled)
-        except CONNECTION_ERRORS as error:
-            if not reader.done:
-                reason = str(error) or type(error).__name__
-                raise EngineError(
-                    f"The endpoint {self._host} does not respond or closed the connection: {reason}"
-                ) from error
-
-    def _send(self, request: httpcore.Request, cancelled: Callable[[], bool]) -> httpcore.Response:
-        """Send the request and return the response's head.
-
-        It is sent again once, where the server closed the kept connection before it can have read the request. After
-        any other error it may be at work on the request, and bill it.
+        The body has the conversation, the outputs of earlier steps and the text to continue. So each step of a job, and
+        each part of an answer, has a key of its own.
         """
-        with self._backend.cancel_reads_when(cancelled, FIRST_CHUNK_TIMEOUT) as exchange:
-            try:
-                return self._pool.handle_request(request)
-            except CONNECTION_CLOSED:
-                if not exchange.was_unread(CLOSED_WITHIN):
-                    raise
-                return self._pool.handle_request(request)
-
-    def _events(
-        self, response: httpcore.Response, reader: CompletionReader, cancelled: Callable[[], bool]
-    ) -> Iterator[bytes]:
-        if _is_json(response):  # the endpoint does not stream
-            yield self._read(response, cancelled, MAX_ANSWER, FIRST_CHUNK_TIMEOUT)
-            return
-        incomplete, timeout = b"", FIRST_CHUNK_TIMEOUT
-        parts = response.iter_stream()
-        while (part := self._next_part(parts, cancelled, END_TIMEOUT if reader.done else timeout)) is not None:
-            *lines, incomplete = (incomplete + part).split(b"\n")
-            yield from (line[5:].strip() for line in lines if line.startswith(b"data:"))
-            if len(incomplete) > MAX_CHUNK:
-                raise EngineError(f"The endpoint {self._host} sent a line of more than {MAX_CHUNK} bytes")
-            timeout = CHUNK_TIMEOUT
-
-    def _next_part(self, parts: Iterator[bytes], cancelled: Callable[[], bool], timeout: float) -> bytes | None:
-        with self._backend.cancel_reads_when(cancelled, timeout):
-            return next(parts, None)
-
-    def _check(self, response: httpcore.Response, cancelled: Callable[[], bool]) -> None:
-        """Raise what a status other than 200 means."""
-        if response.status == 200:
-            return
-        text = self._read(response, cancelled, MAX_ERROR, CHUNK_TIMEOUT)
-        # Masked before the text is cut, which could leave a part of the key.
-        masked = text.replace(self._api_key.encode(), b"***") if self._api_key else text
-        raise error_for_status(response.status, message_of(masked))
-
-    def _read(self, response: httpcore.Response, cancelled: Callable[[], bool], limit: int, timeout: float) -> bytes:
-        """Read a whole body, and no more once `limit` bytes have been read."""
-        text, parts = b"", response.iter_stream()
-        while len(text) < limit and (part := self._next_part(parts, cancelled, timeout)) is not None:
-            text += part
-        return text
+        if not self._job_id:
+            return str(uuid4())
+        return blake2b(self._job_id.encode() + b"\n" + body, digest_size=16).hexdigest()
 
 
-def _is_json(response: httpcore.Response) -> bool:
-    """Return whether a response is one JSON document."""
-    types = [value for name, value in response.headers if name.lower() == b"content-type"]
-    return any(value.strip().lower().startswith(b"application/json") for value in types)
-
-
-def probe(settings: Settings, timeout: float = 10.0) -> str:
+def probe(upstream: Upstream, model: str, timeout: float = 10.0) -> str:
     """Generate one token and report how long that took. Raises EngineError and PermanentFailure."""
     start = time.monotonic()
-    engine = OpenAIEngine(settings)
+    engine = OpenAIEngine(upstream, model, slots=1, context=PROBE_CONTEXT)
     prompt, sampling = [Message("user", "Hello.")], Sampling(1)
     with closing(engine):
         outputs = engine.generate(
@@ -230,8 +166,18 @@ def probe(settings: Settings, timeout: float = 10.0) -> str:
         *_, finish = outputs
     seconds = time.monotonic() - start
     if isinstance(finish, Finish) and finish.reason == "cancelled":
-        raise EngineError(f"{settings.upstreams[0].url} did not generate a token of {engine.name} within {timeout:g} s")
-    return f"{engine.name} at {settings.upstreams[0].url} responds in {seconds:.1f} s"
+        raise EngineError(f"{upstream.url} did not generate a token of {model} within {timeout:g} s")
+    return f"{model} at {upstream.url} responds in {seconds:.1f} s"
+
+
+def _without_prefix(outputs: Iterator[EngineOutput], prefix_tokens: int) -> Iterator[EngineOutput]:
+    """Subtract the continued text from the tokens of the prompt: the endpoint counts it there."""
+    for output in outputs:
+        if isinstance(output, Finish) and prefix_tokens and output.prompt_tokens:
+            tokens = max(1, output.prompt_tokens - prefix_tokens)
+            yield replace(output, prompt_tokens=tokens, cached_tokens=min(output.cached_tokens, tokens))
+        else:
+            yield output
 
 
 def _tokens(text: str) -> int:

@@ -40,9 +40,9 @@ def test_settings_have_the_upstreams_of_the_environment(monkeypatch):
 
 def test_variables_of_upstreams_are_read_back():
     upstreams = (
-        Upstream("a", "https://a/v1", ("x", "y"), "key", "responses", 3, 8192, continues=True,
+        Upstream("a", "https://a/v1", ("x", "y"), "key", "chat", 3, 8192, continues=True,
                  price_input=Decimal("0.05"), price_output=Decimal("1.5"), residency="any"),
-        Upstream("b", "https://b/v1", ("z",)),
+        Upstream("b", "https://b/v1", ("z",), api="responses"),
     )  # fmt: skip
 
     assert load_upstreams(upstream_variables(upstreams)) == upstreams
@@ -90,6 +90,11 @@ def test_a_malformed_price_is_one_line_that_names_it(price):
 def test_one_price_without_the_other_is_rejected(ending, unset):
     with pytest.raises(ConfigurationError, match=f"^SANGHA_UPSTREAM_GROQ_PRICE_{unset} is unset, but"):
         load_upstreams(GROQ | {f"SANGHA_UPSTREAM_GROQ_PRICE_{ending}": "0.5"})
+
+
+def test_only_chat_completions_continue():
+    with pytest.raises(ConfigurationError, match=r"^SANGHA_UPSTREAM_GROQ_CONTINUES is 'on': it should be 'off'"):
+        load_upstreams(GROQ | {"SANGHA_UPSTREAM_GROQ_CONTINUES": "on", "SANGHA_UPSTREAM_GROQ_API": "responses"})
 
 
 @pytest.mark.parametrize("name", ["agent", "sangha", "groq_batch"])

@@ -15,6 +15,7 @@ from models.platform.settings import Settings
 from models.platform.upstreams import Upstream
 from pipelines.inference.engine import EngineError, Finish, Message, Sampling, Token
 from pipelines.inference.openai.engine import OpenAIEngine
+from tests.pipelines.inference.openai.generation import engine_of as of_settings
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def engine(endpoint: ScriptedEndpoint) -> Iterator[OpenAIEngine]:
 
 
 def engine_of(endpoint: ScriptedEndpoint, model: str) -> OpenAIEngine:
-    return OpenAIEngine(Settings(engine="openai", upstreams=(Upstream("test", endpoint.url, (model,)),)))
+    return of_settings(Settings(engine="openai", upstreams=(Upstream("test", endpoint.url, (model,)),)))
 
 
 def answer(engine: OpenAIEngine, text: str = "hello", limit: int = 99) -> tuple[str, Finish]:

@@ -17,6 +17,7 @@ from pipelines.inference.engine import (
     Tool,
 )
 from pipelines.inference.openai.engine import OpenAIEngine
+from pipelines.inference.registry import load_engine
 from tests.pipelines.inference.openai.endpoint import (
     Endpoint,
     ReceivedRequest,
@@ -32,6 +33,13 @@ WEATHER = Tool("weather", "of a city", {"type": "object", "properties": {"city":
 def settings_of(endpoint: Endpoint, *, https: bool = False) -> Settings:
     url = endpoint.url.replace("http:", "https:") if https else endpoint.url
     return Settings(engine="openai", upstreams=(Upstream("test", url, ("big",), KEY),), slots=2, context=900)
+
+
+def engine_of(settings: Settings) -> OpenAIEngine:
+    """Return the engine of the settings."""
+    engine = load_engine(settings)
+    assert isinstance(engine, OpenAIEngine)
+    return engine
 
 
 def generate(

@@ -19,8 +19,7 @@ from pipelines.inference.engine import (
     OutputFormat,
     Token,
 )
-from pipelines.inference.openai import engine as openai_engine
-from pipelines.inference.openai.engine import OpenAIEngine
+from pipelines.inference.openai.engine import OpenAIEngine, probe
 from tests.pipelines.inference.openai.endpoint import (
     DONE,
     Endpoint,
@@ -197,10 +196,10 @@ def test_probe_reports_the_response_time_or_times_out(endpoint: Endpoint) -> Non
     freed = threading.Event()
     endpoint.handlers += [answers_with("Hi", reason="length"), lambda request: wait_for_disconnect(request, freed)]
 
-    assert openai_engine.probe(settings_of(endpoint)).startswith(f"big at {endpoint.url} responds in 0.")
+    assert probe(settings_of(endpoint).upstreams[0], "big").startswith(f"big at {endpoint.url} responds in 0.")
     assert endpoint.requests[0].body["max_tokens"] == 1
     with pytest.raises(EngineError, match=r"within 0\.1 s"):
-        openai_engine.probe(settings_of(endpoint), timeout=0.1)
+        probe(settings_of(endpoint).upstreams[0], "big", timeout=0.1)
 
 
 def test_the_engine_imports_neither_llama_cpp_nor_httpx() -> None:
@@ -218,4 +217,4 @@ def test_close_closes_the_connections(endpoint: Endpoint, engine: OpenAIEngine) 
     endpoint.handlers += [answers_with("a")]
     answer(engine)
     engine.close()
-    assert wait_until(lambda: not engine._pool.connections)
+    assert wait_until(lambda: not engine._client._pool.connections)

@@ -13,7 +13,7 @@ from pipelines.inference.engine import (
     Finish,
     Token,
 )
-from pipelines.inference.openai import engine as openai_engine
+from pipelines.inference.openai import endpoint_client
 from pipelines.inference.openai.engine import OpenAIEngine
 from tests.pipelines.inference.openai.endpoint import (
     Endpoint,
@@ -24,7 +24,14 @@ from tests.pipelines.inference.openai.endpoint import (
     fails_with,
     running_endpoint,
 )
-from tests.pipelines.inference.openai.generation import KEY, answer, generate, settings_of, wait_for_disconnect
+from tests.pipelines.inference.openai.generation import (
+    KEY,
+    answer,
+    engine_of,
+    generate,
+    settings_of,
+    wait_for_disconnect,
+)
 
 
 @pytest.mark.parametrize("status", [429, 408, 500, 503])
@@ -87,7 +94,7 @@ def breaks_after(*chunks: bytes) -> Callable[[ReceivedRequest], None]:
             "out of memory",
         ),
         (
-            ends_stream_after(chunk({"content": "a"}), b"data: " + b"x" * (openai_engine.MAX_CHUNK + 1)),
+            ends_stream_after(chunk({"content": "a"}), b"data: " + b"x" * (endpoint_client.MAX_CHUNK + 1)),
             "a line of more",
         ),
     ],
@@ -106,7 +113,7 @@ def test_a_truncated_or_invalid_stream_is_an_engine_error_after_its_first_tokens
 def test_an_endpoint_that_sends_nothing_times_out(
     endpoint: Endpoint, engine: OpenAIEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openai_engine, "FIRST_CHUNK_TIMEOUT", 0.05)
+    monkeypatch.setattr(endpoint_client, "FIRST_CHUNK_TIMEOUT", 0.05)
     freed = threading.Event()
     endpoint.handlers += [lambda request: wait_for_disconnect(request, freed)]
     with pytest.raises(EngineError, match="no data for"):
@@ -146,7 +153,7 @@ def test_a_request_that_the_endpoint_may_have_read_is_not_sent_again(
     endpoint: Endpoint, engine: OpenAIEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The endpoint may bill it."""
-    monkeypatch.setattr(openai_engine, "CLOSED_WITHIN", 0.05)
+    monkeypatch.setattr(endpoint_client, "CLOSED_WITHIN", 0.05)
 
     def works_and_breaks(request: ReceivedRequest) -> None:
         threading.Event().wait(0.1)
@@ -191,7 +198,7 @@ def test_tls_requires_a_trusted_certificate(
     freed = threading.Event()
     endpoint.handlers += [answers_with(*"abc" * 50), lambda request: wait_for_disconnect(request, freed)]
     settings = settings_of(endpoint, https=True)
-    engine = OpenAIEngine(settings)
+    engine = engine_of(settings)
     assert answer(engine)[0] == "abc" * 50
     polls = iter([False] * 5)
     assert [*generate(engine, cancelled=lambda: next(polls, True))] == [Finish("cancelled", 0, 0, 0)]
@@ -199,7 +206,7 @@ def test_tls_requires_a_trusted_certificate(
     engine.close()
     # And not with an unknown certificate authority
     monkeypatch.delenv("SSL_CERT_FILE")
-    engine = OpenAIEngine(settings)
+    engine = engine_of(settings)
     with pytest.raises(EngineError, match="CERTIFICATE_VERIFY_FAILED"):
         answer(engine)
     engine.close()
@@ -210,7 +217,7 @@ def test_tls_session_tickets_do_not_delay_cancelling(endpoint: Endpoint, trusted
     endpoint.socket = trusted.wrap_socket(endpoint.socket, server_side=True)
     freed, request_received = threading.Event(), threading.Event()
     endpoint.handlers += [lambda request: (request_received.set(), wait_for_disconnect(request, freed))]
-    engine = OpenAIEngine(settings_of(endpoint, https=True))
+    engine = engine_of(settings_of(endpoint, https=True))
     polls = iter([False] * 5)
     start = time.monotonic()
 
@@ -225,7 +232,7 @@ def test_tls_session_tickets_do_not_delay_cancelling(endpoint: Endpoint, trusted
 def test_a_refused_connection_is_an_engine_error() -> None:
     with running_endpoint() as endpoint:
         settings = settings_of(endpoint)
-    engine = OpenAIEngine(settings)
+    engine = engine_of(settings)
     with pytest.raises(EngineError, match=r"127\.0\.0\.1:\d+ does not respond or closed the connection"):
         answer(engine)
     engine.close()

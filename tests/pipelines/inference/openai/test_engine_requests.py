@@ -20,7 +20,7 @@ from tests.pipelines.inference.openai.endpoint import (
     answers_with,
     calls_with,
 )
-from tests.pipelines.inference.openai.generation import KEY, PROMPT, WEATHER, answer, generate, settings_of
+from tests.pipelines.inference.openai.generation import KEY, PROMPT, WEATHER, answer, engine_of, generate, settings_of
 
 NOW, NOTHING = Tool("now", "", {}), {"type": "object", "properties": {}}
 
@@ -28,7 +28,7 @@ NOW, NOTHING = Tool("now", "", {}), {"type": "object", "properties": {}}
 def test_accounts_share_no_prompt_cache_of_the_endpoint_if_the_setting_says_so(endpoint: Endpoint) -> None:
     # Given an engine with isolated prompts, and one without
     settings = settings_of(endpoint)
-    engines = [OpenAIEngine(settings.model_copy(update={"prompt_cache": value})) for value in ("account", "shared")]
+    engines = [engine_of(settings.model_copy(update={"prompt_cache": value})) for value in ("account", "shared")]
     salts = []
 
     def respond(request: ReceivedRequest) -> None:

@@ -12,6 +12,7 @@ from models.platform.upstreams import Upstream
 from pipelines.inference.engine import PLAIN_TEXT, Finish, Message, OutputFormat, Sampling, Token
 from pipelines.inference.llamacpp.engine import LlamaCppEngine
 from pipelines.inference.openai.engine import OpenAIEngine
+from tests.pipelines.inference.openai.generation import engine_of
 
 PROMPT = [Message("system", "Be brief."), Message("user", "Name three rivers of Europe.")]
 
@@ -27,7 +28,7 @@ def remote_engine(engine: LlamaCppEngine) -> Iterator[OpenAIEngine]:
     with Links() as links:
         link = links.open("llama-server", Path(engine._loopback.path))
         upstream = Upstream("local", f"http://127.0.0.1:{link.port}/v1", (engine.name,), key)
-        remote = OpenAIEngine(Settings(engine="openai", upstreams=(upstream,)))
+        remote = engine_of(Settings(engine="openai", upstreams=(upstream,)))
         yield remote
         remote.close()
 
