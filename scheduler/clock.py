@@ -19,6 +19,7 @@ from models.platform.errors import Unavailable
 from models.platform.migration_files import schema_version
 from models.platform.redis_client import connect
 from models.platform.settings import Settings
+from models.serving.stranded import move_stranded
 from models.turns import abandoned_turns, responses, web_processes
 from pipelines.chat.cancellation import cancel_jobs
 from pipelines.maintenance.expired_files import expired_files_job
@@ -39,6 +40,9 @@ FIRE_INTERVAL = 0.5
 
 #: Seconds between two looks for jobs that the previous version left blocked during a rolling deploy.
 UNBLOCK_INTERVAL = 60.0
+
+#: Seconds between two looks for jobs in queues that no worker serves any more.
+STRANDED_INTERVAL = 5.0
 
 #: Seconds between two looks for processes of an earlier version, which keep an upgrade from being finalized.
 UPGRADE_INTERVAL = 60.0
@@ -83,6 +87,7 @@ class Clock:
         self._queue = queue
         self._timetable_due_at = 0.0
         self._unblock_due_at = 0.0
+        self._stranded_due_at = 0.0
         self._upgrade_due_at = 0.0
         self._trim_due_at = 0.0
         self._contact = Contact()
@@ -142,6 +147,9 @@ class Clock:
         if time.monotonic() >= self._unblock_due_at:
             queued += outbox.unblock_left(connection)
             self._unblock_due_at = time.monotonic() + UNBLOCK_INTERVAL
+        if time.monotonic() >= self._stranded_due_at:
+            queued += move_stranded(connection)
+            self._stranded_due_at = time.monotonic() + STRANDED_INTERVAL
         return queued
 
     def _recover_from_dead(self, connection: Connection) -> int:

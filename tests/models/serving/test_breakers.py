@@ -27,11 +27,11 @@ SOUND = Breaker("groq")
 
 
 @pytest.fixture
-def database(job_store):
-    """A database without breakers."""
-    with job_store.database.connection() as connection:
+def database(database):
+    """The database without breakers."""
+    with database.connection() as connection:
         connection.execute("DELETE FROM circuit_breakers")
-    return job_store.database
+    return database
 
 
 @pytest.fixture
