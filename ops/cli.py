@@ -39,21 +39,34 @@ def main() -> None:
     """
 
 
+model = click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="[NAME=]PATH",
+    help="A GGUF file, and its name in requests. [default: SANGHA_MODEL]",
+)
+
+
 @main.command()
+@model
 @host
 @port
 @data_dir
-def up(host: str | None, port: int | None, data_dir: Path | None) -> None:
+def up(models: tuple[str, ...], host: str | None, port: int | None, data_dir: Path | None) -> None:
     """Run everything on this machine until Ctrl-C.
 
     Starts Postgres and Valkey, applies migrations, and starts workers of all pools, a web process and a scheduler. A
     server with an address in the settings (SANGHA_DATABASE_URL, SANGHA_REDIS_URL, SANGHA_BROKER_URL) is used instead
-    of an embedded one.
+    of an embedded one. Each --model gets a worker of its own; the first one is the default, unless SANGHA_DEFAULT_MODEL
+    is set.
     """
     settings = prepare(quiet=True, host=host, port=port, data_dir=data_dir)
+    from ops.model_options import default_first, parse_models
     from ops.up import up
 
-    up(settings)
+    named = parse_models(models)
+    up(default_first(settings, named), named)
 
 
 @main.command()
@@ -73,17 +86,31 @@ def web(host: str | None, port: int | None, data_dir: Path | None, verbose: bool
 
 @main.command()
 @click.argument("pools", nargs=-1, required=True, metavar="POOL…")
+@model
+@click.option("--slots", type=click.IntRange(1, 256), help="Concurrent answers. [default: SANGHA_SLOTS, or 4]")
+@click.option("--context", type=click.IntRange(256, 1_048_576), help="Tokens of a slot. [default: SANGHA_CONTEXT]")
 @data_dir
 @verbose
-def worker(pools: tuple[str, ...], data_dir: Path | None, verbose: bool) -> None:
+def worker(
+    pools: tuple[str, ...],
+    models: tuple[str, ...],
+    slots: int | None,
+    context: int | None,
+    data_dir: Path | None,
+    verbose: bool,
+) -> None:
     """Run one worker of one or more pools.
 
     Pools: inference, memory, recall, tools, billing, reporting, delivery, maintenance. On TERM, running jobs are
-    released, and another worker continues them.
+    released, and another worker continues them. A worker of the pool inference serves one model: that of --model, or
+    the one of the settings.
     """
-    settings = prepare(verbose, data_dir=data_dir)
+    settings = prepare(verbose, data_dir=data_dir, slots=slots, context=context)
+    from ops.model_options import parse_models, serving
     from ops.preflight import check_release
     from tasks.worker import run_worker
+
+    settings = serving(settings, parse_models(models), pools)
 
     check_release(settings)
     until_interrupted(lambda: run_worker(settings, pools))

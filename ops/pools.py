@@ -15,7 +15,7 @@ HEADINGS = ("pool", "workers", "threads", "scheduled", "queued", "running", "wai
 
 
 def show_pools(settings: Settings) -> None:
-    """Print one line per pool, and one per endpoint."""
+    """Print one line per pool and per further queue of its models, and one per endpoint."""
     with transaction(settings) as connection:
         states = list_pool_states(connection)
         breakers = breaker_lines(connection, settings)
@@ -32,7 +32,8 @@ def pool_row(state: PoolState) -> list[object]:
     scheduled = f"{state.scheduled}{'+' if state.more_scheduled else ''}"
     numbers = (state.queued, state.running, state.waiting, state.dead)
     oldest = f"{state.oldest:.1f} s" if state.oldest else "-"
-    return [state.pool, state.workers, state.threads, scheduled, *numbers, oldest]
+    name = state.pool if state.queue is None else f"  {state.queue}"
+    return [name, state.workers, state.threads, scheduled, *numbers, oldest]
 
 
 def unserved_line(unserved: UnservedQueue, settings: Settings) -> str:

@@ -51,6 +51,8 @@ class SanghaProcess:
     def environment(self) -> Mapping[str, str]:
         """Pass the settings that `up` may have from its command line."""
         overrides = {"data_dir": self.settings.home, "host": self.settings.host, "port": self.settings.port}
+        models = {field: getattr(self.settings, field) for field in ("model", "model_name", "default_model")}
+        overrides |= {field: value for field, value in models.items() if value is not None}
         return {variable_name(field): str(value) for field, value in overrides.items()} | {"PYTHONUNBUFFERED": "1"}
 
     def ready(self, pid: int) -> bool:
@@ -90,8 +92,8 @@ class WebProcess(SanghaProcess):
 class WorkerProcess(SanghaProcess):
     """A worker of some pools; ready when it has registered itself."""
 
-    def __init__(self, name: str, settings: Settings, pools: Sequence[str]) -> None:
-        super().__init__(name, settings, ["worker", *pools])
+    def __init__(self, name: str, settings: Settings, pools: Sequence[str], options: Sequence[str] = ()) -> None:
+        super().__init__(name, settings, ["worker", *pools, *options])
 
     def ready(self, pid: int) -> bool:
         """Return whether the process has a row in `workers`."""

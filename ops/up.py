@@ -5,6 +5,7 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from importlib.util import find_spec
 
@@ -14,11 +15,13 @@ import psycopg
 from models.jobs.catalogue import POOLS
 from models.platform.errors import Unavailable
 from models.platform.settings import Settings, variable_name
+from models.serving.queues import model_queue
 from ops import preflight
 from ops.child_process import Service
 from ops.dead_worker_releaser import DeadWorkerReleaser
 from ops.embedded_servers import Postgres, Valkey, create_private_folder
 from ops.messages import first_line
+from ops.model_options import NamedModel, model_arguments
 from ops.sangha_services import SanghaProcess, SchedulerProcess, WebProcess, WorkerProcess, connectable_host
 from ops.supervisor import Supervisor
 from ops.version import version
@@ -47,7 +50,7 @@ print()'
 """
 
 
-def up(settings: Settings) -> None:
+def up(settings: Settings, models: Sequence[NamedModel] = ()) -> None:
     """Start everything, print a first call, and keep it running until INT, TERM or HUP.
 
     Raises ConfigurationError or Unavailable when something cannot be started.
@@ -62,13 +65,13 @@ def up(settings: Settings) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, supervisor.request_stop)
         try:
-            run(settings, supervisor)
+            run(settings, supervisor, models)
         finally:
             supervisor.stop()
             print_line("Stopped.")
 
 
-def run(settings: Settings, supervisor: Supervisor) -> None:
+def run(settings: Settings, supervisor: Supervisor, models: Sequence[NamedModel] = ()) -> None:
     """Start the servers, migrate the database, start Sangha's processes, and supervise them."""
     start_time = time.monotonic()
     print_line(f"Sangha {version()}, data folder {settings.home}")
@@ -82,13 +85,19 @@ def run(settings: Settings, supervisor: Supervisor) -> None:
     migrate(settings)
     with closing(DeadWorkerReleaser(settings, print_line)) as releaser:
         releaser.release_last_run(supervisor.run_folder)
-        serve(settings, supervisor, releaser, start_time)
+        serve(settings, supervisor, releaser, start_time, models)
     print_line("Stopping …")
 
 
-def serve(settings: Settings, supervisor: Supervisor, releaser: DeadWorkerReleaser, start_time: float) -> None:
+def serve(
+    settings: Settings,
+    supervisor: Supervisor,
+    releaser: DeadWorkerReleaser,
+    start_time: float,
+    models: Sequence[NamedModel] = (),
+) -> None:
     """Start Sangha's processes, and supervise them until a stop is requested."""
-    services = processes(settings)
+    services = processes(settings, models)
     print_line("Starting " + ", ".join(service.name for service in services))
     supervisor.start(services, releaser.release)
     if not supervisor.stopping:
@@ -133,14 +142,23 @@ def check_external_database(dsn: str) -> None:
         raise Unavailable(f"Postgres: {detail} — check {variable_name('database_url')}") from error
 
 
-def processes(settings: Settings) -> list[SanghaProcess]:
+def processes(settings: Settings, models: Sequence[NamedModel] = ()) -> list[SanghaProcess]:
     """Return Sangha's own processes, in the order in which they are stopped: workers first."""
     return [
-        WorkerProcess("worker-inference", settings, ["inference"]),
+        *_inference_workers(settings, models),
         WorkerProcess("worker-light", settings, [pool for pool in POOLS if pool != "inference"]),
         WebProcess(settings),
         SchedulerProcess(settings),
     ]
+
+
+def _inference_workers(settings: Settings, models: Sequence[NamedModel]) -> Iterator[WorkerProcess]:
+    """Yield a worker for each model. The first one has the name that the only one has."""
+    if not models:
+        yield WorkerProcess("worker-inference", settings, ["inference"])
+    for number, model in enumerate(models):
+        name = f"worker-{model_queue(model.name, '' if number else model.name)}".replace(".", "-", 1)
+        yield WorkerProcess(name, settings, ["inference"], model_arguments(model))
 
 
 def migrate(settings: Settings) -> None:

@@ -19,6 +19,7 @@ from models.journal import journal
 from models.platform.code_check import OutdatedWarning
 from models.platform.database import Connection
 from models.platform.errors import Fenced, Unavailable
+from models.serving import served_models
 from tasks.job_runner import JobRunner
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,9 @@ RETRY_INTERVAL = 1.0
 #: Seconds between two connections to the cancellation channel.
 RECONNECT_INTERVAL = 0.25
 
+#: Seconds between two looks whether jobs of the served models wait in a queue that they had before.
+MODELS_INTERVAL = 30.0
+
 #: Seconds that the listener waits for a message before it checks whether the worker is stopping.
 LISTEN_INTERVAL = 1.0
 
@@ -44,6 +48,7 @@ class Heartbeat:
         self._host, self._pid, self._pools, self._threads_by_queue = host, pid, pools, threads
         self._unknown: dict[str, tuple[int, UUID]] = {}  # of the last beat
         self._outdated = OutdatedWarning()
+        self._models_renewed_at = time.monotonic()
         self._stopped = threading.Event()
         self._threads = [
             threading.Thread(target=self._beat, name="heartbeat", daemon=True),
@@ -53,6 +58,7 @@ class Heartbeat:
     def start(self) -> None:
         """Register the worker and start the threads."""
         self._forget_threads_of_dead()
+        self._register_models()
         self._beat_once()
         for thread in self._threads:
             thread.start()
@@ -76,6 +82,12 @@ class Heartbeat:
 
         with self._runner.database.connection() as connection:
             workers.forget_threads_of_dead(connection, self._runner.name, self._host, is_alive)
+
+    def _register_models(self) -> None:
+        """Store what the worker serves, before it claims the first job."""
+        for model in self._runner.served:
+            with self._runner.database.transaction() as connection:
+                served_models.register(connection, model.description, model.queue)
 
     def _beat(self) -> None:
         interval = leases.RENEWAL
@@ -110,10 +122,19 @@ class Heartbeat:
                 self._apply(attempt, claims.current.get(job_id))
 
     def _register(self, connection: Connection, overdue: Sequence[Job]) -> None:
-        threads = self._usable_threads(overdue)
+        served = self._runner.served
         workers.register(
-            connection, self._runner.name, host=self._host, pid=self._pid, pools=self._pools, threads=threads
+            connection,
+            self._runner.name,
+            host=self._host,
+            pid=self._pid,
+            pools=self._pools,
+            threads=self._usable_threads(overdue),
+            served=[served_models.worker_entry(model) for model in served],
         )
+        if served and time.monotonic() > self._models_renewed_at + MODELS_INTERVAL:
+            self._models_renewed_at = time.monotonic()
+            served_models.renew(connection, served)
 
     def _usable_threads(self, overdue: Sequence[Job]) -> dict[str, int]:
         """Return the threads of each queue, without those that are stuck in attempts which do not stop."""

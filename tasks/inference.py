@@ -1,16 +1,19 @@
 """The actors of the inference pool. The engine is loaded in the worker process, before it claims any job."""
 
+from dataclasses import replace
 from functools import partial
 
-from models.jobs.attempt_context import Handler, plain_ending
-from models.jobs.catalogue import is_batch
+from models.jobs.attempt_context import Attempt, Handler, Outcome, plain_ending
+from models.jobs.catalogue import batch_queue, is_batch
 from models.platform.compatibility import Compatibility
+from models.serving.queues import model_queue
 from pipelines.agents.server_tools import load_tools
 from pipelines.chat import compact_context, token_count, turn
+from pipelines.chat.job_model import check_served
 from pipelines.chat.turn_recall import TurnRecall
 from pipelines.inference.llamacpp.embedder import load_embedder
 from pipelines.inference.own_prompts import OwnPrompts
-from pipelines.inference.registry import load_engine
+from pipelines.inference.registry import default_model, describe, load_engine
 from pipelines.memory import suggest_facts
 from pipelines.memory.meditation import suggest_insights
 from pipelines.memory.recall_counter import RecallCounter
@@ -24,9 +27,24 @@ def _by_queue(sharing: SlotSharing, run: Run, *, yields: bool) -> Run:
     return lambda attempt: batch(attempt) if yields and is_batch(attempt.job.queue) else interactive(attempt)
 
 
+def _of_model(model: str, run: Run) -> Run:
+    """Run only the jobs of a model, and move those of others to the queues of these."""
+
+    def run_checked(attempt: Attempt) -> Outcome:
+        check_served(attempt, model)
+        return run(attempt)
+
+    return run_checked
+
+
 def declare_actors(runner: JobRunner) -> dict[str, int]:
     """Load the engine and declare the actors. Returns the number of threads by queue: the engine's slots."""
     engine = load_engine(runner.settings)
+    queue = model_queue(engine.name, default_model(runner.settings))
+    description = replace(
+        describe(runner.settings), context=engine.context, slots=engine.slots, continues=engine.continues
+    )
+    runner.serve(description, queue)
     recaller = TurnRecall(
         lambda: load_embedder(runner.settings).embed,
         RecallCounter(runner.database),
@@ -45,12 +63,12 @@ def declare_actors(runner: JobRunner) -> dict[str, int]:
     )
     end_turn = partial(turn.end, endpoint=engine.endpoint)
     handlers = {
-        "turn.run": Handler(_by_queue(sharing, run_turn, yields=engine.continues), end_turn),
-        "tokens.count": Handler(partial(token_count.run, engine), plain_ending),
-        "context.compact": Handler(partial(compact_context.run, engine), plain_ending),
+        "turn.run": Handler(_of_model(engine.name, _by_queue(sharing, run_turn, yields=engine.continues)), end_turn),
+        "tokens.count": Handler(_of_model(engine.name, partial(token_count.run, engine)), plain_ending),
+        "context.compact": Handler(_of_model(engine.name, partial(compact_context.run, engine)), plain_ending),
         "memory.fact": Handler(sharing.batch(partial(suggest_facts.run, engine)), plain_ending),
         "memory.insight": Handler(sharing.batch(partial(suggest_insights.run, engine)), plain_ending),
     }
     for kind, handler in handlers.items():
         runner.declare(kind, handler)
-    return {"inference": engine.slots, "inference_batch": max(1, engine.slots - 1)}
+    return {queue: engine.slots, batch_queue(queue): max(1, engine.slots - 1)}

@@ -43,6 +43,7 @@ from models.platform.errors import (
     Unavailable,
 )
 from models.platform.settings import Settings
+from models.serving.served_models import ModelDescription, ServedModel
 from tasks.broker import Broker
 from tasks.relay import Relay
 from tasks.retrying_database import RetryingDatabase
@@ -80,6 +81,7 @@ class JobRunner:
         self.broker = broker
         self.writer = writer
         self.relay = relay
+        self.served: list[ServedModel] = []
         self.stopping = threading.Event()
         self.lease_renewed_at = time.monotonic()
         self._retrying_database = RetryingDatabase(database, self.stopping)
@@ -96,7 +98,10 @@ class JobRunner:
 
         def actor(job_id: str) -> None:
             message = CurrentMessage.get_current_message()
-            self.execute(handler, job_id, message.message_id if message else "")
+            if message is None:
+                self.execute(handler, job_id, "")
+            else:
+                self.execute(handler, job_id, message.message_id, message.queue_name)
 
         dramatiq.actor(actor_name=kind, queue_name=entry.queue, priority=entry.priority, broker=self.broker)(actor)
 
@@ -125,9 +130,13 @@ class JobRunner:
         for attempt in self.running_attempts():
             attempt.stop("released")
 
-    def execute(self, handler: Handler, job_id: str, message_id: str) -> None:
-        """Process one message: claim the job, run its pipeline and end it."""
-        job = self._claim(job_id, message_id)
+    def serve(self, description: ModelDescription, queue: str) -> None:
+        """Register a model, which the pool's actors run, with the worker: before its first claim."""
+        self.served.append(ServedModel(description.name, description, queue, description.slots))
+
+    def execute(self, handler: Handler, job_id: str, message_id: str, queue: str | None = None) -> None:
+        """Process one message of a queue: claim the job, run its pipeline and end it."""
+        job = self._claim(job_id, message_id, queue)
         if job is None:
             return
         with self._lock:
@@ -162,14 +171,16 @@ class JobRunner:
             attempt.journal.fenced = True
             raise
 
-    def _claim(self, job_id: str, message_id: str) -> Job | None:
+    def _claim(self, job_id: str, message_id: str, queue: str | None) -> Job | None:
         tries = 0
 
         def claim(connection: Connection) -> Job | None:
             nonlocal tries
             tries += 1
             self._renew_old_lease(connection)
-            return attempts.claim(connection, job_id, message_id=message_id, worker=self.name, unsure=tries > 1)
+            return attempts.claim(
+                connection, job_id, message_id=message_id, worker=self.name, queue=queue, unsure=tries > 1
+            )
 
         return self._retrying_database.run_in_autocommit(claim)
 

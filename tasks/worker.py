@@ -46,6 +46,8 @@ def run_worker(settings: Settings, pools: Sequence[str]) -> None:
     modules = [_load_module(pool) for pool in pools]
     runner = _open_runner(settings, pools)
     threads = {queue: count for module in modules for queue, count in module.declare_actors(runner).items()}
+    for queue in threads:
+        runner.broker.declare_queue(queue)  # those of models are not in the catalogue
     dramatiq_workers = [create_dramatiq_worker(runner, queue, count) for queue, count in threads.items()]
     heartbeat = Heartbeat(runner, host=socket.gethostname(), pid=os.getpid(), pools=list(pools), threads=threads)
     stop_requested = _stop_on_signals()

@@ -43,6 +43,7 @@ UPDATE jobs SET
     published_at = coalesce(published_at, now()),
     started_at = coalesce(started_at, now())
 WHERE id = %(id)s
+  AND (%(queue)s::text IS NULL OR queue = %(queue)s)
   AND (state = 'queued' AND run_at <= now() AND NOT (blocked AND {EARLIER_UNFINISHED})
        OR state = 'running' AND message_id = %(message_id)s AND worker = %(worker)s AND %(unsure)s)
   AND set_config('synchronous_commit', 'off', true) = 'off'
@@ -53,13 +54,22 @@ UNPUBLISH = "UPDATE jobs SET published_at = NULL WHERE id = %(id)s AND state = '
 UNPUBLISH_BLOCKED = UNPUBLISH + " AND blocked"
 
 
-def claim(connection: Connection, job_id: str, *, message_id: str, worker: str, unsure: bool = False) -> Job | None:
+def claim(
+    connection: Connection,
+    job_id: str,
+    *,
+    message_id: str,
+    worker: str,
+    queue: str | None = None,
+    unsure: bool = False,
+) -> Job | None:
     """Start an attempt. Returns None if there is nothing to do for this message: then drop it.
 
+    `queue` is that of the message: one from before the job moved to another queue is dropped. None matches each.
     `unsure` is whether this worker may have claimed the job already without receiving the reply. Needs a connection in
     autocommit.
     """
-    parameters = {"id": job_id, "message_id": message_id, "worker": worker, "unsure": unsure}
+    parameters = {"id": job_id, "message_id": message_id, "worker": worker, "queue": queue, "unsure": unsure}
     try:
         row = fetch_one(connection, CLAIM, parameters)
     except UniqueViolation:

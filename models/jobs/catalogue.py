@@ -55,6 +55,16 @@ def is_batch(queue: str) -> bool:
     return queue.endswith(BATCH_SUFFIX)
 
 
+#: Pools whose queues are not only those in POOLS: each of their models has one, which begins so.
+PREFIXES: Mapping[str, str] = {"inference.": "inference", "upstream.": "upstream"}
+
+
+def pool_of(queue: str) -> str | None:
+    """Return the pool that serves a queue, also one of a model; None for a queue of another version."""
+    by_prefix = (pool for prefix, pool in PREFIXES.items() if queue.startswith(prefix))
+    return next((pool for pool, queues in POOLS.items() if queue in queues), None) or next(by_prefix, None)
+
+
 CATALOGUE: Mapping[str, JobKind] = {
     "turn.run": JobKind(queue="inference", time_limit=900, attempts=5, backoff=0.5),
     "tokens.count": JobKind(queue="inference", priority=-1, time_limit=60, attempts=2, backoff=0.5),

@@ -62,7 +62,8 @@ class NewJob:
     draw             what it may use of the budget of its tree; for children only, see `wait_for_children`
     owner_id         the user whose job it is; None: its parent's, or the account's own
     input_bytes      bytes of its input that other tables have, such as a turn's items
-    batch            it is background work, in the batch queue of its kind's queue
+    batch            it is background work, in the batch queue of its queue
+    queue            the queue of its model; None: that of its kind
 
     A coalescing job does the work of all those that are not inserted, so it has nothing that belongs to one of them.
     Raises ValueError for a coalescing job with a unique key, a deadline, reserved tokens or a draw, or without a serial
@@ -85,6 +86,7 @@ class NewJob:
     owner_id: str | None = None
     input_bytes: int = 0
     batch: bool = False
+    queue: str | None = None
 
     def __post_init__(self) -> None:
         if self.coalesce and (self.unique_key or self.deadline_at or self.reserved_tokens or self.draw):
@@ -263,13 +265,14 @@ def _check_as_child(job: NewJob, parent: Job | None) -> None:
 def insert_parameters(job: NewJob, parent: Job | None = None) -> dict[str, Any]:
     """Return the parameters of `INSERT`."""
     kind = CATALOGUE[job.kind]
+    queue = job.queue or kind.queue
     deadlines = [job.deadline_at, parent.deadline_at if parent else None]
     root_id = (parent.root_id or parent.id) if parent else None
     return {
         "id": job.id,
         "account_id": job.account_id,
         "kind": job.kind,
-        "queue": batch_queue(kind.queue) if job.batch else kind.queue,
+        "queue": batch_queue(queue) if job.batch else queue,
         "priority": kind.priority,
         "arguments": Jsonb({**job.arguments, **(draw_argument(root_id, job.draw) if root_id and job.draw else {})}),
         "run_at": job.run_at,

@@ -159,9 +159,38 @@ DELETE FROM served_models WHERE described_at < now() - make_interval(days => %(d
 """
 
 
-def renew(connection: Connection, names: Sequence[str]) -> None:
-    """Keep the models of a running worker from being forgotten."""
-    connection.execute(RENEW, {"names": list(names)})
+def renew(connection: Connection, served: Sequence[ServedModel]) -> None:
+    """Keep the models of a running worker from being forgotten, and adopt jobs as `register` does.
+
+    A web process may have inserted some meanwhile that had read the default model before.
+    """
+    connection.execute(RENEW, {"names": [model.description.name for model in served]})
+    for model in served:
+        if model.queue == DEFAULT_QUEUE:
+            adopt_jobs(connection, model.description.name)
+
+
+def worker_entry(model: ServedModel) -> Mapping[str, Any]:
+    """Return what the row of its worker says about a model."""
+    description = model.description
+    return {
+        "model": description.name,
+        "endpoint": description.endpoint,
+        "queue": model.queue,
+        "slots": description.slots,
+    }
+
+
+QUEUE_OF = """
+SELECT model_queue FROM served_models WHERE model_name = %(name)s AND model_queue NOT LIKE 'upstream.%%'
+ORDER BY described_at DESC LIMIT 1
+"""
+
+
+def local_queue(connection: Connection, name: str) -> str:
+    """Return the queue of a local model, also of one that is not known any more."""
+    rows = fetch_all(connection, QUEUE_OF, {"name": name})
+    return str(rows[0]["model_queue"]) if rows else model_queue(name, "")
 
 
 def delete_forgotten(connection: Connection) -> int:

@@ -12,6 +12,16 @@ from models.journal.events import event
 from models.platform.errors import Fenced, Moved
 
 
+def test_a_message_of_a_queue_that_the_job_has_left_is_dropped(job_store):
+    job_id = job_store.enqueue(job_store.create_account())
+    queue = job_store.job(job_id).queue
+    with job_store.database.connection() as connection:
+        assert attempts.claim(connection, job_id, message_id="m1", worker="w", queue="elsewhere") is None
+        claimed = attempts.claim(connection, job_id, message_id="m2", worker="w", queue=queue)
+    assert claimed is not None
+    assert claimed.attempt == 1
+
+
 def test_a_due_job_is_claimed_once(job_store, account):
     job_id = job_store.enqueue(account)
 

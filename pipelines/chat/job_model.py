@@ -1,0 +1,41 @@
+"""The model that a job in a queue of models asks for, and the move of a job that another worker's model has claimed."""
+
+from models.jobs.attempt_context import Attempt
+from models.jobs.catalogue import batch_queue, is_batch
+from models.platform.database import fetch_one
+from models.platform.errors import Moved
+from models.serving.queues import model_queue
+from models.serving.served_models import local_queue
+from pipelines.agents.agent_turns import engine_model, is_agent
+
+#: The job argument with the model's name. Jobs of earlier versions lack it.
+ARGUMENT = "model"
+
+OF_RESPONSE = "SELECT request FROM responses WHERE job_id = %(job_id)s"
+
+
+def check_served(attempt: Attempt, served: str) -> None:
+    """Raise Moved for a job of another model: the default model has changed since it was enqueued."""
+    requested = requested_model(attempt)
+    if requested in (None, served):
+        return
+    with attempt.database.connection() as connection:
+        queues = [local_queue(connection, requested), model_queue(requested, "")]
+    if is_batch(attempt.job.queue):
+        queues = [batch_queue(queue) for queue in queues]
+    queue = next((queue for queue in queues if queue != attempt.job.queue), queues[0])
+    raise Moved(f"this worker serves '{served}', not '{requested}'", queue=queue)
+
+
+def requested_model(attempt: Attempt) -> str | None:
+    """Return the name of the model that the job's request names; None if any model will do."""
+    arguments = attempt.job.arguments
+    if ARGUMENT in arguments:
+        return str(arguments[ARGUMENT])
+    request = arguments.get("request") or {}
+    if attempt.job.kind == "turn.run":
+        with attempt.database.connection() as connection:
+            row = fetch_one(connection, OF_RESPONSE, {"job_id": attempt.job.id})
+        request = row["request"] if row else {}
+    model = engine_model(request) if request.get("model") else None
+    return None if is_agent(model) else model
