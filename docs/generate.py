@@ -18,7 +18,7 @@ from pydantic_core import PydanticUndefined
 
 from docs.source_code import ROOT, assigned_value, literal, nodes, strings, trees
 from models.jobs.catalogue import CATALOGUE, POOLS
-from models.journal.events import ENDINGS, EXTENSION_EVENTS
+from models.journal.events import ENDINGS, EXTENSION_EVENTS, STREAM_EVENTS
 from models.platform import errors
 from models.platform.settings import Script, Settings, variable_name
 from models.platform.upstreams import VARIABLES as UPSTREAM_VARIABLES
@@ -205,6 +205,10 @@ def events_page() -> str:
         "## Extension events\n\n"
         "The streams of jobs and meditations have them, and those of responses with the header `X-Sangha-Events: all`.",
         table(["Type", "Meaning"], extensions),
+        "## Events without a number\n\n"
+        "The same streams have these between others. They are in no journal: they have no id and no\n"
+        "`sequence_number`, and a stream that is resumed does not repeat them.",
+        table(["Type", "Meaning"], ((f"`{name}`", meaning) for name, meaning in STREAM_EVENTS.items())),
         "## OpenAI's events\n\nThe types of [OpenAI's streaming\n"
         "reference](https://platform.openai.com/docs/api-reference/responses-streaming) that Sangha sends:",
         "\n".join(f"- `{name}`" for name in standard),

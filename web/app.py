@@ -18,6 +18,7 @@ from web.api.platform import Platform
 from web.api.routing import Route, mount
 from web.api.stream_guard import guard_streams
 from web.api.system import checks, openapi
+from web.api.turns.waiting import read_waiting_jobs
 from web.http.cross_origin import CrossOriginMiddleware
 from web.http.documents import CachedDocument
 from web.http.hosts import AllowedHosts
@@ -25,6 +26,7 @@ from web.http.metrics import Metrics
 from web.http.middleware import RequestMiddleware
 from web.http.threads import install_threads, run_in_thread
 from web.routes import ROUTES
+from web.streams.waiting import WaitingStreams
 
 
 def build(settings: Settings, routes: Sequence[Route] = ROUTES) -> Starlette:
@@ -40,7 +42,9 @@ def build(settings: Settings, routes: Sequence[Route] = ROUTES) -> Starlette:
         platform = app.state.platform = Platform.open(settings, tokens, metrics, document)
         checks.install(platform)
         await platform.tail.start()
-        tasks = [asyncio.create_task(work) for work in (guard_streams(platform), platform.lease.renew_always())]
+        waiting = WaitingStreams(platform.streams, partial(read_waiting_jobs, platform))
+        works = (guard_streams(platform), platform.lease.renew_always(), waiting.run())
+        tasks = [asyncio.create_task(work) for work in works]
         try:
             yield
         finally:

@@ -41,6 +41,14 @@ EXTENSION_EVENTS: Mapping[str, str] = {
     "several generations.",
 }
 
+#: An event of streams that is in no journal: it has neither `sequence_number` nor id.
+WAITING = "sangha:engine.waiting"
+STREAM_EVENTS: Mapping[str, str] = {
+    WAITING: "A turn waits for a worker, first after about a second, then at most every three seconds while something "
+    "changes. `position`, from 1 on, or null; `predicted_wait`, in seconds, or null where it is unknown; `reason`: "
+    "busy, no_worker, conversation_busy, breaker_open, endpoint_saturated or retrying.",
+}
+
 #: Types of a journal's last event.
 ENDINGS: frozenset[bytes] = frozenset(
     {

@@ -141,6 +141,20 @@ class ResponseReasoning(TypedDict):
     summary: str | None
 
 
+class WaitingObject(TypedDict):
+    """What a queued turn waits for, as in the event `sangha:engine.waiting`."""
+
+    position: int | None
+    predicted_wait: float | None
+    reason: str
+
+
+class ResponseExtension(TypedDict):
+    """What OpenAI's API does not have. `waiting`: of a queued response that does not begin at once."""
+
+    waiting: NotRequired[WaitingObject]
+
+
 class ResponseObject(TypedDict):
     """A response: the status, output and usage of one turn. Times are in Unix seconds.
 
@@ -184,6 +198,7 @@ class ResponseObject(TypedDict):
     usage: ResponseUsage | None
     user: str | None
     job_id: str
+    sangha: NotRequired[ResponseExtension]
 
 
 def response_object(response: Response, status: ResponseStatus | None = None) -> ResponseObject:

@@ -19,6 +19,7 @@ from web.http.responses import json_response
 from web.http.threads import run_in_thread
 from web.http.validation import parse_query
 from web.streams.sse import EventStream
+from web.streams.waiting import Wait, as_event, as_tree_event
 
 #: Kinds that only an admin starts, or that other users rely on: only admins and their API keys cancel them.
 CANCELLED_BY_ADMINS = frozenset({"account.export", "email.send", "memory.forget"})
@@ -73,9 +74,10 @@ async def events(request: Request) -> EventStream:
     query = parse_query(request.query, StreamCursor)
     job = await run_in_thread(_read, request, Access.own(request.caller))
     if query.tree:
-        return EventStream(await tree_frames(request, job, query), request.platform.streams)
+        wait = Wait(job.id, as_tree_event)
+        return EventStream(await tree_frames(request, job, query), request.platform.streams, wait=wait)
     after = await resume_position(request, job.id, query)
-    return EventStream(job_frames(request, job.id, after), request.platform.streams)
+    return EventStream(job_frames(request, job.id, after), request.platform.streams, wait=Wait(job.id, as_event))
 
 
 def cancel(request: Request) -> Response:

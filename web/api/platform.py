@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import redis
@@ -13,9 +14,11 @@ from models.platform.object_store import ObjectStore
 from models.platform.redis_client import connect
 from models.platform.secrets import Cipher, load_secret_key
 from models.platform.settings import Settings
+from models.serving.state import ServingCache
 from pipelines.accounts.access_tokens import AccessTokens
 from pipelines.accounts.login_limits import LoginLimiter
 from pipelines.billing.gateways.registry import Gateways
+from pipelines.inference.registry import default_description
 from tasks.queue import Queue
 from web.access.gate import DatabaseGate, Gate
 from web.access.hashing_pool import HashingPool
@@ -71,6 +74,7 @@ class Platform:
     login_limiter: LoginLimiter = field(init=False)
     lease: ProcessLease = field(init=False)
     gateways: Gateways = field(init=False)
+    serving: ServingCache = field(init=False)
     hashing: HashingPool = field(default_factory=HashingPool)
     streams: OpenStreams = field(default_factory=OpenStreams)
     uploads: OpenUploads = field(default_factory=OpenUploads)
@@ -88,6 +92,8 @@ class Platform:
         self.login_limiter = LoginLimiter(self.redis)
         self.lease = ProcessLease(self.database)
         self.gateways = Gateways(self.settings, self.database)
+        fallback = partial(default_description, self.settings)
+        self.serving = ServingCache(self.database, fallback, explicit=self.settings.default_model is not None)
 
     @classmethod
     def open(cls, settings: Settings, tokens: AccessTokens, metrics: Metrics, openapi: CachedDocument) -> "Platform":

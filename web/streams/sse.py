@@ -10,6 +10,7 @@ import contextlib
 import logging
 from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from starlette.types import Receive, Scope, Send
 
@@ -19,6 +20,9 @@ from models.journal.events import Event
 from models.platform.errors import LimitExceeded
 from models.platform.json_lines import escape_line_separators
 from web.http.disconnects import OnDisconnect, wait_for_disconnect
+
+if TYPE_CHECKING:
+    from web.streams.waiting import Wait
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +95,9 @@ class OpenStreams:
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def __iter__(self) -> Iterator["EventStream"]:
+        return iter(list(self._open))
 
     def add(self, stream: "EventStream") -> None:
         """Register a stream that begins."""
@@ -196,11 +203,13 @@ class EventStream:
 
     on_disconnect  awaited when the client disconnects before the end
     final_frame    sent when the stream is cut, for clients without an id to reconnect with
+    wait           the wait of the turn whose events it sends, of which the client is told
+    written        frames of the source that were written
     """
 
     __slots__ = (
         "_disconnected", "_ended", "_final_frame", "_on_disconnect", "_ping", "_pump", "_send", "_source", "_streams",
-        "_writing", "headers",
+        "_writing", "headers", "wait", "written",
     )  # fmt: skip
 
     def __init__(
@@ -211,6 +220,7 @@ class EventStream:
         *,
         on_disconnect: OnDisconnect | None = None,
         final_frame: Frame = b"",
+        wait: "Wait | None" = None,
     ) -> None:
         self._source = source
         self._streams = streams
@@ -220,6 +230,8 @@ class EventStream:
         self.headers = [*HEADERS, *((name.encode(), value.encode()) for name, value in (headers or {}).items())]
         self._ping: asyncio.Task[None] | None = None
         self._writing = False
+        self.wait = wait
+        self.written = 0
 
     def add_headers(self, headers: Mapping[str, str]) -> None:
         """Add headers to the response. Call it before the response is sent."""
@@ -244,8 +256,15 @@ class EventStream:
 
     def ping(self) -> None:
         """Write a comment, unless a write is still blocked: then the client is slow, not silent."""
+        self.write_between(PING, None)
+
+    def write_between(self, data: bytes, written: int | None) -> None:
+        """Write what is not of the source, unless a write is still blocked.
+
+        written  of the source, after which it is written: with more frames it is out of date. None: after any.
+        """
         if not self._writing and (self._ping is None or self._ping.done()):
-            self._ping = asyncio.get_running_loop().create_task(self._write_ping())
+            self._ping = asyncio.get_running_loop().create_task(self._write_between(data, written))
 
     def end(self) -> None:
         """Stop early and in order: the client gets all that was written, the final frame and the end of the body."""
@@ -266,11 +285,10 @@ class EventStream:
 
     async def _run(self) -> None:
         try:
-            written = 0
             async for data in self._source:
                 await self._write(data)
-                written += 1
-                if written % YIELD_EVERY == 0:
+                self.written += 1
+                if self.written % YIELD_EVERY == 0:
                     await asyncio.sleep(0)
             self._final_frame = b""
         except asyncio.CancelledError:
@@ -289,9 +307,9 @@ class EventStream:
         self._writing = not data.endswith(b"\n")
         self._streams.touch(self)
 
-    async def _write_ping(self) -> None:
-        if not self._writing:
-            await self._send_body(PING)
+    async def _write_between(self, data: bytes, written: int | None) -> None:
+        if not self._writing and written in (None, self.written):
+            await self._send_body(data)
             self._streams.touch(self)
 
     async def _send_body(self, data: bytes) -> None:

@@ -17,6 +17,7 @@ from web.api.turns.started_turn import StartedTurn, on_delivered, wait_for_end
 from web.http.disconnects import run_in_background
 from web.http.threads import run_in_thread
 from web.streams.sse import EventStream, Frame
+from web.streams.waiting import Wait, as_comment
 
 Item = TypeVar("Item")
 
@@ -35,6 +36,7 @@ def stream_choices(request: Request, choices: Sequence[StartedTurn], chunks: Seq
         headers_of(choices),
         on_disconnect=choices[0].on_disconnect,
         final_frame=chunks[0].interrupted(),
+        wait=Wait(choices[0].response.job_id, as_comment),
     )
 
 

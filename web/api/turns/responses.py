@@ -27,11 +27,13 @@ from web.api.turns.request_body import read_body
 from web.api.turns.response_stream import response_frames, standard_events, wants_all_events
 from web.api.turns.started_turn import on_delivered, read_complete, read_response, start, wait_for_end
 from web.api.turns.turn_request import CreateResponse, IncludeValue, new_turn
+from web.api.turns.waiting import with_waiting
 from web.http.disconnects import DeferredResponse
 from web.http.responses import json_response, page_object
 from web.http.threads import run_in_thread
 from web.http.validation import RequestQuery, as_list, parse_query
 from web.streams.sse import EventStream
+from web.streams.waiting import Wait, as_comment, as_event, as_tree_event
 
 #: Values of OpenAI's `include`, accepted without effect.
 IncludeQuery = Annotated[list[IncludeValue], as_list, Field(max_length=16)]
@@ -78,9 +80,13 @@ async def create(request: Request) -> HttpResponse | EventStream | DeferredRespo
         is_new = bool(started.accepted.opening_events)  # otherwise an earlier request has created it
         standard = None if all_events else await standard_events(request, response, may_have_restarted=not is_new)
         frames = response_frames(started.event_batches, standard, on_delivered(request, response))
-        return EventStream(frames, request.platform.streams, started.headers, on_disconnect=started.on_disconnect)
+        wait = Wait(response.job_id, as_event if all_events else as_comment)
+        return EventStream(
+            frames, request.platform.streams, started.headers, on_disconnect=started.on_disconnect, wait=wait
+        )
     if body.background:
-        return json_response(response_object(response), headers=started.headers)
+        queued = await run_in_thread(with_waiting, request, response, response_object(response))
+        return json_response(queued, headers=started.headers)
 
     async def respond_at_end() -> HttpResponse:
         at_end = await wait_for_end(request, started)
@@ -96,19 +102,22 @@ async def retrieve(request: Request) -> HttpResponse | EventStream:
     response = await run_in_thread(read, request)
     on_disconnect = await run_in_thread(keep_turn, request, response) if response.expires_at else None
     if not query.stream:
-        return _respond(request, response, response_object(response), ended=response.ended)
+        complete = await run_in_thread(with_waiting, request, response, response_object(response))
+        return _respond(request, response, complete, ended=response.ended)
     if query.tree:
         job = await run_in_thread(_read_job, request, response)
-        return EventStream(await tree_frames(request, job, query), request.platform.streams)
+        wait = Wait(job.id, as_tree_event)
+        return EventStream(await tree_frames(request, job, query), request.platform.streams, wait=wait)
     after = await resume_position(request, response.job_id, query)
     # After a rewind the client is sent back: what it has received is beyond `after`.
     received = requested_position(request, query)
-    standard = None
-    if not wants_all_events(request):  # only a later attempt restarts an answer
+    standard, all_events = None, wants_all_events(request)
+    if not all_events:  # only a later attempt restarts an answer
         standard = await standard_events(request, response, received, may_have_restarted=response.job_attempt > 1)
     batches = request.platform.tail.follow(response.job_id, after, owner=request.caller.account_id)
     frames = response_frames(batches, standard, on_delivered(request, response))
-    return EventStream(frames, request.platform.streams, on_disconnect=on_disconnect)
+    wait = Wait(response.job_id, as_event if all_events else as_comment)
+    return EventStream(frames, request.platform.streams, on_disconnect=on_disconnect, wait=wait)
 
 
 def _read_job(request: Request, response: Response) -> Job:
