@@ -1,1 +1,1 @@
-"""Another platform on the same servers, with the same model, for comparison."""
+"""Peers for comparison: Aegra, another platform on the same servers, and LiteLLM's proxy, another way to endpoints."""

@@ -1,19 +1,15 @@
-"""Install the peer: an environment of its own, created on first use and kept in `.bench`, which git ignores."""
+"""Install a peer: an environment of its own, created on first use and kept in `.bench`, which git ignores."""
 
 import hashlib
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-#: The packages, with their exact versions.
-REQUIREMENTS = Path(__file__).parent / "aegra" / "requirements.txt"
-
-FOLDER = Path(__file__).parents[2] / ".bench" / "aegra"
-
-#: The oldest Python that the peer runs on.
-OLDEST = (3, 12)
+#: Where environments are kept.
+FOLDER = Path(__file__).parents[2] / ".bench"
 
 #: Seconds that the installation may take; with a near index it takes half a minute.
 PATIENCE = 600
@@ -22,28 +18,51 @@ PRINT_VERSION = "import sys; print(*sys.version_info[:2])"
 
 
 class NotInstalled(Exception):
-    """The peer cannot be installed here, for the reason given."""
+    """A peer cannot be installed here, for the reason given."""
 
 
-def environment(report: Callable[[str], None], folder: Path = FOLDER) -> Path:
-    """Return the path of the peer's interpreter; creates its environment unless it exists. Raises NotInstalled."""
-    python, stamp = folder / "bin" / "python", folder / "made"
-    digest = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A peer's package.
+
+    folder  of its environment, in `.bench`, and of its requirements, with exact versions, beside this module
+    oldest  Python that it runs on
+    """
+
+    title: str
+    folder: str
+    oldest: tuple[int, int]
+
+    @property
+    def requirements(self) -> Path:
+        """The packages, with their exact versions."""
+        return Path(__file__).parent / self.folder / "requirements.txt"
+
+
+AEGRA, LITELLM = Package("Aegra", "aegra", (3, 12)), Package("LiteLLM", "litellm", (3, 11))
+
+
+def environment(report: Callable[[str], None], package: Package, folder: Path | None = None) -> Path:
+    """Return the path of a peer's interpreter; creates its environment unless it exists. Raises NotInstalled."""
+    folder = folder or FOLDER / package.folder
+    python, stamp, listed = folder / "bin" / "python", folder / "made", package.requirements
+    digest = hashlib.sha256(listed.read_bytes()).hexdigest()
     if not (stamp.exists() and stamp.read_text() == digest):
-        report("installing the peer (once, about half a minute)")
+        report(f"installing {package.title} (once, about half a minute)")
         shutil.rmtree(folder, ignore_errors=True)
-        run([str(interpreter()), "-m", "venv", str(folder)])
-        run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(REQUIREMENTS)])
+        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(listed)]
+        for command in ([str(interpreter(package)), "-m", "venv", str(folder)], pip):
+            run(command, package.title)
         stamp.write_text(digest)
     return python
 
 
-def interpreter() -> Path:
+def interpreter(package: Package) -> Path:
     """Return the path of a Python interpreter that is new enough. Raises NotInstalled."""
-    python = next((path for path in candidates() if version(path) >= OLDEST), None)
+    python = next((path for path in candidates() if version(path) >= package.oldest), None)
     if python is None:
-        wanted = ".".join(map(str, OLDEST))
-        raise NotInstalled(f"Aegra needs Python {wanted} or later, and there is none on this machine")
+        wanted = ".".join(map(str, package.oldest))
+        raise NotInstalled(f"{package.title} needs Python {wanted} or later, and there is none on this machine")
     return python
 
 
@@ -64,12 +83,12 @@ def version(python: Path) -> tuple[int, ...]:
         return ()
 
 
-def run(command: list[str]) -> None:
+def run(command: list[str], title: str) -> None:
     """Run a step of the installation. Raises NotInstalled with the last line of its output."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     except subprocess.TimeoutExpired:
-        raise NotInstalled(f"Aegra could not be installed within {PATIENCE} s") from None
+        raise NotInstalled(f"{title} could not be installed within {PATIENCE} s") from None
     if done.returncode != 0:
         output = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
-        raise NotInstalled(f"Aegra can't be installed here: {output[-1]}")
+        raise NotInstalled(f"{title} can't be installed here: {output[-1]}")

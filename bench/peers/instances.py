@@ -4,9 +4,6 @@ Aegra runs as its deployment guide recommends for production: Redis as its broke
 its Postgres checkpointer; instances that share both. One instance serves HTTP only (`WORKER_COUNT=0`), the others work.
 """
 
-import http.client
-import re
-import signal
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,10 +14,9 @@ import psycopg
 from bench.harness.client import Address
 from bench.harness.endpoint.client import ScriptedEndpoint
 from bench.harness.stack import Stack
+from bench.peers.process import HOST, PeerProcess
 from ops.child_process import ChildProcess
 from ops.rabbitmq import free_ports
-
-HOST = "127.0.0.1"
 
 #: The peer's database, and its number on the Redis that both share.
 DATABASE, REDIS_NUMBER = "aegra", 1
@@ -30,23 +26,6 @@ DATABASE, REDIS_NUMBER = "aegra", 1
 WORKERS, RUNS_A_WORKER = 2, 8
 
 CONFIGURATION = Path(__file__).parent / "aegra" / "aegra.json"
-
-
-class PeerProcess:
-    """What these processes have in common."""
-
-    stop_signal = signal.SIGTERM
-    orphan_signal = signal.SIGKILL
-    unprivileged_folder: Path | None = None
-    console_pattern: re.Pattern[str] | None = None
-    name: str
-    port: int
-
-    def prepare(self) -> None:
-        """Do nothing."""
-
-    def close(self) -> None:
-        """Do nothing."""
 
 
 class Aegra(PeerProcess):
@@ -89,14 +68,7 @@ class Aegra(PeerProcess):
 
     def ready(self, pid: int) -> bool:
         """Return whether /ready answers with 200."""
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=3)
-        try:
-            connection.request("GET", "/ready")
-            return connection.getresponse().status == 200
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
+        return self.answers("/ready")
 
 
 @dataclass(frozen=True, slots=True)

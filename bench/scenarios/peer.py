@@ -23,7 +23,7 @@ from bench.harness.sse import CheckFailed, check_stream, scripted_text, text_of
 from bench.harness.stack import WITHOUT_MEMORY, RunningPlatform, Stack
 from bench.load import closed_loop
 from bench.peers import runs
-from bench.peers.environment import environment
+from bench.peers.environment import AEGRA, environment
 from bench.peers.instances import RUNS_A_WORKER, WORKERS, Peer, endpoint, peer
 from bench.peers.limit import answers_a_second
 from bench.peers.runs import BackgroundRun, PeerClient
@@ -79,7 +79,7 @@ class PeerKill:
 
 def compare(bench: Bench) -> Sequence[Figure]:
     """Measure turns and kills of both platforms."""
-    python = environment(bench.progress.report)
+    python = environment(bench.progress.report, AEGRA)
     ours, theirs = Samples(), Samples()
     with endpoint(bench.stack) as model:
         bench.progress.report("measuring the endpoint")
