@@ -3,10 +3,13 @@
 import threading
 from collections import Counter
 from dataclasses import dataclass
+from typing import Literal
 
 from models.platform.database import Database
 from models.serving import breakers
 from models.serving.breakers import WINDOW, Breaker
+
+RefusalReason = Literal["breaker_open", "endpoint_saturated"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,13 +17,13 @@ class Admission:
     """Whether a job may ask an endpoint now.
 
     is_probe     it probes the endpoint: report its result, or `withdraw` it
-    reason       why it may not: `breaker_open` or `endpoint_saturated`
+    reason       why it may not
     retry_after  seconds after which to ask again
     """
 
     is_allowed: bool
     is_probe: bool = False
-    reason: str = ""
+    reason: RefusalReason = "breaker_open"
     retry_after: float = 0.0
 
 

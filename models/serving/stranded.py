@@ -4,13 +4,14 @@ A model's queue depends on which model is the default, and an endpoint may be re
 serves the old queue moves the jobs of other models that it claims; where none does, the sweeper calls this.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from models.jobs.catalogue import batch_queue
 from models.jobs.leases import LEASE
 from models.platform.database import Connection, fetch_all
-from models.serving.queues import DEFAULT_QUEUE, model_queue
+from models.serving.moves import return_home
+from models.serving.queues import DEFAULT_QUEUE, endpoint_queue, model_queue
 
 #: Most jobs of a queue that one call moves.
 LIMIT = 1000
@@ -24,6 +25,8 @@ WHERE pid > 0 AND seen_at > now() - interval '{LEASE} seconds' AND entry ->> 'qu
 QUEUES = f"""
 SELECT DISTINCT unnest(queues) AS queue FROM workers WHERE pid > 0 AND seen_at > now() - interval '{LEASE} seconds'
 """
+
+ENDPOINTS = "SELECT DISTINCT model_endpoint AS endpoint FROM served_models WHERE model_endpoint <> ''"
 
 MOVE = f"""
 WITH stranded AS MATERIALIZED (
@@ -46,7 +49,17 @@ def move_stranded(connection: Connection) -> int:
                 if before not in served_queues:
                     parameters = {"old": before, "queue": after, "model": model}
                     moved += connection.execute(MOVE, parameters).rowcount
-    return moved
+    return moved + _return_from_unserved(connection, served_queues)
+
+
+def _return_from_unserved(connection: Connection, served_queues: Collection[str]) -> int:
+    """Return the turns that were moved to endpoints which no worker serves. Returns how many."""
+    returned = 0
+    for row in fetch_all(connection, ENDPOINTS):
+        if endpoint_queue(row["endpoint"]) not in served_queues:
+            with connection.transaction():
+                returned += len(return_home(connection, row["endpoint"], "endpoint_failed").job_ids)
+    return returned
 
 
 @dataclass(frozen=True, slots=True)

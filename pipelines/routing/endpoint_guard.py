@@ -2,14 +2,16 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from models.jobs.attempt_context import Attempt, Outcome
-from models.jobs.catalogue import batch_queue, is_batch
+from models.jobs.catalogue import is_batch
 from models.jobs.jobs import Job
+from models.jobs.route_costs import ROUTE, settle_route
+from models.platform.database import Connection
 from models.platform.errors import JobError, Moved, PermanentFailure, Released, Unavailable
 from models.serving.endpoint_results import Admission, EndpointResults
+from models.serving.moves import ReturnReason, count_moves, route_home
 from pipelines.inference.engine import (
     PLAIN_TEXT,
     Engine,
@@ -21,9 +23,6 @@ from pipelines.inference.engine import (
 )
 
 log = logging.getLogger(__name__)
-
-#: Most moves of a job between queues. A job whose request the endpoint rejects gets this number: it stays at home.
-MAX_MOVES = 4
 
 #: Failures that a job's request causes.
 CALLER_KINDS = frozenset({"bad_request", "content_filter"})
@@ -68,19 +67,34 @@ def refusal(job: Job, endpoint: str, admission: Admission) -> Released:
 
 def home_of(job: Job) -> str | None:
     """Return the queue that the job was moved from to an endpoint, or None."""
-    home = (job.arguments.get("route") or {}).get("home")
-    if not home:
-        return None
-    return batch_queue(home) if is_batch(job.queue) else str(home)
+    home = (job.arguments.get(ROUTE) or {}).get("home")
+    return str(home) if home else None
 
 
-def returned(job: Job, reason: str, message: str, *, stays: bool = False) -> Moved:
-    """Return the move of a job to its home. One that `stays` does not leave it again."""
-    home, route = home_of(job), job.arguments["route"]
+def returned(
+    job: Job,
+    reason: ReturnReason,
+    message: str,
+    *,
+    stays: bool = False,
+    input_tokens: int = 0,
+    output_tokens: int = 0,
+) -> Moved:
+    """Return the move of a job to its home, which settles what it has spent of the spill budget.
+
+    stays                        it does not leave again
+    input_tokens, output_tokens  that the endpoint has read and generated for it
+    """
+    before, home, route = job.arguments[ROUTE], home_of(job), route_home(job, reason, stays=stays)
     assert home is not None
-    moves = MAX_MOVES if stays else route.get("moves", 1) + 1
-    changed = {"endpoint": None, "reason": reason, "moves": moves, "at": datetime.now(UTC).isoformat()}
-    return Moved(message, queue=home, route={**route, **changed})
+    assert route is not None
+    reserved = {"cost": before["cost"]} if "cost" in before else {}  # until it is settled, in the same transaction
+
+    def record(connection: Connection) -> None:
+        settle_route(connection, job.id, job.arguments, input_tokens=input_tokens, output_tokens=output_tokens)
+        count_moves(connection, before["endpoint"], reason)
+
+    return Moved(message, queue=home, route={**route, **reserved}, record=record)
 
 
 def _after_error(job: Job, guarded: "GuardedEngine", error: EngineError | PermanentFailure) -> JobError | None:
@@ -89,8 +103,14 @@ def _after_error(job: Job, guarded: "GuardedEngine", error: EngineError | Perman
     does_not_fit = isinstance(error, PermanentFailure) and error.code == "context_length_exceeded"
     if home_of(job) and (is_of_endpoint or does_not_fit):
         kind = failure_kind(error)
-        reason = "endpoint_saturated" if kind == "rate_limited" else "endpoint_failed"
-        return returned(job, reason, str(error), stays=kind in CALLER_KINDS)
+        return returned(
+            job,
+            "endpoint_saturated" if kind == "rate_limited" else "endpoint_failed",
+            str(error),
+            stays=kind in CALLER_KINDS,
+            input_tokens=guarded.input_tokens,
+            output_tokens=guarded.output_tokens,
+        )
     if is_of_endpoint and failure_kind(error) == "rate_limited":
         return Released(str(error), delay=retry_after(error) or SATURATED_DELAY)
     return None
@@ -108,12 +128,17 @@ def retry_after(error: Exception) -> float | None:
 
 
 class GuardedEngine:
-    """An endpoint's engine that reports each answer to the circuit breaker. See Engine."""
+    """An endpoint's engine that reports each answer to the circuit breaker. See Engine.
+
+    error                        the failure of its last answer
+    input_tokens, output_tokens  that the endpoint has read and generated: the operator pays for them
+    """
 
     def __init__(self, engine: Engine, results: EndpointResults, job_id: str, *, is_probe: bool) -> None:
         self.name, self.endpoint, self.slots, self.context = engine.name, engine.endpoint, engine.slots, engine.context
         self.reasons, self.continues, self.counts_exactly = engine.reasons, engine.continues, engine.counts_exactly
         self.error: Exception | None = None
+        self.input_tokens = self.output_tokens = 0
         self._engine = engine
         self._results = results
         self._job_id = job_id
@@ -133,13 +158,18 @@ class GuardedEngine:
         try:
             for output in self._engine.generate(prompt, **options):
                 finish = output
+                self.output_tokens += getattr(output, "count", 0)
                 yield output
         except (EngineError, PermanentFailure) as error:
             self.error = error
+            if getattr(error, "accepted", True):
+                self.input_tokens += self._engine.count(prompt, options.get("output_format", PLAIN_TEXT))
             self._report_failure(error)
             raise
-        if isinstance(finish, Finish) and finish.reason != "cancelled":
-            self._report_success()
+        if isinstance(finish, Finish):
+            self.input_tokens += finish.prompt_tokens
+            if finish.reason != "cancelled":
+                self._report_success()
 
     def close(self) -> None:
         """See Engine."""

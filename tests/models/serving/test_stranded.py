@@ -88,3 +88,20 @@ def test_queues_without_a_worker_are_listed(job_store, database):
 
     assert unserved["inference.large"].jobs == 1
     assert "inference.small" not in unserved
+
+
+@pytest.mark.parametrize("is_served", [False, True])
+def test_moved_turns_return_from_an_endpoint_that_no_worker_serves(job_store, database, is_served):
+    job_id = enqueue(job_store, "upstream.groq", "m")
+    job_store.update(job_id, """arguments = '{"route": {"endpoint": "groq", "home": "inference", "moves": 1}}'""")
+    with database.connection() as connection:
+        connection.execute(
+            "INSERT INTO served_models (model_name, model_endpoint, model_queue, description)"
+            " VALUES ('m', 'groq', 'upstream.groq', '{}') ON CONFLICT DO NOTHING"
+        )
+    if is_served:
+        serve(database, "m", "upstream.groq")
+
+    move(database)
+
+    assert job_store.job(job_id).queue == ("upstream.groq" if is_served else "inference")

@@ -2,15 +2,17 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from types import SimpleNamespace
 
 import pytest
 
+from models.jobs import attempts
 from models.jobs.jobs import Job
 from models.platform.errors import Moved, PermanentFailure, Released, Unavailable
 from models.serving.endpoint_results import Admission
 from pipelines.inference.engine import EngineError, Finish, Token
-from pipelines.routing.endpoint_guard import MAX_MOVES, PROBES_LATER, SATURATED_DELAY, run_guarded
+from pipelines.routing.endpoint_guard import PROBES_LATER, SATURATED_DELAY, run_guarded
 
 NOW = datetime.now(UTC)
 ROUTE = {"endpoint": "groq", "model": "m", "home": "inference", "reason": "queue_full", "moves": 1, "cost": "0.1"}
@@ -58,6 +60,9 @@ class FakeEngine:
 
     def __init__(self, outputs):
         self.outputs = outputs
+
+    def count(self, prompt, output_format):
+        return 7
 
     def generate(self, prompt, **options):
         for output in self.outputs:
@@ -107,13 +112,6 @@ def test_turn_with_a_home_returns_there_at_once_when_the_endpoint_fails(kind):
     assert (route["endpoint"], route["reason"], route["moves"]) == (None, "endpoint_failed", 2)
 
 
-def test_background_turn_returns_to_the_background_queue():
-    with pytest.raises(Moved) as moved:
-        run(Results(), [failure("overloaded")], job(queue="upstream.groq_batch"))
-
-    assert moved.value.queue == "inference_batch"
-
-
 def test_turn_without_a_home_is_tried_again():
     with pytest.raises(EngineError):
         run(Results(), [failure("overloaded")], job(route=None))
@@ -143,7 +141,7 @@ def test_turn_that_the_endpoint_rejects_stays_at_home():
     with pytest.raises(Moved) as moved:
         run(Results(), [failure("bad_request", PermanentFailure)])
 
-    assert moved.value.route["moves"] == MAX_MOVES
+    assert moved.value.route["stays"]
 
 
 def test_turn_that_does_not_fit_the_endpoint_returns_to_its_home():
@@ -198,3 +196,40 @@ def test_moves_do_not_change_the_job():
         run(Results(), [failure("overloaded")], a_job)
 
     assert a_job == replace(a_job, arguments={"route": ROUTE})
+
+
+def test_what_a_failed_answer_has_cost_is_settled_in_the_transaction_of_the_move(job_store, account):
+    # Given a turn for which 0.10 of a day's budget were reserved
+    route = {**ROUTE, "cost": "0.10", "at": NOW.isoformat(), "price_input": "1000", "price_output": "10000"}
+    started = job_store.start(account, arguments={"route": route})
+    with job_store.database.transaction() as connection:
+        connection.execute("DELETE FROM spill_days")
+        connection.execute(
+            "INSERT INTO spill_days (spill_day, upstream, spilled_turns, reserved_cost)"
+            " VALUES ((now() AT TIME ZONE 'UTC')::date, 'groq', 1, 0.10)"
+        )
+
+    # When the endpoint fails after it has read seven tokens and generated one
+    with pytest.raises(Moved) as moved:
+        run(Results(), [Token("a", 1), failure("dropped")], started)
+    with job_store.database.transaction() as connection:
+        attempts.move(connection, started, moved.value)
+        day = connection.execute("SELECT spilled_turns, reserved_cost, spent_cost FROM spill_days").fetchone()
+
+    # Then the budget has these, and the turn nothing more to settle
+    assert day == {"spilled_turns": 1, "reserved_cost": 0, "spent_cost": Decimal("0.017")}
+    assert "cost" not in job_store.job(started.id).arguments["route"]
+
+
+def test_refused_request_costs_nothing(job_store, account):
+    route = {**ROUTE, "cost": "0.10", "at": NOW.isoformat(), "price_input": "1000", "price_output": "10000"}
+    started = job_store.start(account, arguments={"route": route})
+    refused = failure("refused")
+    refused.accepted = False
+
+    with pytest.raises(Moved) as moved:
+        run(Results(), [refused], started)
+    with job_store.database.transaction() as connection:
+        attempts.move(connection, started, moved.value)
+
+    assert job_store.job(started.id).arguments["route"]["spent"] == "0"
