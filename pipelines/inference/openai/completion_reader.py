@@ -8,6 +8,7 @@ An attempt that fails is repeated, and the endpoint bills it again. So only what
 that is retried.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -37,8 +38,8 @@ ANSWER_ENDS: Mapping[str, AnswerEnd] = {"length": "length", "content_filter": "c
 VIOLATION = "invalid_model_output"
 
 
-class CompletionReader:
-    """Reads the chunks of one answer.
+class AnswerReader(ABC):
+    """Reads the events of one answer, through either API.
 
     done  the endpoint has sent its end marker
     """
@@ -50,7 +51,6 @@ class CompletionReader:
         self._text: list[str] = []
         self._halves, self._reasoning_halves = HalfCharacterJoiner(), HalfCharacterJoiner()
         self._logprobs: list[TokenLogprob] = []
-        self._calls = CallReader()
         self._usage: Mapping[str, Any] = {}
         self._yielded_tokens = self._yielded_reasoning = 0
 
@@ -97,6 +97,10 @@ class CompletionReader:
         self._yielded_tokens += extra_tokens
         yield replace(self._end(reason, prompt_tokens), hidden_reasoning=self._hidden_reasoning(extra_tokens))
 
+    def stopped_finish(self, prompt_tokens: int) -> Finish:
+        """Return the end of an answer at a stop text, which the caller has found."""
+        return self._end("stop", prompt_tokens)
+
     def cancelled_finish(self, prompt_tokens: int) -> Finish:
         """Return the end of a cancelled generation."""
         return self._end("cancelled", prompt_tokens if self._yielded_tokens else 0)
@@ -117,22 +121,13 @@ class CompletionReader:
         hidden = int(details.get("reasoning_tokens") or 0) - self._yielded_reasoning
         return max(0, min(hidden, extra_tokens))
 
+    @abstractmethod
     def _add(self, chunk: Mapping[str, Any]) -> tuple[str, str]:
-        if error := chunk.get("error"):
-            raise error_in_stream(error)
-        self._usage = chunk.get("usage") or self._usage
-        reasoning = text = ""
-        for choice in chunk.get("choices") or ():
-            # A complete message, if the endpoint does not stream.
-            delta = choice.get("delta") or choice.get("message") or {}
-            reasoning += _text_of(delta.get("reasoning_content") or delta.get("reasoning"))
-            text += _text_of(delta.get("content")) + (delta.get("refusal") or "")
-            self._logprobs += map(_logprob, (choice.get("logprobs") or {}).get("content") or ())
-            for call in delta.get("tool_calls") or ():
-                self._calls.add(call)
-            if reason := choice.get("finish_reason"):
-                self._reason = ANSWER_ENDS.get(reason, "stop")
-        return self._reasoning_halves.add(reasoning), self._halves.add(text)
+        """Read an event and return its reasoning and its text."""
+
+    @abstractmethod
+    def _calls(self) -> list[tuple[str, str]]:
+        """Return the names and the arguments of the calls so far."""
 
     def _complete_calls(self, reason: AnswerEnd) -> list[tuple[str, str]]:
         """Return the calls, except one that the token limit cut off.
@@ -140,7 +135,7 @@ class CompletionReader:
         As with OpenAI, the caller gets also one of an unknown function, or whose arguments are not JSON: another
         attempt would hardly generate anything else, and the endpoint bills it.
         """
-        calls = [call.complete for call in self._calls.calls[: self._output_format.max_calls]]
+        calls = self._calls()[: self._output_format.max_calls]
         return calls[:-1] if calls and reason != "stop" and not _is_json(calls[-1][1]) else calls
 
     def _check(self, calls: Sequence[object]) -> None:
@@ -151,6 +146,34 @@ class CompletionReader:
             raise PermanentFailure("The model's answer is not JSON, although JSON was required", code=VIOLATION)
 
 
+class CompletionReader(AnswerReader):
+    """Reads the chunks of Chat Completions."""
+
+    def __init__(self, output_format: OutputFormat) -> None:
+        super().__init__(output_format)
+        self._call_reader = CallReader()
+
+    def _add(self, chunk: Mapping[str, Any]) -> tuple[str, str]:
+        if error := chunk.get("error"):
+            raise error_in_stream(error)
+        self._usage = chunk.get("usage") or self._usage
+        reasoning = text = ""
+        for choice in chunk.get("choices") or ():
+            # A complete message, if the endpoint does not stream.
+            delta = choice.get("delta") or choice.get("message") or {}
+            reasoning += _text_of(delta.get("reasoning_content") or delta.get("reasoning"))
+            text += _text_of(delta.get("content")) + (delta.get("refusal") or "")
+            self._logprobs += map(logprob, (choice.get("logprobs") or {}).get("content") or ())
+            for call in delta.get("tool_calls") or ():
+                self._call_reader.add(call)
+            if reason := choice.get("finish_reason"):
+                self._reason = ANSWER_ENDS.get(reason, "stop")
+        return self._reasoning_halves.add(reasoning), self._halves.add(text)
+
+    def _calls(self) -> list[tuple[str, str]]:
+        return [call.complete for call in self._call_reader.calls]
+
+
 def _text_of(content: Any) -> str:
     """Return the text of a message's content: a string, or a list of parts."""
     if content is None or isinstance(content, str):
@@ -158,9 +181,9 @@ def _text_of(content: Any) -> str:
     return "".join(part.get("text") or "" for part in content)
 
 
-def _logprob(entry: Mapping[str, Any]) -> TokenLogprob:
+def logprob(entry: Mapping[str, Any]) -> TokenLogprob:
     token, data = join_halves(entry["token"]), entry.get("bytes")
-    top = tuple(map(_logprob, entry.get("top_logprobs") or ()))
+    top = tuple(map(logprob, entry.get("top_logprobs") or ()))
     other = None if data is None or bytes(data) == token.encode() else bytes(data)
     return TokenLogprob(token, float(entry["logprob"]), other, top)
 

@@ -6,7 +6,7 @@ stream reports that. Those that continue one (`SANGHA_UPSTREAM_NAME_CONTINUES`) 
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from hashlib import blake2b
@@ -27,11 +27,20 @@ from pipelines.inference.engine import (
     ToolCall,
 )
 from pipelines.inference.openai.cancellable_http import ReadCancelled
-from pipelines.inference.openai.completion_reader import CompletionReader
+from pipelines.inference.openai.completion_reader import AnswerReader, CompletionReader
 from pipelines.inference.openai.completions import cache_isolation, continuation, request_body
 from pipelines.inference.openai.endpoint_client import EndpointClient
+from pipelines.inference.openai.responses_reader import ResponsesReader
+from pipelines.inference.openai.responses_request import responses_body
+from pipelines.inference.openai.stop_texts import until_stop
 
-#: Tokens of the context of a probe, which generates one.
+#: The paths of the two APIs.
+PATHS = {"chat": "/chat/completions", "responses": "/responses"}
+
+#: Tokens of a probe's answer: the least that OpenAI's Responses allows is 16.
+PROBE_TOKENS = {"chat": 1, "responses": 16}
+
+#: Tokens of the context of a probe.
 PROBE_CONTEXT = 256
 
 
@@ -58,6 +67,7 @@ class OpenAIEngine:
         self.name, self.endpoint = model, upstream.name
         self.slots, self.context = slots, context
         self.continues = upstream.continues
+        self._api = upstream.api
         self._client = client or EndpointClient(upstream, slots)
         self._isolates_prompts = isolates_prompts
         self._job_id, self._is_repeat = "", False
@@ -111,37 +121,41 @@ class OpenAIEngine:
             yield Finish("stop" if calls else "length", tokens, 0, 0)
             return
         prefix = prefix if self.can_continue(output_format, prefix, reasoning) else ""
-        reader = CompletionReader(output_format)
-        body = request_body(self.name, prompt, sampling, output_format, self._client.host)
+        if self._api == "responses":
+            reader: AnswerReader = ResponsesReader(output_format)
+            body, stops = responses_body(self.name, prompt, sampling, output_format), sampling.stop
+        else:
+            reader = CompletionReader(output_format)
+            body, stops = request_body(self.name, prompt, sampling, output_format, self._client.host), ()
         if prefix:
             body |= continuation(body["messages"], Message("assistant", prefix, reasoning=reasoning))
-        try:
-            with self._client.slot(cancelled):
-                yield from self._outputs("/chat/completions", body, reader, cancelled, cache_owner)
-        except ReadCancelled:
-            yield reader.cancelled_finish(tokens)
-            return
-        yield from _without_prefix(reader.finish(tokens), _tokens(prefix))
+        if self._isolates_prompts:
+            body |= cache_isolation(self._client.host, cache_owner)
+        with closing(self._outputs(body, reader, cancelled, tokens)) as outputs:
+            answer = until_stop(outputs, stops, lambda: reader.stopped_finish(tokens)) if stops else outputs
+            yield from _without_prefix(answer, _tokens(prefix)) if prefix else answer
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
 
     def _outputs(
-        self,
-        path: str,
-        body: dict[str, Any],
-        reader: CompletionReader,
-        cancelled: Callable[[], bool],
-        cache_owner: str | None,
-    ) -> Iterator[EngineOutput]:
-        if self._isolates_prompts:
-            body |= cache_isolation(self._client.host, cache_owner)
+        self, body: dict[str, Any], reader: AnswerReader, cancelled: Callable[[], bool], prompt_tokens: int
+    ) -> Generator[EngineOutput, None, None]:
+        """Send a request and yield what the endpoint generates, and the end."""
         data = orjson.dumps(body)
-        request = self._client.post(path, data, self._idempotency_key(data), is_repeat=self._is_repeat)
-        with closing(self._client.events(request, lambda: reader.done, cancelled)) as events:
-            for event in events:
-                yield from reader.add(event)
+        request = self._client.post(PATHS[self._api], data, self._idempotency_key(data), is_repeat=self._is_repeat)
+        try:
+            with (
+                self._client.slot(cancelled),
+                closing(self._client.events(request, lambda: reader.done, cancelled)) as events,
+            ):
+                for event in events:
+                    yield from reader.add(event)
+        except ReadCancelled:
+            yield reader.cancelled_finish(prompt_tokens)
+            return
+        yield from reader.finish(prompt_tokens)
 
     def _idempotency_key(self, body: bytes) -> str:
         """Return a key for an endpoint that knows the header: equal for the same request of a job.
@@ -158,7 +172,7 @@ def probe(upstream: Upstream, model: str, timeout: float = 10.0) -> str:
     """Generate one token and report how long that took. Raises EngineError and PermanentFailure."""
     start = time.monotonic()
     engine = OpenAIEngine(upstream, model, slots=1, context=PROBE_CONTEXT)
-    prompt, sampling = [Message("user", "Hello.")], Sampling(1)
+    prompt, sampling = [Message("user", "Hello.")], Sampling(PROBE_TOKENS[upstream.api])
     with closing(engine):
         outputs = engine.generate(
             prompt, prefix="", sampling=sampling, cancelled=lambda: time.monotonic() - start > timeout
