@@ -24,6 +24,7 @@ VARIABLES: Mapping[str, str] = {
     "API": "`chat` (Chat Completions) or `responses`; unset: `chat`.",
     "SLOTS": "Answers that each worker requests at the same time, 1 to 1024; unset: 16.",
     "CONTEXT": "Tokens of prompt and answer together; unset: 32,768.",
+    "TIMEOUT": "Seconds until an answer begins, after which the request has failed, 1 to 600; unset: 60.",
     "CONTINUES": "`on`: it continues an assistant message at the end of a request, as vLLM and llama-server do; unset:"
     " `off`.",
     "PRICE_INPUT": "What you pay for a million tokens of prompts, in the currency of `SANGHA_SPILL_MONEY`.",
@@ -48,6 +49,9 @@ RESERVED_ENDING = "_batch"
 DEFAULT_SLOTS, MAX_SLOTS = 16, 1024
 MIN_CONTEXT, MAX_CONTEXT = 256, 1_048_576
 
+#: Seconds until an answer begins, by default and at most.
+DEFAULT_TIMEOUT, MAX_TIMEOUT = 60, 600
+
 #: The most that a million tokens may cost.
 MAX_PRICE = Decimal(1_000_000)
 
@@ -64,6 +68,7 @@ class Upstream:
     api           the API through which it is asked: Chat Completions or Responses
     slots         answers that each worker requests at the same time
     context       tokens of prompt and answer together; None: the default of hosted models
+    timeout       seconds until an answer begins
     continues     whether it continues an assistant message at the end of a request
     price_input   what the operator pays for a million tokens of prompts; None: unknown
     price_output  the same for generated tokens
@@ -77,6 +82,7 @@ class Upstream:
     api: Literal["chat", "responses"] = "chat"
     slots: int = DEFAULT_SLOTS
     context: int | None = None
+    timeout: int = DEFAULT_TIMEOUT
     continues: bool = False
     price_input: Decimal | None = None
     price_output: Decimal | None = None
@@ -123,6 +129,7 @@ def _texts(upstream: Upstream) -> dict[str, str]:
         "API": upstream.api,
         "SLOTS": str(upstream.slots),
         "CONTEXT": str(upstream.context or ""),
+        "TIMEOUT": str(upstream.timeout),
         "CONTINUES": "on" if upstream.continues else "off",
         "PRICE_INPUT": "" if upstream.price_input is None else str(upstream.price_input),
         "PRICE_OUTPUT": "" if upstream.price_output is None else str(upstream.price_output),
@@ -174,6 +181,7 @@ class _Checks:
             api="responses" if self._choice("API", "chat", "responses") == "responses" else "chat",
             slots=self._integer("SLOTS", 1, MAX_SLOTS) or DEFAULT_SLOTS,
             context=self._integer("CONTEXT", MIN_CONTEXT, MAX_CONTEXT),
+            timeout=self._integer("TIMEOUT", 1, MAX_TIMEOUT) or DEFAULT_TIMEOUT,
             continues=self._choice("CONTINUES", "on", "off") == "on",
             price_input=self._price("PRICE_INPUT", "PRICE_OUTPUT"),
             price_output=self._price("PRICE_OUTPUT", "PRICE_INPUT"),

@@ -28,9 +28,9 @@ from pipelines.inference.openai.endpoint_errors import (
 )
 from pipelines.inference.openai.http1_connection import Http1Pool
 
-#: Seconds to connect and to send the request; until the answer begins; between two of its chunks; and from its end
-#: marker to the end of the HTTP message, which only matters for using the connection again.
-CONNECT_TIMEOUT, FIRST_CHUNK_TIMEOUT, CHUNK_TIMEOUT, END_TIMEOUT = 5.0, 60.0, 30.0, 0.5
+#: Seconds to connect and to send the request; between two chunks of an answer; and from its end marker to the end of
+#: the HTTP message, which only matters for using the connection again. Until an answer begins: see `Upstream.timeout`.
+CONNECT_TIMEOUT, CHUNK_TIMEOUT, END_TIMEOUT = 5.0, 30.0, 0.5
 
 #: Seconds that an idle connection is kept open: less than servers do (uvicorn 5), so that they seldom close it first.
 KEEPALIVE = 4.0
@@ -59,6 +59,7 @@ class EndpointClient:
         self.host = urlsplit(upstream.url).netloc
         self._url = upstream.url.rstrip("/")
         self._api_key = (upstream.api_key or "").encode()
+        self._first_chunk_timeout = float(upstream.timeout)
         self._free_slots = threading.Semaphore(slots)
         self._backend = CancellableBackend()
         self._pool = Http1Pool(
@@ -142,7 +143,7 @@ class EndpointClient:
         It is sent again once, where the server closed the kept connection before it can have read the request. After
         any other error it may be at work on the request, and bill it.
         """
-        with self._backend.cancel_reads_when(cancelled, FIRST_CHUNK_TIMEOUT) as exchange:
+        with self._backend.cancel_reads_when(cancelled, self._first_chunk_timeout) as exchange:
             try:
                 return self._pool.handle_request(request)
             except CONNECTION_CLOSED:
@@ -154,9 +155,9 @@ class EndpointClient:
         self, response: httpcore.Response, is_done: Callable[[], bool], cancelled: Callable[[], bool]
     ) -> Iterator[bytes]:
         if _is_json(response):  # the endpoint does not stream
-            yield self.mask(self._read(response, cancelled, MAX_ANSWER, FIRST_CHUNK_TIMEOUT))
+            yield self.mask(self._read(response, cancelled, MAX_ANSWER, self._first_chunk_timeout))
             return
-        incomplete, timeout = b"", FIRST_CHUNK_TIMEOUT
+        incomplete, timeout = b"", self._first_chunk_timeout
         parts = response.iter_stream()
         while (part := self._next_part(parts, cancelled, END_TIMEOUT if is_done() else timeout)) is not None:
             *lines, incomplete = (incomplete + part).split(b"\n")

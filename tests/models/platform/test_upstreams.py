@@ -61,6 +61,7 @@ def test_variables_of_upstreams_are_read_back():
         ("SANGHA_UPSTREAM_GROQ_MODELS", "big, big", "names a model twice"),
         ("SANGHA_UPSTREAM_GROQ_API", "completions", "should be 'chat' or 'responses'"),
         ("SANGHA_UPSTREAM_GROQ_SLOTS", "0", "should be a number from 1 to 1024"),
+        ("SANGHA_UPSTREAM_GROQ_TIMEOUT", "0", "should be a number from 1 to 600"),
         ("SANGHA_UPSTREAM_GROQ_SLOTS", "many", "should be a number from 1 to 1024"),
         ("SANGHA_UPSTREAM_GROQ_CONTEXT", "255", "should be a number from 256 to 1048576"),
         ("SANGHA_UPSTREAM_GROQ_CONTINUES", "yes", "should be 'on' or 'off'"),
