@@ -156,13 +156,19 @@ def migrate(data_dir: Path | None, finalize: bool, verbose: bool) -> None:
 @main.command()
 @data_dir
 @click.option("--release", is_flag=True, help="Check only whether this release can be rolled out now.")
-def doctor(data_dir: Path | None, release: bool) -> None:
+@click.option("--model", metavar="PATH", help="Check only this GGUF file: does it fit, with how many slots, how fast?")
+def doctor(data_dir: Path | None, release: bool, model: str | None) -> None:
     """Check the installation and print a remedy for each problem.
 
     With --release, compare the pending migrations with the schema versions of the running processes: run it before
-    `sangha migrate`. Exits with 1 if a check fails.
+    `sangha migrate`. With --model, compare a model with the memory of this machine or its GPUs, and run it for a few
+    seconds. Exits with 1 if a check fails.
     """
-    settings = prepare(quiet=True, data_dir=data_dir)
+    settings = prepare(quiet=True, data_dir=data_dir, model=model)
+    if model is not None:
+        from ops.doctor.report import print_model_report
+
+        sys.exit(0 if print_model_report(settings, click.echo) else 1)
     from ops.doctor.release import RELEASE_CHECKS
     from ops.doctor.report import CHECKS, print_report
 

@@ -39,3 +39,12 @@ def print_report(settings: Settings, print_line: Callable[[str], None], checks: 
         print_line(str(finding))
         healthy = healthy and finding.verdict != "FAIL"
     return healthy
+
+
+def print_model_report(settings: Settings, print_line: Callable[[str], None]) -> bool:
+    """Check the model of the settings up to the first failure: one that does not fit is not loaded."""
+    from ops.doctor.model import ModelChecks
+
+    engine = settings.engine if settings.engine == "ctransformers" else "llamacpp"
+    settings = settings.model_copy(update={"engine": engine})
+    return all(print_report(settings, print_line, [check]) for check in ModelChecks(settings).checks)

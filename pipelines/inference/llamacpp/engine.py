@@ -49,7 +49,7 @@ from pipelines.inference.llamacpp.sampling_parameters import sampling_parameters
 from pipelines.inference.llamacpp.server import server_parameters, start_server
 from pipelines.inference.llamacpp.token_bound import TokenBound
 from pipelines.inference.llamacpp.tool_prompt import render_messages
-from pipelines.inference.llamacpp.tool_template import tool_template
+from pipelines.inference.llamacpp.tool_template import ToolTemplate, tool_template
 from pipelines.inference.machine import usable_cores, usable_memory
 from pipelines.inference.registry import model_name
 
@@ -110,6 +110,11 @@ class LlamaCppEngine:
         self._threads = ThreadPoolExecutor(slots, thread_name_prefix="slot")
         self._running: set[ChunkQueue] = set()
         self._isolated_slots = IsolatedSlots(slots) if isolated else None
+
+    @property
+    def tool_template(self) -> ToolTemplate:
+        """What the model's chat template does with tools."""
+        return self._tool_template
 
     def count(self, prompt: Sequence[Message], output_format: OutputFormat = PLAIN_TEXT) -> int:
         """See Engine. Exact; takes under 1 ms for a short prompt."""
