@@ -96,7 +96,8 @@ KEPT = frozenset({
     "memory_sources", "memory_spaces", "memory_speakers", "memory_vector_codes", "memory_vectors", "payment_methods",
     "payments", "plan_versions", "plans", "postings", "prices", "quota_usage", "refunds", "route_moves", "schedules",
     "schema_compatibility", "sellers", "served_models", "signing_keys", "simulated_objects", "spending",
-    "spending_limits", "spending_reservations", "spill_days", "subscriptions", "turn_counts", "usage_records", "users",
+    "spending_limits", "spending_reservations", "spill_days", "subscriptions", "turn_counts", "usage_records",
+    "usage_segments", "users",
     "workers",
 })  # fmt: skip
 

@@ -66,6 +66,7 @@ ERASED: Mapping[str, sql.Composed | LiteralString] = {
 #: Tables with an `account_id` that an erasure keeps, and why.
 KEPT: Mapping[str, str] = {
     "usage_records": "billing: numbers of tokens and names of models",
+    "usage_segments": "billing: numbers of tokens and names of models",
     "quota_usage": "billing",
     **dict.fromkeys(
         ("subscriptions", "invoices", "credit_notes", "payments", "refunds", "credit_grants", "postings", "spending"),

@@ -56,6 +56,10 @@ EXPORTS: Mapping[str, LiteralString] = {
         SELECT job_id, model, input_tokens, cached_tokens, output_tokens, billed_amount::text, billed_currency,
                billed_user_id, billed_key_id, billed_agent, billed_on, created_at
         FROM usage_records WHERE account_id = %(account_id)s""",
+    "usage_segments": """
+        SELECT job_id, position, segment_model, segment_endpoint, segment_input, segment_cached, segment_output,
+               segment_amount::text
+        FROM usage_segments WHERE account_id = %(account_id)s""",
     "usage_by_month": """
         SELECT month, sum(tokens)::bigint AS tokens FROM quota_usage
         WHERE account_id = %(account_id)s GROUP BY month""",

@@ -78,6 +78,7 @@ ERASED: Mapping[str, sql.Composed | LiteralString] = {
 #: Tables with an `account_id` from which an erasure of the user deletes nothing by itself, and why.
 KEPT: Mapping[str, str] = {
     "usage_records": "billing: numbers of tokens and names of models",
+    "usage_segments": "billing: numbers of tokens and names of models",
     "quota_usage": "billing",
     **dict.fromkeys(
         (

@@ -22,8 +22,12 @@ EXTENSION_EVENTS: Mapping[str, str] = {
     "or greater. `job_id`; `attempt`, the number of the attempt that continues.",
     "sangha:memory.recalled": "Memories that were added to the prompt. `item_id`; `memories`, each with `id`, `kind` "
     "and `score`.",
-    "sangha:engine.started": "Generation begins. `item_id`; `model`; `prompt_tokens`; `dropped_messages`, the "
-    "number of earlier messages that did not fit the context; `step`, from the second generation of a turn on.",
+    "sangha:engine.started": "Generation begins. `item_id`; `model`; `endpoint` that serves it, or null for a local "
+    "model; `prompt_tokens`; `dropped_messages`, the number of earlier messages that did not fit the context; `step`, "
+    "from the second generation of a turn on.",
+    "sangha:engine.changed": "Another engine continues the answer, or begins it again. `item_id`; `model`; `endpoint`; "
+    "`from_model`; `from_endpoint`; `reason`, why the turn was moved, or null; `tokens` of the generation so far; "
+    "`prompt_tokens` as the new engine counts them.",
     "sangha:step.generated": "A generation has ended whose calls the server runs. `step`; `usage`, its tokens.",
     "sangha:tool_call.started": "The server begins a call. `item_id`; `job_id`; `server_label`; `name`.",
     "sangha:tool_call.completed": "A call has its output. `item_id`; `job_id`; `status`.",

@@ -12,7 +12,7 @@ from models.jobs import ended_jobs, jobs
 from models.jobs import usage as usage_records
 from models.jobs.jobs import ENDED, Job, NewJob
 from models.jobs.serial_keys import lock_serial_key
-from models.jobs.usage import TokenUsage, UsageSource
+from models.jobs.usage import Segment, TokenUsage, UsageSource
 from models.journal import archive
 from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.errors import PermanentFailure
@@ -285,8 +285,14 @@ def delete(connection: Connection, response_id: str, account_id: str) -> bool:
     return row is not None and ended_jobs.delete(connection, row["job_id"], account_id)
 
 
-def bill(connection: Connection, response: Response, usage: TokenUsage, source: UsageSource) -> None:
-    """Store a turn's usage and post its cost."""
+def bill(
+    connection: Connection,
+    response: Response,
+    usage: TokenUsage,
+    source: UsageSource,
+    segments: Sequence[Segment] = (),
+) -> None:
+    """Store a turn's usage and post its cost, that of each segment at the price of its engine."""
     agent = (response.request.get("agent") or {}).get("name")
     usage_records.bill(
         connection,
@@ -295,6 +301,7 @@ def bill(connection: Connection, response: Response, usage: TokenUsage, source: 
         account_id=response.account_id,
         model=response.engine_model,
         source=replace(source, agent=agent) if agent else source,
+        segments=segments,
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from models.jobs.usage import Segment, merge_segments
 from models.journal.writer import Journal
 from models.turns.responses import Response, TokenUsage
 from pipelines.chat import response_objects
@@ -68,6 +69,22 @@ class AnswerWriter:
     def usage(self) -> TokenUsage:
         """The tokens that are billed, which are those in the journal."""
         return add_usage(self.transcript.usage, self.step_usage)
+
+    @property
+    def segments(self) -> list[Segment]:
+        """These tokens by the engine that is paid for them."""
+        step = self.transcript.step
+        return merge_segments([*self.transcript.segments, *step.bill_by_engine(self.step_usage)])
+
+    def count_prompt(self, prompt_tokens: int) -> None:
+        """Replace the estimate of the prompt's tokens by the engine's count, if it is the one that began the answer."""
+        if not self.transcript.step.segments:
+            self.prompt_tokens = prompt_tokens or self.prompt_tokens
+
+    def count_cached(self, cached_tokens: int) -> None:
+        """Count those tokens of the prompt that the engine did not have to read, if it began the answer."""
+        if not self.transcript.step.segments:
+            self.cached_tokens = cached_tokens
 
     @property
     def has_message(self) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from models.jobs.attempt_context import Attempt
+from models.jobs.usage import Segment
 from models.journal.writer import Journal
 from models.turns.responses import Response
 from pipelines.agents.turn_tools import TurnTools
@@ -15,11 +16,14 @@ from pipelines.chat.context_management import compaction_of
 from pipelines.chat.mcp_items import new_listings
 from pipelines.chat.memory_prompt import MemoryRecall, add_memories, recall_memories
 from pipelines.chat.prompt import Prompt, fit_prompt, fit_with_outputs, messages_of, sampling_of, thread_items
+from pipelines.chat.reasoning_writer import NewEvent
 from pipelines.chat.recalled_memories import recalled_before, references
 from pipelines.chat.transcript import (
     ANSWER_RESTARTED,
+    ENGINE_CHANGED,
     ENGINE_STARTED,
     MEMORIES_RECALLED,
+    Step,
     Transcript,
     restart,
 )
@@ -103,7 +107,8 @@ def begin_answer(
     """
     journal, step = attempt.journal, transcript.step
     item_id = response_objects.output_message_id(response, step.number)
-    started = {"model": engine.name, "prompt_tokens": prompt.tokens, "dropped_messages": prompt.dropped}
+    names = {"model": engine.name, "endpoint": engine.endpoint or None}
+    started = {**names, "prompt_tokens": prompt.tokens, "dropped_messages": prompt.dropped}
     if "response.in_progress" not in transcript.event_types:
         # For clients that receive OpenAI's types only.
         sangha = {**started, "recalled": [memory["id"] for memory in response.recalled]}
@@ -121,14 +126,12 @@ def begin_answer(
     if not generates:
         return AnswerWriter(response, journal, transcript)
     if not step.begun:
-        step.prompt_tokens, step.begun = prompt.tokens, True
+        step.prompt_tokens, step.begun, step.engine = prompt.tokens, True, _segment(engine)
         number = {"step": step.number} if step.number else {}
         journal.write(ENGINE_STARTED, {"item_id": item_id, **started, **number})
         transcript.event_types.add(ENGINE_STARTED)
-    if (step.text or step.reasoning) and not (step.calls or continues(engine, prompt, step.text, step.reasoning)):
-        since = {"since": step.since} if step.number else {}
-        journal.write(ANSWER_RESTARTED, {"item_id": item_id, "discarded_tokens": step.tokens, **since})
-        restart(step, step.tokens)
+    if events := _take_over(attempt, step, engine, prompt, item_id):
+        journal.write_atomically(events, 0)
     answer = AnswerWriter(response, journal, transcript)
     if not (prompt.output_format.callable_tools or engine.reasons):
         answer.begin_message()
@@ -140,6 +143,44 @@ def continues(engine: Engine, prompt: Prompt, text: str, reasoning: str) -> bool
     if isinstance(engine, ContinuesSome):
         return engine.can_continue(prompt.output_format, text, reasoning)
     return engine.continues
+
+
+def _take_over(attempt: Attempt, step: Step, engine: Engine, prompt: Prompt, item_id: str) -> list[NewEvent]:
+    """Continue the answer of an earlier attempt, or begin it again. Returns the events that say so: none if neither.
+
+    An engine that cannot continue keeps journalled calls, and generates nothing.
+    """
+    events: list[NewEvent] = []
+    if step.calls and not engine.continues:
+        return events
+    if (step.text or step.reasoning) and not (step.calls or continues(engine, prompt, step.text, step.reasoning)):
+        since = {"since": step.since} if step.number else {}
+        events.append((ANSWER_RESTARTED, {"item_id": item_id, "discarded_tokens": step.tokens, **since}))
+        restart(step, step.tokens)
+    before, now = step.engine, _segment(engine)
+    if before is None or before == replace(now, endpoint=None):  # as an earlier version has journalled it
+        step.engine = now
+    elif before != now:
+        events.append((ENGINE_CHANGED, {"item_id": item_id, **_change(attempt, before, now, step.tokens, prompt)}))
+        step.change_engine(now, prompt.tokens)
+    return events
+
+
+def _segment(engine: Engine) -> Segment:
+    return Segment(engine.name, engine.endpoint)
+
+
+def _change(attempt: Attempt, before: Segment, now: Segment, tokens: int, prompt: Prompt) -> Mapping[str, Any]:
+    """Return the fields of the event that another engine continues a step, of which it has these tokens."""
+    return {
+        "model": now.model,
+        "endpoint": now.endpoint or None,
+        "from_model": before.model,
+        "from_endpoint": before.endpoint or None,
+        "reason": (attempt.job.arguments.get("route") or {}).get("reason"),
+        "tokens": tokens,
+        "prompt_tokens": prompt.tokens,
+    }
 
 
 def _write_leading_item(journal: Journal, transcript: Transcript, item: Mapping[str, Any]) -> None:
@@ -181,10 +222,10 @@ def generate(
     if finish is None or finish.reason == "cancelled":
         return "stop"  # the attempt raises the reason
     answer.count_hidden_reasoning(finish.hidden_reasoning)
-    answer.prompt_tokens = finish.prompt_tokens or answer.prompt_tokens  # the engine's count replaces an estimate
+    answer.count_prompt(finish.prompt_tokens)
     if own_prompts is not None:
         thread, own = answer.response.thread, (prompt.messages, prompt.output_format)
-        answer.cached_tokens = own_prompts.cached_tokens(thread, *own, finish)
+        answer.count_cached(own_prompts.cached_tokens(thread, *own, finish))
         own_prompts.record(thread, *own, Message("assistant", answer.text, tuple(answer.tool_calls)), finish)
     return limit if finish.reason == "length" else finish.reason
 

@@ -5,16 +5,17 @@ next step generates with their outputs.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import orjson
 
+from models.jobs.usage import Segment, merge_segments
 from models.journal.events import Event
 from models.turns.responses import TokenUsage
 
 MEMORIES_RECALLED = "sangha:memory.recalled"
-ENGINE_STARTED = "sangha:engine.started"
+ENGINE_STARTED, ENGINE_CHANGED = "sangha:engine.started", "sangha:engine.changed"
 ANSWER_RESTARTED = "sangha:answer.restarted"
 STEP_GENERATED = "sangha:step.generated"
 #: Their payloads name the job that the turn waits for, by the id of an item.
@@ -51,6 +52,8 @@ class Step:
     reasoning_tokens  how many of these tokens are reasoning
     prompt_tokens     the prompt's tokens as counted when the step began
     done              its complete items by their output index
+    engine            what generates it: a segment without tokens
+    segments          what other engines have generated of it before, since the last restart
     """
 
     number: int = 0
@@ -67,6 +70,28 @@ class Step:
     tokens: int = 0
     prompt_tokens: int = 0
     done: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    engine: Segment | None = None
+    segments: list[Segment] = field(default_factory=list)
+
+    def change_engine(self, engine: Segment, prompt_tokens: int) -> None:
+        """Continue with another engine. It reads the prompt for its own tokens only where it begins the answer."""
+        if self.engine is not None and (generated := self.tokens - self._tokens_of_others):
+            self.segments.append(replace(self.engine, output_tokens=generated))
+        self.engine = engine
+        self.prompt_tokens = self.prompt_tokens if self.segments else prompt_tokens
+
+    def bill_by_engine(self, usage: TokenUsage) -> list[Segment]:
+        """Split the tokens of the step by engine. The one that begins the answer has those of the prompt."""
+        if self.engine is None:
+            return []
+        last = replace(self.engine, output_tokens=usage.output_tokens - self._tokens_of_others)
+        parts = [*self.segments, *([last] if last.output_tokens or not self.segments else [])]
+        first = replace(parts[0], input_tokens=usage.input_tokens, cached_tokens=usage.cached_tokens)
+        return [first, *parts[1:]]
+
+    @property
+    def _tokens_of_others(self) -> int:
+        return sum(segment.output_tokens for segment in self.segments)
 
 
 @dataclass(slots=True)
@@ -77,6 +102,7 @@ class Transcript:
     step         the last step
     items        the items of the steps before it, and those that precede the answer
     usage        the tokens of the steps before it
+    segments     these tokens by engine
     counted      how many of these the budget of the turn's tree has counted, if the turn is its root
     waits        by the id of a call or a request for approval, the event that names the job which the turn waits for
     recalled     the memories in the prompt
@@ -88,6 +114,7 @@ class Transcript:
     step: Step = field(default_factory=Step)
     items: list[Mapping[str, Any]] = field(default_factory=list)
     usage: TokenUsage = NO_TOKENS
+    segments: list[Segment] = field(default_factory=list)
     counted: int = 0
     waits: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     recalled: Sequence[Mapping[str, Any]] = ()
@@ -114,6 +141,7 @@ class Transcript:
         assert self.step.usage is not None
         self.items += [item for _, item in sorted(self.step.done.items())]
         self.usage = add_usage(self.usage, self.step.usage)
+        self.segments = merge_segments([*self.segments, *self.step.bill_by_engine(self.step.usage)])
         if any(self.waits.get(item["id"], {}).get("job_id") for item in self.step.calls):
             self.counted = self.usage.input_tokens + self.usage.output_tokens  # with the wait of the step
         self.step = Step(self.step.number + 1)
@@ -143,9 +171,9 @@ def read_transcript(history: Iterable[Event], tokens: int) -> Transcript:
             transcript.begin_next_step()
             _read_start(transcript, event)
         elif type_ == ANSWER_RESTARTED:
-            discarded = orjson.loads(event.data)["discarded_tokens"]
-            earlier += discarded
-            restart(transcript.step, discarded)
+            payload = orjson.loads(event.data)
+            earlier += payload["discarded_tokens"]
+            restart(transcript.step, payload["discarded_tokens"])
         elif type_ in _READERS:
             _READERS[type_](transcript, event)
     transcript.step.tokens = tokens - earlier
@@ -155,7 +183,7 @@ def read_transcript(history: Iterable[Event], tokens: int) -> Transcript:
 def restart(step: Step, discarded_tokens: int) -> None:
     """Discard the answer. The message item stays, unless there is reasoning: then both items are created again."""
     step.tokens -= discarded_tokens
-    step.text, step.logprobs = "", []
+    step.text, step.logprobs, step.segments = "", [], []
     if step.reasoning_state != "none":
         step.message = step.reasoning_state = "none"
         step.reasoning, step.reasoning_tokens = "", 0
@@ -177,8 +205,22 @@ def _read_recalled(transcript: Transcript, event: Event) -> None:
 
 
 def _read_start(transcript: Transcript, event: Event) -> None:
+    payload = orjson.loads(event.data)
     transcript.step.begun, transcript.step.since = True, event.sequence
-    transcript.step.prompt_tokens = orjson.loads(event.data)["prompt_tokens"]
+    transcript.step.prompt_tokens, transcript.step.engine = payload["prompt_tokens"], _engine(payload)
+
+
+def _read_change(transcript: Transcript, event: Event) -> None:
+    """Read that another engine continues. Until the whole journal is read, only the event has the tokens so far."""
+    payload, step = orjson.loads(event.data), transcript.step
+    step.tokens = payload["tokens"]
+    step.change_engine(_engine(payload), payload["prompt_tokens"])
+
+
+def _engine(payload: Mapping[str, Any]) -> Segment:
+    """Return the engine that an event names. Those of earlier versions name no endpoint."""
+    endpoint = (payload["endpoint"] or "") if "endpoint" in payload else None
+    return Segment(payload.get("model", ""), endpoint)
 
 
 def _read_wait(transcript: Transcript, event: Event) -> None:
@@ -232,6 +274,7 @@ _READERS = {
     SUMMARY_DELTA: _read_reasoning,
     MEMORIES_RECALLED: _read_recalled,
     ENGINE_STARTED: _read_start,
+    ENGINE_CHANGED: _read_change,
     CALL_STARTED: _read_wait,
     AGENT_STARTED: _read_wait,
     APPROVAL_REQUESTED: _read_wait,

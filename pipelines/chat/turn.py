@@ -127,7 +127,7 @@ def complete_turn(
             [*events, (end_event_type, response_objects.response_payload(response, attempt.job.arguments))]
         ),
         result={"response_id": response.id, "status": response.status},
-        record=_record_results(response, answer.usage, attempt.job, endpoint, approvals),
+        record=_record_results(response, answer, attempt.job, endpoint, approvals),
         settle=_settlement(attempt, response, answer.usage),
         follow_ups=_follow_ups(response),
         tokens=answer.usage.input_tokens + answer.usage.output_tokens,
@@ -169,7 +169,7 @@ def end(
         attempt.journal.compose_endings([*answer.end_events("incomplete"), *answer.open_call_events(), end_event]),
         result={"response_id": response.id, "status": response.status},
         error=error,
-        record=_record_results(response, usage, attempt.job, endpoint),
+        record=_record_results(response, answer, attempt.job, endpoint),
         settle=_settlement(attempt, response, usage),
         follow_ups=_follow_ups(response),
         tokens=usage.input_tokens + usage.output_tokens,
@@ -189,13 +189,14 @@ def _settlement(attempt: Attempt, response: Response, usage: TokenUsage) -> Call
 
 
 def _record_results(
-    response: Response, usage: TokenUsage, job: Job, endpoint: str, approvals: Sequence[Approval] = ()
+    response: Response, answer: AnswerWriter, job: Job, endpoint: str, approvals: Sequence[Approval] = ()
 ) -> Callable[[Connection], None]:
     """Return a function that writes output, usage and the conversation's items in the transaction that ends the job."""
+    usage, segments = answer.usage, answer.segments
 
     def record(connection: Connection) -> None:
         responses.finish(connection, response)
-        responses.bill(connection, response, usage, UsageSource.of_job(job, endpoint))
+        responses.bill(connection, response, usage, UsageSource.of_job(job, endpoint), segments)
         if response.conversation_id:
             items = [*response.input, *response.output]
             conversations.add_items(connection, response.conversation_id, items, response_id=response.id)

@@ -65,7 +65,7 @@ def test_streamed_response(client: OpenAI):
         "response.completed",
     ]
     assert events[2].sangha == {
-        "model": "scripted", "prompt_tokens": 1, "dropped_messages": 0, "recalled": []
+        "model": "scripted", "endpoint": None, "prompt_tokens": 1, "dropped_messages": 0, "recalled": []
     }  # fmt: skip
     assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == TEXT
     assert events[-1].response == client.responses.retrieve(events[-1].response.id)

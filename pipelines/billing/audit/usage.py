@@ -23,21 +23,110 @@ WHERE coalesce(recorded.amount, 0) <> coalesce(posted.amount, 0)
 """,
 )
 
-# What a replay has cost after the invoice is waived.
+# What each engine has served of a job, with its price. Most jobs have no segments: their record has it all.
+PRICED_PARTS = """
+parts AS (
+    SELECT job_id, account_id, model, model AS segment_model, '' AS segment_endpoint, input_tokens, cached_tokens,
+           output_tokens, price_id, billed_currency AS currency, billed_amount + coalesce(waived_amount, 0) AS amount
+    FROM usage_records AS usage
+    WHERE billed_amount IS NOT NULL AND NOT EXISTS (
+        SELECT FROM usage_segments WHERE usage_segments.job_id = usage.job_id)
+    UNION ALL
+    SELECT job_id, usage.account_id, model, segment_model, segment_endpoint, segment_input, segment_cached,
+           segment_output, segment_price_id, billed_currency, segment_amount
+    FROM usage_segments JOIN usage_records AS usage USING (job_id) WHERE segment_amount IS NOT NULL
+)
+"""
+
+# What a replay has cost after the invoice is waived. A segment may have the price of its endpoint's own model.
 PRICED = Check(
     "usage_price",
-    "each amount is the price of the record's tokens, by a price of its model and currency",
-    """
-WITH priced AS (
-    SELECT job_id, account_id, billed_amount + coalesce(waived_amount, 0) AS found,
-           CASE WHEN prices.model = usage.model AND prices.currency = billed_currency
+    "each amount is the price of the tokens of a record or a segment, by a price of its model and currency",
+    f"""
+WITH {PRICED_PARTS}, priced AS (
+    SELECT job_id, account_id, amount AS found,
+           CASE WHEN parts.currency = prices.currency AND (
+                     prices.model = parts.model
+                     OR prices.endpoint <> '' AND prices.model = segment_model
+                     AND prices.endpoint = segment_endpoint)
                 THEN ((input_tokens - cached_tokens) * prices.input + cached_tokens * prices.cached_input
                       + output_tokens * prices.output) * 0.000001 END AS expected
-    FROM usage_records AS usage LEFT JOIN prices ON prices.id = price_id WHERE billed_amount IS NOT NULL
+    FROM parts LEFT JOIN prices ON prices.id = price_id
 )
 SELECT job_id AS subject, account_id, coalesce(expected::text, 'a price of the model and currency') AS expected,
        found::text AS found
 FROM priced WHERE expected IS DISTINCT FROM found
+""",  # noqa: S608 - the parts are this program's
+)
+
+SEGMENTED = Check(
+    "usage_segments",
+    "the segments of a job add up to the tokens and the amount of its usage record",
+    """
+SELECT job_id AS subject, usage.account_id,
+       concat_ws(' ', input_tokens, cached_tokens, output_tokens, billed_amount + coalesce(waived_amount, 0))
+           AS expected,
+       concat_ws(' ', sum(segment_input), sum(segment_cached), sum(segment_output), sum(segment_amount)) AS found
+FROM usage_segments JOIN usage_records AS usage USING (job_id)
+GROUP BY job_id, usage.account_id, input_tokens, cached_tokens, output_tokens, billed_amount, waived_amount
+HAVING (sum(segment_input), sum(segment_cached), sum(segment_output)) <> (input_tokens, cached_tokens, output_tokens)
+    OR sum(segment_amount) IS DISTINCT FROM billed_amount + coalesce(waived_amount, 0)
+""",
+)
+
+# The journal says which engine begins each step, when another one continues it, and how many tokens it has until then.
+# A restart discards what was generated of the step. The last engine of a step has the rest of its tokens.
+GENERATED = Check(
+    "usage_engines",
+    "the output tokens of each segment are those that its engine has journalled, as long as the journal exists",
+    """
+WITH lines AS (
+    SELECT usage.job_id, usage.account_id, output_tokens, line::jsonb AS event, (line::jsonb ->> 'type') AS type,
+           (line::jsonb ->> 'sequence_number')::bigint AS number
+    FROM (SELECT DISTINCT job_id FROM usage_segments) AS segmented JOIN usage_records AS usage USING (job_id)
+    JOIN job_events ON job_events.job_id = usage.job_id
+    CROSS JOIN LATERAL regexp_split_to_table(events, E'\n') AS line
+    WHERE line ~ '^{"type":"sangha:(engine[.](started|changed)|answer[.]restarted|step[.]generated)"'
+), steps AS (
+    SELECT *, count(*) FILTER (WHERE type = 'sangha:engine.started') OVER before AS step
+    FROM lines WINDOW before AS (PARTITION BY job_id ORDER BY number)
+), kept AS (
+    SELECT * FROM steps WHERE NOT EXISTS (
+        SELECT FROM steps AS restart
+        WHERE restart.job_id = steps.job_id AND restart.step = steps.step AND restart.number > steps.number
+          AND restart.type = 'sangha:answer.restarted' AND steps.type = 'sangha:engine.changed')
+), changes AS (
+    SELECT job_id, account_id, step, number, event ->> 'from_model' AS model,
+           coalesce(event ->> 'from_endpoint', '') AS endpoint,
+           (event ->> 'tokens')::bigint - lag((event ->> 'tokens')::bigint, 1, 0::bigint)
+               OVER (PARTITION BY job_id, step ORDER BY number) AS tokens
+    FROM kept WHERE type = 'sangha:engine.changed'
+), totals AS (
+    SELECT job_id, account_id, step, output_tokens,
+           max((event -> 'usage' ->> 'output_tokens')::bigint) FILTER (WHERE type = 'sangha:step.generated') AS tokens,
+           (array_agg(event ORDER BY number DESC)
+                FILTER (WHERE type IN ('sangha:engine.started', 'sangha:engine.changed')))[1] AS last
+    FROM steps GROUP BY job_id, account_id, step, output_tokens
+), rest AS (
+    SELECT job_id, account_id, last ->> 'model' AS model, coalesce(last ->> 'endpoint', '') AS endpoint,
+           coalesce(tokens, output_tokens - coalesce(sum(tokens) OVER (PARTITION BY job_id), 0))
+           - coalesce((SELECT sum(changes.tokens) FROM changes
+                       WHERE changes.job_id = totals.job_id AND changes.step = totals.step), 0) AS tokens
+    FROM totals
+), expected AS (
+    SELECT job_id, account_id, model, endpoint, sum(tokens) AS tokens FROM (
+        SELECT job_id, account_id, model, endpoint, tokens FROM changes
+        UNION ALL SELECT job_id, account_id, model, endpoint, tokens FROM rest) AS journalled
+    GROUP BY job_id, account_id, model, endpoint HAVING sum(tokens) <> 0
+), found AS (
+    SELECT job_id, account_id, segment_model AS model, segment_endpoint AS endpoint, sum(segment_output) AS tokens
+    FROM usage_segments WHERE job_id IN (SELECT job_id FROM lines)
+    GROUP BY job_id, account_id, segment_model, segment_endpoint HAVING sum(segment_output) <> 0
+)
+SELECT concat_ws(' ', job_id, model, endpoint) AS subject, coalesce(expected.account_id, found.account_id)
+           AS account_id, coalesce(expected.tokens, 0)::text AS expected, coalesce(found.tokens, 0)::text AS found
+FROM expected FULL JOIN found USING (job_id, model, endpoint)
+WHERE expected.tokens IS DISTINCT FROM found.tokens
 """,
 )
 
@@ -45,16 +134,17 @@ FROM priced WHERE expected IS DISTINCT FROM found
 IN_FORCE = Check(
     "usage_price_time",
     "each price was the one in force when the job was created",
-    """
-SELECT usage.job_id AS subject, usage.account_id, 'the price in force at ' || jobs.created_at AS expected,
+    f"""
+WITH {PRICED_PARTS}
+SELECT parts.job_id AS subject, parts.account_id, 'the price in force at ' || jobs.created_at AS expected,
        prices.id AS found
-FROM usage_records AS usage JOIN prices ON prices.id = price_id JOIN all_jobs AS jobs ON jobs.id = job_id
+FROM parts JOIN prices ON prices.id = price_id JOIN all_jobs AS jobs ON jobs.id = job_id
 WHERE prices.valid_from > jobs.created_at OR EXISTS (
     SELECT FROM prices AS later
     WHERE later.model = prices.model AND later.currency = prices.currency AND later.endpoint = prices.endpoint
       AND later.service_class = prices.service_class
       AND later.valid_from > prices.valid_from AND later.valid_from <= jobs.created_at)
-""",
+""",  # noqa: S608 - the parts are this program's
 )
 
 # A price that began after the job was created does not apply to it, nor does a billing that began later.
@@ -147,17 +237,18 @@ WHERE coalesce(recorded.amount, 0) <> coalesce(counted.amount, 0)
 CLASSED = Check(
     "usage_price_class",
     "each price is of the job's class, or of the standard one where the class had no price for any endpoint",
-    """
-SELECT usage.job_id AS subject, usage.account_id, class.name AS expected, prices.service_class AS found
-FROM usage_records AS usage JOIN prices ON prices.id = price_id JOIN all_jobs AS jobs ON jobs.id = job_id
+    f"""
+WITH {PRICED_PARTS}
+SELECT parts.job_id AS subject, parts.account_id, class.name AS expected, prices.service_class AS found
+FROM parts JOIN prices ON prices.id = price_id JOIN all_jobs AS jobs ON jobs.id = job_id
 CROSS JOIN LATERAL (
     SELECT CASE WHEN right(jobs.queue, 6) = '_batch' THEN 'batch'
                 ELSE coalesce(jobs.arguments ->> 'service_class', 'standard') END AS name) AS class
 WHERE prices.service_class <> class.name AND (prices.service_class <> 'standard' OR EXISTS (
     SELECT FROM prices AS better
-    WHERE better.model = prices.model AND better.currency = prices.currency AND better.service_class = class.name
+    WHERE better.model = parts.model AND better.currency = prices.currency AND better.service_class = class.name
       AND better.endpoint = '' AND better.valid_from <= jobs.created_at))
-""",
+""",  # noqa: S608 - the parts are this program's
 )
 
 # That on a draft is cleared when the invoice is finalised.
@@ -181,4 +272,6 @@ WHERE coalesce(recorded.amount, 0) <> coalesce(posted.amount, 0)
 """,
 )
 
-CHECKS = (POSTED, PRICED, IN_FORCE, CLASSED, CHARGED, JOURNALLED, SPENT, SCOPES, UNBILLED)
+CHECKS = (
+    POSTED, PRICED, SEGMENTED, GENERATED, IN_FORCE, CLASSED, CHARGED, JOURNALLED, SPENT, SCOPES, UNBILLED,
+)  # fmt: skip

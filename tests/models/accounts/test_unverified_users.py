@@ -34,6 +34,7 @@ DEPENDENT_TABLES = {
     "spending",
     "spending_reservations",
     "subscriptions",
+    "usage_segments",
 }
 
 

@@ -10,7 +10,7 @@ from models.billing import billing_details, invoice_states, payments, usage_line
 from models.billing.invoice_lines import NewLine
 from models.billing.settlement import settle
 from models.jobs.jobs import NewJob, enqueue
-from models.jobs.usage import TokenUsage, UsageSource, bill
+from models.jobs.usage import Segment, TokenUsage, UsageSource, bill
 from models.journal.archive import archive
 from models.journal.events import event
 from models.platform.database import fetch_all, fetch_one
@@ -42,6 +42,18 @@ def end_turn(connection, account_id, output):
     usage, source = TokenUsage(1_000_000, 400_000, output), UsageSource(created_at=row["created_at"], key_id="key_1")
     bill(connection, usage, job_id=job.id, account_id=account_id, model="llama", source=source)
     return job.id
+
+
+def end_shared_turn(connection, account_id):
+    """End a turn of which an endpoint has generated 5 tokens after the 3 of the local engine."""
+    job = NewJob("turn.run", account_id)
+    enqueue(connection, job)
+    change = {"model": "llama", "endpoint": "corp", "from_model": "llama", "from_endpoint": None, "tokens": 3}
+    begun = replace(event(0, "sangha:engine.started", {"model": "llama", "endpoint": None}), tokens=3)
+    archive(connection, job.id, [begun, replace(event(1, "sangha:engine.changed", change), tokens=5)])
+    connection.execute("UPDATE jobs SET state = 'completed', finished_at = now() WHERE id = %s", (job.id,))
+    segments = [Segment("llama", "", 10, 0, 3), Segment("llama", "corp", 0, 0, 5)]
+    bill(connection, TokenUsage(10, 0, 8), job_id=job.id, account_id=account_id, model="llama", segments=segments)
 
 
 def invoice_usage(connection, account_id):
@@ -81,6 +93,7 @@ def books(postgres, settings):
             billing_details.set_tax(connection, account_id, name="VAT", rate=Decimal(19), note="")
             connection.execute("UPDATE accounts SET billed_since = %s", (BEGAN,))
             end_turn(connection, account_id, 1234)
+            end_shared_turn(connection, account_id)
             grants.give(connection, account_id, Decimal(5), reason="welcome")
         with database.transaction() as connection:
             invoice = invoice_usage(connection, account_id)
@@ -131,6 +144,11 @@ CORRUPTIONS = {
     "a record has other tokens than the journal": (
         "UPDATE usage_records SET output_tokens = output_tokens + 1", {"usage_tokens", "usage_price"}),
     "a turn was not billed": ("DELETE FROM usage_records", {"usage_tokens", "usage_posting"}),
+    "a segment has other tokens": (
+        "UPDATE usage_segments SET segment_output = segment_output + 1 WHERE position = 0",
+        {"usage_segments", "usage_engines", "usage_price"}),
+    "tokens count for another engine": (
+        "UPDATE usage_segments SET segment_output = 8 - segment_output", {"usage_engines", "usage_price"}),
     "the spending is another": ("UPDATE spending SET amount = amount - 0.01 WHERE scope = ''", {"spending"}),
     "the spending is of another month": (
         "UPDATE spending SET month = month - interval '1 month'", {"spending"}),
