@@ -19,10 +19,14 @@ from models.platform.errors import Unavailable
 from models.platform.migration_files import schema_version
 from models.platform.redis_client import connect
 from models.platform.settings import Settings
+from models.serving.served_models import ModelDescription
+from models.serving.state import ServingCache
 from models.serving.stranded import move_stranded
 from models.turns import abandoned_turns, responses, web_processes
 from pipelines.chat.cancellation import cancel_jobs
+from pipelines.inference.registry import default_model
 from pipelines.maintenance.expired_files import expired_files_job
+from pipelines.routing.router import Router
 from pipelines.schedules.firing import fire_due
 from pipelines.schedules.starters import STARTERS, StartedWork
 from scheduler.liveness import liveness_file, noting_life
@@ -37,6 +41,9 @@ SWEEP_INTERVAL = 1.0
 
 #: Seconds between two looks for due schedules: the longest delay of a firing.
 FIRE_INTERVAL = 0.5
+
+#: Seconds between two passes of the router: how much later than after SANGHA_SPILL_AFTER a turn may move.
+ROUTE_INTERVAL = 0.5
 
 #: Seconds between two looks for jobs that the previous version left blocked during a rolling deploy.
 UNBLOCK_INTERVAL = 60.0
@@ -79,7 +86,7 @@ class Contact:
 
 
 class Clock:
-    """The work of the scheduler's two threads."""
+    """The work of the scheduler's threads."""
 
     def __init__(self, settings: Settings, database: Database, queue: Queue) -> None:
         self._settings = settings
@@ -92,6 +99,8 @@ class Clock:
         self._trim_due_at = 0.0
         self._contact = Contact()
         self._outdated = OutdatedWarning()
+        cache = ServingCache(database, lambda: ModelDescription(default_model(settings)))
+        self._router = Router(settings, database, cache)
 
     def sweep(self) -> None:
         """Queue what has become due, recover the jobs of dead workers, delete unclaimed results, end stalled batches.
@@ -180,6 +189,12 @@ class Clock:
             if fired.started is not None:
                 self._announce(fired.started)
 
+    def route(self) -> None:
+        """Move turns between local models and the endpoint that helps them out. Raises Unavailable."""
+        moved = self._router.run_pass()
+        if moved.lanes:
+            self._queue.nudge(*moved.lanes)
+
     def _announce(self, started: StartedWork) -> None:
         """Announce committed work to the queue; if this process dies before, the relay publishes the job anyway."""
         self._queue.announce_job(started.job_id, started.opening_events, started.account_id)
@@ -199,6 +214,8 @@ def run(settings: Settings) -> None:
         PeriodicThread("sweeper", SWEEP_INTERVAL, noting_life(settings, clock.sweep)).start(),
         PeriodicThread("clock", FIRE_INTERVAL, clock.fire).start(),
     ]
+    if settings.spill_target is not None:
+        threads.append(PeriodicThread("router", ROUTE_INTERVAL, clock.route).start())
     log.info("Ready: sweeping every %g s, %d entries in the timetable", SWEEP_INTERVAL, len(TIMETABLE))
     stop.wait()
     for thread in threads:

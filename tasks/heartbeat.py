@@ -20,6 +20,7 @@ from models.platform.code_check import OutdatedWarning
 from models.platform.database import Connection
 from models.platform.errors import Fenced, Unavailable
 from models.serving import served_models
+from models.serving.spill_budget import count_ended
 from tasks.job_runner import JobRunner
 
 log = logging.getLogger(__name__)
@@ -116,6 +117,7 @@ class Heartbeat:
             self._release_unknown(connection, claims.unknown)
             superseded = [job for job_id, job in held.items() if job_id not in claims.current]
             leases.resend_forgotten(connection, superseded)
+            self._count_ended(connection)
         self._runner.lease_renewed_at = now
         for job_id, attempt in running.items():
             if held.get(job_id) is attempt.job:
@@ -131,10 +133,20 @@ class Heartbeat:
             pools=self._pools,
             threads=self._usable_threads(overdue),
             served=[served_models.worker_entry(model) for model in served],
+            mean_seconds=self._runner.rates.mean_seconds(),
         )
         if served and time.monotonic() > self._models_renewed_at + MODELS_INTERVAL:
             self._models_renewed_at = time.monotonic()
             served_models.renew(connection, served)
+
+    def _count_ended(self, connection: Connection) -> None:
+        """Add the turns that have ended since the last beat to those of the day."""
+        ended = self._runner.rates.take_ended()
+        try:
+            count_ended(connection, ended)
+        except Exception:
+            self._runner.rates.put_back(ended)
+            raise
 
     def _usable_threads(self, overdue: Sequence[Job]) -> dict[str, int]:
         """Return the threads of each queue, without those that are stuck in attempts which do not stop."""

@@ -44,6 +44,7 @@ from models.platform.errors import (
 )
 from models.platform.settings import Settings
 from models.serving.served_models import ModelDescription, ServedModel
+from tasks.attempt_rates import AttemptRates
 from tasks.broker import Broker
 from tasks.relay import Relay
 from tasks.retrying_database import RetryingDatabase
@@ -84,6 +85,7 @@ class JobRunner:
         self.served: list[ServedModel] = []
         self.stopping = threading.Event()
         self.lease_renewed_at = time.monotonic()
+        self.rates = AttemptRates()
         self._retrying_database = RetryingDatabase(database, self.stopping)
         self._settlement = Settlement(self._retrying_database, client, writer, relay)
         self._claimed: dict[str, Job] = {}  # by id, from the claim to the end
@@ -141,12 +143,14 @@ class JobRunner:
             return
         with self._lock:
             self._claimed[job.id] = job
+        self.rates.begin(job)
         try:
             self._run(handler, job)
         except Fenced:
             log.info("Attempt %d of job %s stopped: a later attempt has claimed the job", job.attempt, job.id)
             self._resend_if_forgotten(job)
         finally:
+            self.rates.finish(job)
             with self._lock:
                 if self._claimed.get(job.id) is job:
                     del self._claimed[job.id]
@@ -202,16 +206,19 @@ class JobRunner:
         if self.stopping.is_set():
             attempt.stop("released")
 
+    def _settle(self, attempt: Attempt, outcome: Outcome) -> None:
+        self._settlement.settle(attempt, outcome)
+        if isinstance(outcome, Ending):
+            self.rates.count_end(attempt.job)
+
     def _conclude(self, handler: Handler, attempt: Attempt) -> None:
         try:
             try:
-                self._settlement.settle(attempt, self._outcome(handler, attempt))
+                self._settle(attempt, self._outcome(handler, attempt))
             except Cancelled:
-                self._settlement.settle(attempt, handler.end(attempt, "cancelled", None))
+                self._settle(attempt, handler.end(attempt, "cancelled", None))
             except PermanentFailure as error:  # its children cannot be enqueued
-                self._settlement.settle(
-                    attempt, handler.end(attempt, "failed", {"code": error.code, "message": error.message})
-                )
+                self._settle(attempt, handler.end(attempt, "failed", {"code": error.code, "message": error.message}))
         except Fenced:
             raise
         except Moved as error:
@@ -262,13 +269,13 @@ class JobRunner:
         log.error("Job %s is dead after attempt %d: %r", job.id, job.attempt, error)
         ending = self._dead_ending(handler, attempt, public_error)
         try:
-            self._settlement.settle(attempt, replace(ending, error=public_error, traceback=trace, follow_ups=()))
+            self._settle(attempt, replace(ending, error=public_error, traceback=trace, follow_ups=()))
         except (Fenced, Unavailable):
             raise
         except Exception:
             log.exception("Job %s: cannot record its ending; ending it without a record", job.id)
             ending = plain_ending(attempt, "dead", public_error)
-            self._settlement.settle(attempt, Ending("dead", ending.events, error=public_error, traceback=trace))
+            self._settle(attempt, Ending("dead", ending.events, error=public_error, traceback=trace))
 
     def _dead_ending(self, handler: Handler, attempt: Attempt, public_error: dict[str, str]) -> Ending:
         try:

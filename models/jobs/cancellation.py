@@ -107,8 +107,8 @@ def cancel_all(
                 ended.append(row)
     check()
     settle_draws(connection, ended)  # last: see `models/jobs/budgets.py`
-    for row in ended:
-        settle_route(connection, row["id"], row)
+    for arguments in ended:
+        settle_route(connection, arguments["id"], arguments)
     return result
 
 

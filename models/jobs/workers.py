@@ -38,12 +38,13 @@ class WorkerRow:
 
 
 REGISTER = """
-INSERT INTO workers (name, host, pid, pools, queues, threads, queue_threads, served)
-VALUES (%(name)s, %(host)s, %(pid)s, %(pools)s, %(queues)s, %(threads)s, %(queue_threads)s, %(served)s)
+INSERT INTO workers (name, host, pid, pools, queues, threads, queue_threads, served, mean_seconds)
+VALUES (%(name)s, %(host)s, %(pid)s, %(pools)s, %(queues)s, %(threads)s, %(queue_threads)s, %(served)s,
+        %(mean_seconds)s)
 ON CONFLICT (name) DO UPDATE SET
     host = excluded.host, pid = excluded.pid, pools = excluded.pools, queues = excluded.queues,
     threads = greatest(workers.threads, excluded.threads), queue_threads = excluded.queue_threads,
-    served = excluded.served, seen_at = now()
+    served = excluded.served, mean_seconds = excluded.mean_seconds, seen_at = now()
 """
 
 
@@ -56,11 +57,13 @@ def register(
     pools: Sequence[str],
     threads: Mapping[str, int],
     served: Sequence[Mapping[str, Any]] = (),
+    mean_seconds: Mapping[str, float] | None = None,
 ) -> None:
     """Register a worker, or renew its lease.
 
-    threads  the number of usable threads by queue
-    served   its models: `{"model", "endpoint", "queue", "slots"}`
+    threads       the number of usable threads by queue
+    served        its models: `{"model", "endpoint", "queue", "slots"}`
+    mean_seconds  of its last attempts, by queue
     """
     connection.execute(
         REGISTER,
@@ -73,6 +76,7 @@ def register(
             "threads": sum(threads.values()),
             "queue_threads": Jsonb(threads),
             "served": Jsonb(list(served)),
+            "mean_seconds": Jsonb(dict(mean_seconds or {})),
         },
     )
 

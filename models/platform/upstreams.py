@@ -52,6 +52,9 @@ MIN_CONTEXT, MAX_CONTEXT = 256, 1_048_576
 #: Seconds until an answer begins, by default and at most.
 DEFAULT_TIMEOUT, MAX_TIMEOUT = 60, 600
 
+#: Tokens of prompt and answer together of an endpoint that says nothing else.
+HOSTED_CONTEXT = 32_768
+
 #: The most that a million tokens may cost.
 MAX_PRICE = Decimal(1_000_000)
 

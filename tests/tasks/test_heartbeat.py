@@ -229,3 +229,28 @@ def test_heartbeat_continues_after_an_error(heartbeat, runner, job_store, monkey
     wait_until(lambda: len(beats) >= 3)
     assert is_live(job_store, runner)
     heartbeat._threads[1].start()
+
+
+def test_heartbeat_stores_the_mean_of_attempts_and_counts_ended_turns(heartbeat, runner, job_store, account):
+    # Given a worker that has ended a turn
+    turn = job_store.job(job_store.enqueue(account, kind="turn.run"))
+    runner.rates.begin(turn)
+    runner.rates.finish(turn)
+    before = ended_turns(job_store, turn.queue)
+    runner.rates.count_end(turn)
+
+    # When its heart beats twice
+    heartbeat._beat_once()
+    heartbeat._beat_once()
+
+    # Then the turn counts once, and the mean is known
+    assert ended_turns(job_store, turn.queue) == before + 1
+    with job_store.database.connection() as connection:
+        row = connection.execute("SELECT mean_seconds FROM workers WHERE name = %s", (runner.name,)).fetchone()
+    assert row["mean_seconds"][turn.queue] >= 0
+
+
+def ended_turns(job_store, queue):
+    statement = "SELECT coalesce(sum(ended_turns), 0)::int AS ended FROM turn_counts WHERE turn_queue = %s"
+    with job_store.database.connection() as connection:
+        return connection.execute(statement, (queue,)).fetchone()["ended"]

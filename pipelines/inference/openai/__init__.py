@@ -9,15 +9,13 @@ from dataclasses import asdict
 from urllib.parse import urlsplit
 
 from models.platform.settings import Settings
-from models.platform.upstreams import Upstream
+from models.platform.upstreams import HOSTED_CONTEXT, Upstream
 from models.serving.served_models import ModelDescription
 from pipelines.inference.engine import Engine
 from pipelines.inference.registry import OPTIONAL_PARAMETERS, EngineSpec, EngineStatus, SamplingDefaults
 
 #: Tokens of the context of a hosted model. Endpoints do not publish that of their models; nearly all have at least so
 #: many.
-HOSTED_CONTEXT = 32_768
-
 #: The optional parameters of OpenAI's own Chat Completions, and of Responses.
 OPENAI_PARAMETERS = frozenset({"presence_penalty", "frequency_penalty", "logit_bias", "top_logprobs"})
 RESPONSES_PARAMETERS = frozenset({"top_logprobs"})
