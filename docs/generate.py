@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from docs.source_code import ROOT, assigned_value, literal, nodes, strings, trees
-from models.jobs.catalogue import CATALOGUE, POOLS
+from models.jobs.catalogue import CATALOGUE, POOLS, PREFIXES
 from models.journal.events import ENDINGS, EXTENSION_EVENTS, STREAM_EVENTS
 from models.platform import errors
 from models.platform.settings import Script, Settings, variable_name
@@ -180,7 +180,11 @@ def job_kinds_page() -> str:
         )
         for name, kind in sorted(CATALOGUE.items())
     )
-    pools = ((f"`{pool}`", ", ".join(f"`{queue}`" for queue in queues)) for pool, queues in POOLS.items())
+    of_models = {pool: (f"{prefix}NAME", f"{prefix}NAME_batch") for prefix, pool in PREFIXES.items()}
+    pools = (
+        (f"`{pool}`", ", ".join(f"`{queue}`" for queue in (*queues, *of_models.get(pool, ()))))
+        for pool, queues in POOLS.items()
+    )
     return page(
         "Job kinds",
         "Lower priorities run first. A job is dead after as many failures as it has attempts. The backoff is the\n"

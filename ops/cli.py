@@ -101,9 +101,9 @@ def worker(
 ) -> None:
     """Run one worker of one or more pools.
 
-    Pools: inference, memory, recall, tools, billing, reporting, delivery, maintenance. On TERM, running jobs are
-    released, and another worker continues them. A worker of the pool inference serves one model: that of --model, or
-    the one of the settings.
+    Pools: inference, upstream, memory, recall, tools, billing, reporting, delivery, maintenance. On TERM, running jobs
+    are released, and another worker continues them. A worker of the pool inference serves one model: that of --model,
+    or the one of the settings. One of the pool upstream serves all models of SANGHA_UPSTREAMS.
     """
     settings = prepare(verbose, data_dir=data_dir, slots=slots, context=context)
     from ops.model_options import parse_models, serving

@@ -25,6 +25,7 @@ from ops.model_options import NamedModel, model_arguments
 from ops.sangha_services import SanghaProcess, SchedulerProcess, WebProcess, WorkerProcess, connectable_host
 from ops.supervisor import Supervisor
 from ops.version import version
+from pipelines.inference.openai import pool_models
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +147,8 @@ def processes(settings: Settings, models: Sequence[NamedModel] = ()) -> list[San
     """Return Sangha's own processes, in the order in which they are stopped: workers first."""
     return [
         *_inference_workers(settings, models),
-        WorkerProcess("worker-light", settings, [pool for pool in POOLS if pool != "inference"]),
+        *([WorkerProcess("worker-upstream", settings, ["upstream"])] if pool_models(settings) else []),
+        WorkerProcess("worker-light", settings, [pool for pool in POOLS if pool not in ("inference", "upstream")]),
         WebProcess(settings),
         SchedulerProcess(settings),
     ]

@@ -33,6 +33,12 @@ log = logging.getLogger(__name__)
 #: Milliseconds after which an idle thread checks whether it should stop.
 IDLE_TIMEOUT = 1000
 
+#: The most connections to Postgres for the slots of engines: an answer needs one for a few milliseconds.
+MAX_SLOT_CONNECTIONS = 64
+
+#: Pools that a process cannot serve together: they run the same kinds of jobs with other engines.
+SEPARATE_POOLS = frozenset({"inference", "upstream"})
+
 #: Seconds that running jobs have to notice that the worker is stopping.
 STOP_TIMEOUT = 10.0
 
@@ -44,6 +50,8 @@ def run_worker(settings: Settings, pools: Sequence[str]) -> None:
     """
     pools = list(dict.fromkeys(pools))
     modules = [_load_module(pool) for pool in pools]
+    if set(pools) >= SEPARATE_POOLS:
+        raise ConfigurationError("a process serves inference or upstream: start one worker for each")
     runner = _open_runner(settings, pools)
     threads = {queue: count for module in modules for queue, count in module.declare_actors(runner).items()}
     for queue in threads:
@@ -105,7 +113,8 @@ def _load_module(pool: str) -> types.ModuleType:
 
 def _open_runner(settings: Settings, pools: Sequence[str]) -> JobRunner:
     name = f"{socket.gethostname()}:{'+'.join(pools)}:{uuid.uuid4().hex[:12]}"
-    size = settings.slots + 2 + 4 * len(pools)
+    slots = [settings.slots, *(upstream.slots for upstream in settings.upstreams if "upstream" in pools)]
+    size = min(sum(slots), MAX_SLOT_CONNECTIONS) + 2 + 4 * len(pools)
     database = Database.open(settings, size=size, name=f"worker {'+'.join(pools)}")
     client = connect(settings.redis_address)
     broker = build_broker(settings.broker_address)

@@ -16,7 +16,7 @@ from bench.machine import ROOT
 PREVIOUS = "8039e1b"
 
 #: Pools that the previous version does not know.
-UNKNOWN_POOLS = frozenset({"billing", "tools"})
+UNKNOWN_POOLS = frozenset({"billing", "tools", "upstream"})
 
 #: Where migrations are.
 MIGRATIONS = "models/migrations"

@@ -28,6 +28,7 @@ class JobKind:
 #: `_batch`, so that interactive work does not wait for it.
 POOLS: Mapping[str, Sequence[str]] = {
     "inference": ("inference", "inference_batch"),
+    "upstream": (),
     "memory": ("memory", "memory_batch"),
     "recall": ("recall",),
     "tools": ("tools",),

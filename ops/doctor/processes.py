@@ -35,10 +35,12 @@ def web(settings: Settings) -> Finding:
 def workers(settings: Settings) -> Finding:
     """Check that every pool has a worker."""
     from models.jobs.catalogue import POOLS
+    from pipelines.inference.openai import pool_models
 
     counts = Counter(pool for pools in pools_of_living_workers(settings) for pool in pools)
-    unserved = [pool for pool in POOLS if not counts[pool]]
-    detail = ", ".join(f"{pool} {counts[pool]}" for pool in POOLS)
+    pools = [pool for pool in POOLS if pool != "upstream" or pool_models(settings)]
+    unserved = [pool for pool in pools if not counts[pool]]
+    detail = ", ".join(f"{pool} {counts[pool]}" for pool in pools)
     if unserved:
         return Finding("warn", "workers", detail, f"{RUN_UP} or `sangha worker {' '.join(unserved)}`")
     return Finding("ok", "workers", detail)

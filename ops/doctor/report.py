@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from models.platform.settings import Settings
-from ops.doctor.engines import embedding_model, engine
+from ops.doctor.engines import embedding_model, endpoint_checks, engine
 from ops.doctor.finding import Check, run_check
 from ops.doctor.installation import data_folder, open_files, packages, secret_key
 from ops.doctor.payments import payments
@@ -34,7 +34,7 @@ CHECKS: Sequence[Check] = (
 def print_report(settings: Settings, print_line: Callable[[str], None], checks: Sequence[Check] = CHECKS) -> bool:
     """Run every check and print its finding. Returns whether none failed."""
     healthy = True
-    for check in checks:
+    for check in [*checks, *(endpoint_checks(settings) if checks is CHECKS else ())]:
         finding = run_check(check, settings)
         print_line(str(finding))
         healthy = healthy and finding.verdict != "FAIL"

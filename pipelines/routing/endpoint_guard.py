@@ -14,6 +14,7 @@ from models.serving.endpoint_results import Admission, EndpointResults
 from models.serving.moves import ReturnReason, count_moves, route_home
 from pipelines.inference.engine import (
     PLAIN_TEXT,
+    ContinuesSome,
     Engine,
     EngineError,
     EngineOutput,
@@ -151,6 +152,12 @@ class GuardedEngine:
     def min_tokens(self, prompt: Sequence[Message], output_format: OutputFormat = PLAIN_TEXT) -> int:
         """See Engine."""
         return self._engine.min_tokens(prompt, output_format)
+
+    def can_continue(self, output_format: OutputFormat, text: str, reasoning: str) -> bool:
+        """See ContinuesSome."""
+        if isinstance(self._engine, ContinuesSome):
+            return self._engine.can_continue(output_format, text, reasoning)
+        return self.continues
 
     def generate(self, prompt: Sequence[Message], **options: Any) -> Iterator[EngineOutput]:
         """See Engine. An answer that is cancelled says nothing about the endpoint."""

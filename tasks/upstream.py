@@ -1,0 +1,187 @@
+"""The actors of the pool `upstream`: the models of all endpoints of SANGHA_UPSTREAMS, in one process.
+
+Each endpoint has a queue with a thread for each of its slots, and connections that its models share. A job's route, or
+else its model, names the engine.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from models.jobs.attempt_context import Attempt, Handler, Outcome, plain_ending
+from models.jobs.attempts import Ending
+from models.jobs.catalogue import batch_queue, is_batch
+from models.jobs.jobs import Job
+from models.platform.compatibility import Compatibility
+from models.platform.errors import ConfigurationError, PermanentFailure
+from models.platform.settings import Settings
+from models.platform.upstreams import Upstream
+from models.serving.endpoint_results import EndpointResults
+from models.serving.queues import endpoint_queue
+from pipelines.agents.server_tools import load_tools
+from pipelines.chat import compact_context, token_count, turn
+from pipelines.chat.job_model import requested_model
+from pipelines.chat.transcript import read_transcript
+from pipelines.chat.turn_recall import TurnRecall
+from pipelines.inference.engine import Engine
+from pipelines.inference.llamacpp.embedder import load_embedder
+from pipelines.inference.openai import describe_upstream, pool_models, upstream_context
+from pipelines.inference.openai.endpoint_client import EndpointClient
+from pipelines.inference.openai.engine import OpenAIEngine
+from pipelines.inference.own_prompts import OwnPrompts
+from pipelines.memory.recall_counter import RecallCounter
+from pipelines.routing.endpoint_guard import run_guarded
+from tasks.job_runner import JobRunner
+from tasks.slot_sharing import Run, SlotSharing
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model of an endpoint, and the prompts that this process has sent to it."""
+
+    engine: OpenAIEngine
+    own_prompts: OwnPrompts
+
+
+class Endpoint:
+    """The models of one endpoint by name, the default one first, and how they share its slots."""
+
+    def __init__(self, upstream: Upstream, models: Sequence[str], settings: Settings) -> None:
+        self.name, self.slots = upstream.name, upstream.slots
+        self.sharing = SlotSharing(upstream.slots)
+        client = EndpointClient(upstream, upstream.slots)
+        isolates_prompts = settings.prompt_cache == "account"
+        engines = [
+            OpenAIEngine(
+                upstream,
+                model,
+                slots=upstream.slots,
+                context=upstream_context(upstream),
+                client=client,
+                isolates_prompts=isolates_prompts,
+            )
+            for model in models
+        ]
+        self.models = {engine.name: Model(engine, OwnPrompts(engine)) for engine in engines}
+
+
+class Endpoints:
+    """The endpoints of the settings by name."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._endpoints: dict[str, Endpoint] = {}
+        pairs = pool_models(settings)
+        for upstream in settings.upstreams:
+            if models := [model for other, model in pairs if other.name == upstream.name]:
+                self._endpoints[upstream.name] = Endpoint(upstream, models, settings)
+
+    def __iter__(self) -> Iterator[Endpoint]:
+        return iter(self._endpoints.values())
+
+    def of_job(self, job: Job) -> Endpoint:
+        """Return the endpoint whose queue the job is in. Raises PermanentFailure."""
+        queue = job.queue
+        for endpoint in self:
+            if queue in (own := endpoint_queue(endpoint.name), batch_queue(own)):
+                return endpoint
+        raise PermanentFailure(f"No endpoint has the queue {queue}.", code="model_not_found")
+
+    def model_of(self, attempt: Attempt) -> Model:
+        """Return the model of a job: its route's, or that of its request. Raises PermanentFailure."""
+        endpoint = self.of_job(attempt.job)
+        name = model_name(attempt, endpoint.name)
+        model = endpoint.models.get(name) if name else next(iter(endpoint.models.values()))
+        if model is None:
+            raise PermanentFailure(f"The endpoint {endpoint.name} has no model '{name}'.", code="model_not_found")
+        return model
+
+
+def model_name(attempt: Attempt, endpoint: str) -> str:
+    """Return the name of a job's model at an endpoint; empty: its default one."""
+    route = attempt.job.arguments.get("route") or {}
+    if route.get("endpoint") == endpoint and route.get("model"):
+        return str(route["model"])
+    return (requested_model(attempt) or "").removeprefix(f"{endpoint}/")
+
+
+def engine_of_attempt(model: Model, attempt: Attempt) -> OpenAIEngine:
+    """Return the engine of one attempt: its requests have the job's idempotency keys, and say if they are repeats."""
+    return model.engine.for_job(attempt.job.id, is_repeat=may_repeat(attempt))
+
+
+def may_repeat(attempt: Attempt) -> bool:
+    """Return whether an earlier attempt may have sent this one's request.
+
+    One that failed or crashed may have; otherwise the journal has the beginning of the step that is to be generated.
+    """
+    if attempt.job.failures or attempt.job.attempt == 1:
+        return attempt.job.failures > 0
+    step = read_transcript(attempt.history, attempt.tokens).step
+    return step.begun and step.usage is None
+
+
+class Runs:
+    """How the pool runs its kinds of jobs."""
+
+    def __init__(self, runner: JobRunner, endpoints: Endpoints) -> None:
+        self._endpoints = endpoints
+        self._results = EndpointResults(runner.database)
+        self._load_tools = partial(load_tools, runner.settings)
+        self._recaller = TurnRecall(
+            lambda: load_embedder(runner.settings).embed,
+            RecallCounter(runner.database),
+            Compatibility(runner.database),
+            sum(endpoint.slots for endpoint in endpoints),
+        )
+
+    def turn(self, attempt: Attempt) -> Outcome:
+        """Answer a turn."""
+        endpoint, model = self._endpoints.of_job(attempt.job), self._endpoints.model_of(attempt)
+
+        def run(engine: Engine) -> Outcome:
+            return turn.run(engine, attempt, self._recaller, model.own_prompts, self._load_tools)
+
+        engine = engine_of_attempt(model, attempt)
+        guarded: Run = lambda running: run_guarded(self._results, engine, running, run)  # noqa: E731 - one of two
+        yields = is_batch(attempt.job.queue) and engine.continues
+        return (endpoint.sharing.batch(guarded) if yields else endpoint.sharing.interactive(guarded))(attempt)
+
+    def end_turn(
+        self, attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: Mapping[str, Any] | None
+    ) -> Ending:
+        """End a turn that `turn` did not."""
+        return turn.end(attempt, state, error, endpoint=self._endpoints.of_job(attempt.job).name)
+
+    def with_engine(self, run: Callable[[Engine, Attempt], Outcome]) -> Run:
+        """Return the pipeline of a kind that generates nothing."""
+        return lambda attempt: run(self._endpoints.model_of(attempt).engine, attempt)
+
+
+def declare_actors(runner: JobRunner) -> dict[str, int]:
+    """Declare the actors. Returns the number of threads by queue: the slots of each endpoint.
+
+    Raises ConfigurationError where no endpoint is left to this pool.
+    """
+    endpoints = Endpoints(runner.settings)
+    if not list(endpoints):
+        raise ConfigurationError("SANGHA_UPSTREAMS names no endpoint that the pool upstream could serve")
+    for upstream, model in pool_models(runner.settings):
+        runner.serve(describe_upstream(upstream, model), endpoint_queue(upstream.name))
+    runs = Runs(runner, endpoints)
+    handlers = {
+        "turn.run": Handler(runs.turn, runs.end_turn),
+        "tokens.count": Handler(runs.with_engine(token_count.run), plain_ending),
+        "context.compact": Handler(runs.with_engine(compact_context.run), plain_ending),
+    }
+    for kind, handler in handlers.items():
+        runner.declare(kind, handler)
+    return {
+        queue: threads
+        for endpoint in endpoints
+        for queue, threads in _threads(endpoint_queue(endpoint.name), endpoint.slots).items()
+    }
+
+
+def _threads(queue: str, slots: int) -> dict[str, int]:
+    return {queue: slots, batch_queue(queue): max(1, slots - 1)}
