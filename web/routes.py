@@ -105,7 +105,7 @@ ROUTES = (
     Route("DELETE", "/v1/me/sessions/{session_id}", sessions.revoke, Rights.PERSON, response=sessions.SessionDeleted,
           cost=0),
     Route("GET", "/v1/models", models.list_models, Rights.READ, response=Page[models.ModelObject]),
-    Route("GET", "/v1/models/{model:path}", models.retrieve_model, Rights.READ, response=models.ModelObject),
+    Route("GET", "/v1/models/{model:path}", models.retrieve_model, Rights.READ, response=models.RetrievedModel),
     Route("POST", "/v1/chat/completions", completions.create, Rights.INFERENCE, body=CreateChatCompletion,
           response=ChatCompletion, streams=True, creates=True, handles_repeats=True),
     Route("POST", "/v1/completions", text_completions.create, Rights.INFERENCE, body=text_completions.CreateCompletion,

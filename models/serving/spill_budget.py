@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from models.platform.database import Connection, fetch_one
+from models.platform.database import Connection, fetch_all, fetch_one
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +89,32 @@ def count_ended(connection: Connection, ended: Mapping[str, int]) -> None:
     """Add ended turns, by queue, to those of the day."""
     if ended:
         connection.execute(COUNT, {"queues": list(ended), "ended": list(ended.values())})
+
+
+@dataclass(frozen=True, slots=True)
+class SpillDay:
+    """What was moved to an endpoint today. `ended_turns`: of all queues."""
+
+    endpoint: str
+    turns: int
+    reserved: Decimal
+    spent: Decimal
+    ended_turns: int
+
+
+TODAY = """
+SELECT upstream, spilled_turns, reserved_cost, spent_cost,
+       (SELECT coalesce(sum(ended_turns), 0)::bigint FROM turn_counts WHERE turn_day = spill_day) AS ended_turns
+FROM spill_days WHERE spill_day = (now() AT TIME ZONE 'UTC')::date
+"""
+
+
+def list_today(connection: Connection) -> list[SpillDay]:
+    """Return what was moved today, by endpoint."""
+    return [
+        SpillDay(row["upstream"], row["spilled_turns"], row["reserved_cost"], row["spent_cost"], row["ended_turns"])
+        for row in fetch_all(connection, TODAY)
+    ]
 
 
 #: Days for which the rows are kept.

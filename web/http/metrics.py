@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
@@ -18,6 +18,8 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 #: A gauge's values by its labels' values.
 Values = dict[tuple[str, ...], float]
+
+Family = GaugeMetricFamily | CounterMetricFamily
 
 
 class Metrics:
@@ -50,24 +52,30 @@ class Metrics:
 
     def gauge(self, name: str, text: str, read: Callable[[], Values], *labels: str) -> None:
         """Register a gauge whose values are read at each scrape."""
-        self.registry.register(_Gauge(name, text, labels, read))
+        self.registry.register(_Read(GaugeMetricFamily, name, text, labels, read))
+
+    def counter(self, name: str, text: str, read: Callable[[], Values], *labels: str) -> None:
+        """Register a counter that all processes share, whose values are read at each scrape."""
+        self.registry.register(_Read(CounterMetricFamily, name, text, labels, read))
 
     def exposition(self) -> tuple[bytes, str]:
         """Return the metrics in Prometheus' text format, and its content type."""
         return generate_latest(self.registry), CONTENT_TYPE_LATEST
 
 
-class _Gauge(Collector):
-    def __init__(self, name: str, text: str, labels: tuple[str, ...], read: Callable[[], Values]) -> None:
-        self.name, self.text, self.labels, self.read = name, text, labels, read
+class _Read(Collector):
+    def __init__(
+        self, family: type[Family], name: str, text: str, labels: tuple[str, ...], read: Callable[[], Values]
+    ) -> None:
+        self.family, self.name, self.text, self.labels, self.read = family, name, text, labels, read
 
-    def describe(self) -> Iterator[GaugeMetricFamily]:
+    def describe(self) -> Iterator[Family]:
         """Yield the name without values: at registration the servers that `read` needs may not be up yet."""
-        yield GaugeMetricFamily(self.name, self.text, labels=self.labels)
+        yield self.family(self.name, self.text, labels=self.labels)
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Family]:
         """Read the current values."""
-        family = GaugeMetricFamily(self.name, self.text, labels=self.labels)
+        family = self.family(self.name, self.text, labels=self.labels)
         for labels, value in self.read().items():
             family.add_metric(labels, value)
         yield family

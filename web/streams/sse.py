@@ -265,6 +265,8 @@ class EventStream:
         """
         if not self._writing and (self._ping is None or self._ping.done()):
             self._ping = asyncio.get_running_loop().create_task(self._write_between(data, written))
+        elif self.wait and written is not None:
+            self.wait.not_told()
 
     def end(self) -> None:
         """Stop early and in order: the client gets all that was written, the final frame and the end of the body."""
@@ -311,6 +313,8 @@ class EventStream:
         if not self._writing and written in (None, self.written):
             await self._send_body(data)
             self._streams.touch(self)
+        elif self.wait and written is not None:
+            self.wait.not_told()
 
     async def _send_body(self, data: bytes) -> None:
         try:

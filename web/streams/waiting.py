@@ -42,11 +42,12 @@ class Wait:
     """The wait of one stream's turn.
 
     due_at   when it is looked at next
-    told     what the stream was told last; None: its turn did not wait
+    told     what the stream was told last; None: nothing since its turn last ran
+    ran      its turn did not wait when it was looked at
     written  the frames of the stream when it was looked at
     """
 
-    __slots__ = ("due_at", "encode", "job_id", "told", "told_at", "written")
+    __slots__ = ("due_at", "encode", "job_id", "ran", "told", "told_at", "written")
 
     def __init__(self, job_id: str, encode: Encode) -> None:
         self.job_id = job_id
@@ -54,13 +55,14 @@ class Wait:
         self.due_at = time.monotonic() + FIRST_AFTER
         self.told: WaitingTurn | None = None
         self.told_at = 0.0
-        self.written = -1
+        self.ran = False
+        self.written = 0
 
     def is_due(self, stream: EventStream, now: float) -> bool:
         """Return whether to look at the turn now. One that has sent events since it ran last is still running."""
         if now < self.due_at:
             return False
-        runs = self.told is None and self.written not in (-1, stream.written)
+        runs = self.ran and self.written != stream.written
         self.written = stream.written
         if runs:
             self.due_at = now + CHECK_INTERVAL
@@ -68,14 +70,19 @@ class Wait:
 
     def update(self, turn: WaitingTurn | None, now: float) -> bool:
         """Note what the turn waits for. Returns whether to tell the stream."""
-        self.due_at = now + (CHECK_INTERVAL if turn is None else 0)
+        self.ran = turn is None
         if turn is None:
+            self.due_at = now + CHECK_INTERVAL
             self.told = None
             return False
         if self.told is not None and (now < self.told_at + TELL_INTERVAL or not differs(turn, self.told)):
             return False
         self.told, self.told_at = turn, now
         return True
+
+    def not_told(self) -> None:
+        """Note that the stream could not be told: an event came first, or its client is slow."""
+        self.told = None
 
 
 def differs(turn: WaitingTurn, told: WaitingTurn) -> bool:

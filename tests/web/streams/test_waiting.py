@@ -156,6 +156,10 @@ def test_nothing_is_told_after_an_event_that_arrives_during_the_read(play):
         scene.reader.before_answer = attempt_begins
         await scene.tell()
         assert client.body == b"first\n\nin_progress\n\n"
+        # Until a later read has found that it waits again
+        scene.reader.before_answer = lambda: None
+        await scene.tell()
+        assert b"engine.waiting" in client.body
 
     play(scenario)
 

@@ -14,7 +14,9 @@ from models.platform.database import Connection, Database, fetch_one
 from models.platform.errors import Unavailable
 from models.platform.migrate import pending_migrations
 from models.platform.redis_durability import read_durability
+from models.serving import breakers
 from web.api.platform import Platform
+from web.api.system import serving_gauges
 from web.api.system.cached_read import CachedRead
 from web.http.metrics import Values
 
@@ -30,6 +32,7 @@ def install(platform: Platform) -> None:
     platform.checks["queue"] = platform.queue.check
     platform.facts["warnings"] = partial(redis_warnings, platform.redis)
     platform.facts["workers"] = partial(count_workers, platform.database)
+    platform.facts["serving"] = partial(serving_problems, platform)
     gauge = platform.metrics.gauge
     gauge("sangha_open_streams", "Open event streams", lambda: {(): len(platform.streams)})
     gauge(
@@ -41,6 +44,7 @@ def install(platform: Platform) -> None:
     gauge("sangha_jobs", "Jobs that are due, running, waiting for others, or dead", jobs, "queue", "kind", "state")
     scheduled = CachedRead(partial(read_values, platform.database, count_scheduled))
     gauge("sangha_scheduled_jobs", "Jobs that are due later; an estimate from 10,000 on", scheduled)
+    serving_gauges.install(platform)
 
 
 def check_database(database: Database) -> None:
@@ -74,6 +78,18 @@ def count_workers(database: Database) -> dict[str, int]:
     """Count living workers by pool. For information: a web process accepts turns without any worker."""
     with database.connection() as connection:
         return dict(Counter(pool for worker in workers.list_live(connection) for pool in worker.pools))
+
+
+def serving_problems(platform: Platform) -> dict[str, list[str]]:
+    """Return the models without a live worker, and the endpoints whose circuit breakers are open, if there are some.
+
+    For information: turns of such models are accepted and wait.
+    """
+    models = [model.id for model in platform.serving.state().models if not model.is_available]
+    with platform.database.connection() as connection:
+        broken = [name for name, each in breakers.list_breakers(connection).items() if each.state != "closed"]
+    problems = {"unserved_models": models, "open_breakers": broken}
+    return {name: names for name, names in problems.items() if names}
 
 
 class MigrationCheck:

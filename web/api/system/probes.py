@@ -33,12 +33,15 @@ class Liveness(TypedDict):
 class Readiness(TypedDict):
     """Whether the process can serve: `ok` or the error of each check.
 
-    `workers` and `warnings`, such as that Redis may evict journals, do not affect readiness.
+    The others do not affect readiness: `workers`; `unserved_models`, which no live worker serves; `open_breakers` of
+    endpoints that are not asked; and `warnings`, such as that Redis may evict journals.
     """
 
     status: Literal["ready", "not ready"]
     checks: dict[str, str]
     workers: NotRequired[Any]
+    unserved_models: NotRequired[list[str]]
+    open_breakers: NotRequired[list[str]]
     warnings: NotRequired[list[str]]
 
 
@@ -64,6 +67,9 @@ async def readyz(request: Request) -> Response:
     }
     if "workers" in facts:
         readiness["workers"] = facts["workers"][1]
+    succeeded, serving = facts.get("serving", (False, {}))
+    if succeeded:
+        readiness.update(serving)
     succeeded, warnings = facts.get("warnings", (False, []))
     if succeeded and warnings:
         readiness["warnings"] = warnings

@@ -1,17 +1,19 @@
 """`/v1/models`: list the models for turns and embeddings."""
 
-from typing import Literal
+from contextlib import suppress
+from typing import Literal, NotRequired, cast
 
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from models.agents import agents
-from models.platform.errors import NotFound
+from models.platform.errors import NotFound, Unavailable
 from models.platform.texts import truncate
 from pipelines.agents.agent_turns import is_agent
 from pipelines.agents.definitions import MODEL_PREFIX
 from pipelines.inference.registry import embedder_name, model_name
 from web.api.request import Request
+from web.api.turns.model_serving import ModelServing, model_serving
 from web.http.responses import json_response, page_object
 from web.http.threads import run_in_thread
 
@@ -28,6 +30,12 @@ class ModelObject(TypedDict):
     owned_by: str
 
 
+class RetrievedModel(ModelObject):
+    """A model with its work at the moment; an agent, and a model for embeddings, have none of their own."""
+
+    sangha: NotRequired[ModelServing]
+
+
 async def list_models(request: Request) -> Response:
     """`GET /v1/models`: list the available models that the account's plan includes, and the account's agents."""
     agent_models = await run_in_thread(_agent_models, request)
@@ -42,7 +50,16 @@ async def retrieve_model(request: Request) -> Response:
     known = await run_in_thread(_agent_models, request) if is_agent(name) else _models(request)
     if name not in known:
         raise NotFound(f"The model '{truncate(name)}' does not exist.", param="model", code="model_not_found")
-    return json_response(known[name])
+    return json_response(await run_in_thread(_with_serving, request, known[name]))
+
+
+def _with_serving(request: Request, known: ModelObject) -> RetrievedModel:
+    """Add how much work the model has, unless Postgres is down."""
+    with suppress(Unavailable):
+        state = request.platform.serving.state()
+        if model := state.models.find(known["id"]):
+            return {**known, "sangha": model_serving(state, model)}
+    return cast(RetrievedModel, known)
 
 
 def _models(request: Request) -> dict[str, ModelObject]:

@@ -8,6 +8,8 @@ import pytest
 
 from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
 from models.platform.errors import Unavailable
+from models.serving.served_models import ModelDescription, ServedModel, ServedModels
+from models.serving.state import ServingState
 from web.access.rights import Rights
 from web.api.routing import Route
 from web.api.system import probes
@@ -70,6 +72,23 @@ def test_facts_do_not_affect_readiness(client):
     response = client.get("/readyz")
 
     assert (response.status_code, response.json()["workers"]) == (200, {"inference": 0})
+
+
+def test_readyz_names_unserved_models_and_open_breakers(settings, database, serve):
+    app = build(settings)
+    client = serve(app)
+    model = ServedModel("small", ModelDescription("small"), "inference")
+    app.state.platform.serving.state = lambda: ServingState(ServedModels([model], model))
+    with database.connection() as connection:
+        connection.execute("INSERT INTO circuit_breakers (upstream, breaker_state) VALUES ('groq', 'open')")
+
+    response = client.get("/readyz")
+    with database.connection() as connection:
+        connection.execute("DELETE FROM circuit_breakers WHERE upstream = 'groq'")
+
+    assert response.status_code == 200
+    assert response.json()["unserved_models"] == ["small"]
+    assert "groq" in response.json()["open_breakers"]
 
 
 def test_requests_are_counted_by_route(client):

@@ -2,6 +2,9 @@
 
 import pytest
 
+from models.platform.errors import Unavailable
+from models.serving.served_models import ModelDescription, ServedModel, ServedModels
+from models.serving.state import QueueState, ServingState
 from web.access.rights import Rights
 from web.api.routing import Route
 from web.api.turns import models
@@ -28,6 +31,29 @@ def test_the_list_has_openais_shape(client):
 
 def test_a_model_is_read_by_name(client):
     assert client.get("/v1/models/default").json()["id"] == "default"
+
+
+def test_a_model_has_its_work_and_the_wait_of_a_turn_that_is_sent_now(client):
+    description = ModelDescription("scripted", context=2048)
+    model = ServedModel("scripted", description, "inference", slots=2)
+    queue = QueueState(threads=2, waiting=3, running=2, mean_seconds=10, published=3, lanes=1)
+    client.app.state.platform.serving.state = lambda: ServingState(ServedModels([model], model), {"inference": queue})
+
+    serving = client.get("/v1/models/scripted").json()["sangha"]
+
+    assert serving == {"predicted_wait": 20, "queued": 3, "running": 2, "slots": 2, "context": 2048}
+    assert client.get("/v1/models/default").json()["sangha"] == serving
+    assert "sangha" not in client.get("/v1/models/all-minilm-l6-v2").json()
+    assert "sangha" not in client.get("/v1/models/agent/helper").json()
+
+
+def test_a_model_is_read_also_while_postgres_is_down(client):
+    def state():
+        raise Unavailable("Postgres is down")
+
+    client.app.state.platform.serving.state = state
+
+    assert client.get("/v1/models/scripted").json()["id"] == "scripted"
 
 
 def test_an_agent_is_read_as_a_model(client):

@@ -1,0 +1,174 @@
+"""Gauges of models and endpoints. Their labels are those of the installation, never what requests name."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import psycopg
+
+from models.platform.errors import Unavailable
+from models.platform.settings import Settings
+from models.serving import breakers, moves, spill_budget
+from models.serving.breakers import Breaker
+from models.serving.forecast import predicted_wait
+from models.serving.spill_budget import SpillDay
+from models.serving.state import ServingState
+from web.api.platform import Platform
+from web.api.system.cached_read import CachedRead
+from web.http.metrics import Values
+
+log = logging.getLogger(__name__)
+
+STATES = ("closed", "open", "half_open")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What all gauges show, read at once; nothing while Postgres is down."""
+
+    state: ServingState | None = None
+    breakers: Mapping[str, Breaker] = field(default_factory=dict)
+    moves: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    days: Sequence[SpillDay] = ()
+
+
+def install(platform: Platform) -> None:
+    """Register the gauges of this process."""
+    gauge, counter = platform.metrics.gauge, platform.metrics.counter
+    reading = CachedRead(partial(read, platform))
+
+    def of(values: Callable[[Reading], Values]) -> Callable[[], Values]:
+        return lambda: values(reading())
+
+    gauge(
+        "sangha_model_predicted_wait_seconds",
+        "Predicted wait of a turn that is sent now, of an account without others; absent where it is unknown",
+        of(predicted_waits), "model",
+    )  # fmt: skip
+    gauge(
+        "sangha_model_turns", "Queued and running interactive turns, of an endpoint those of all its models",
+        of(turns), "model", "state",
+    )  # fmt: skip
+    gauge("sangha_model_slots", "Slots of the live workers", of(slots), "model")
+    gauge(
+        "sangha_endpoint_breaker", "1 for the state of the circuit breaker, as an operator has set it if one has",
+        of(breaker_states), "endpoint", "state",
+    )  # fmt: skip
+    gauge(
+        "sangha_endpoint_saturated_seconds", "Seconds for which the endpoint has asked for no requests",
+        of(saturation), "endpoint",
+    )  # fmt: skip
+    gauge(
+        "sangha_endpoint_window_requests",
+        "The last requests, at most 20, as the breaker counts them; successes only once one has failed",
+        of(window_requests), "endpoint", "outcome",
+    )  # fmt: skip
+    counter(
+        "sangha_turn_moves_total", "Moves of turns between local models and an endpoint",
+        of(turn_moves), "endpoint", "reason",
+    )  # fmt: skip
+    gauge(
+        "sangha_spill_turns", "Turns of local models that were moved to the endpoint today (UTC)",
+        of(spilled_turns), "endpoint",
+    )  # fmt: skip
+    gauge(
+        "sangha_spill_cost", "Cost of today's moved turns (UTC), spent and reserved, in the currency of the prices",
+        of(spill_cost), "endpoint", "state",
+    )  # fmt: skip
+    gauge(
+        "sangha_spill_budget_used_ratio", "Used part of today's spill budget (UTC), of each limit that is set",
+        of(partial(budget_used, platform.settings)), "endpoint", "limit",
+    )  # fmt: skip
+
+
+def read(platform: Platform) -> Reading:
+    """Read what the gauges show."""
+    try:
+        state = platform.serving.state()
+        with platform.database.connection() as connection:
+            days = spill_budget.list_today(connection)
+            return Reading(state, breakers.list_breakers(connection), moves.moves_by_reason(connection), days)
+    except (Unavailable, psycopg.Error) as error:
+        log.warning("Cannot read models and endpoints for the metrics: %s", error)
+        return Reading()
+
+
+def predicted_waits(reading: Reading) -> Values:
+    """Return the predicted waits by model."""
+    state = reading.state
+    waits = {(model.id,): predicted_wait(state.queue(model.queue)) for model in state.models} if state else {}
+    return {labels: wait for labels, wait in waits.items() if wait is not None}
+
+
+def turns(reading: Reading) -> Values:
+    """Return the turns by model and state."""
+    return {
+        (model.id, name): float(count)
+        for model in (reading.state.models if reading.state else ())
+        for queue in ([reading.state.queue(model.queue)] if reading.state else ())
+        for name, count in (("queued", queue.waiting), ("running", queue.running))
+    }
+
+
+def slots(reading: Reading) -> Values:
+    """Return the slots by model."""
+    return {(model.id,): float(model.slots) for model in reading.state.models} if reading.state else {}
+
+
+def breaker_states(reading: Reading) -> Values:
+    """Return 1 for the state of each endpoint's breaker, and 0 for the others."""
+    return {
+        (endpoint, state): float(breaker.state == state)
+        for endpoint, breaker in reading.breakers.items()
+        for state in STATES
+    }
+
+
+def saturation(reading: Reading) -> Values:
+    """Return the seconds for which each endpoint is left alone."""
+    return {(name,): breaker.saturated_for for name, breaker in reading.breakers.items()}
+
+
+def window_requests(reading: Reading) -> Values:
+    """Return the last requests to each endpoint by their outcome."""
+    return {
+        (name, outcome): float(count)
+        for name, breaker in reading.breakers.items()
+        for outcome, count in (
+            ("success", breaker.window_requests - breaker.window_failures),
+            ("failure", breaker.window_failures),
+        )
+    }
+
+
+def turn_moves(reading: Reading) -> Values:
+    """Return the moves since the installation, by endpoint and reason."""
+    return {labels: float(count) for labels, count in reading.moves.items()}
+
+
+def spilled_turns(reading: Reading) -> Values:
+    """Return today's moved turns by endpoint."""
+    return {(day.endpoint,): float(day.turns) for day in reading.days}
+
+
+def spill_cost(reading: Reading) -> Values:
+    """Return today's cost by endpoint and state."""
+    return {
+        (day.endpoint, state): float(cost)
+        for day in reading.days
+        for state, cost in (("spent", day.spent), ("reserved", day.reserved))
+    }
+
+
+def budget_used(settings: Settings, reading: Reading) -> Values:
+    """Return the used part of each limit of today's budget: of the endpoint that turns are moved to."""
+    target = settings.spill_target
+    days = [day for day in reading.days if target and day.endpoint == target[0].name]
+    values: Values = {}
+    for day in days:
+        if settings.spill_money:
+            values[day.endpoint, "money"] = float((day.spent + day.reserved) / settings.spill_money)
+        if settings.spill_share and day.ended_turns:
+            values[day.endpoint, "share"] = day.turns / (settings.spill_share * day.ended_turns)
+    return values
