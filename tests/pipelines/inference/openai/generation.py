@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from models.platform.settings import Settings
-from models.platform.upstreams import Upstream
+from models.platform.upstreams import DEFAULT_TIMEOUT, Upstream
 from pipelines.inference.engine import (
     PLAIN_TEXT,
     EngineOutput,
@@ -30,9 +30,10 @@ KEY = "sk-hunter2"
 WEATHER = Tool("weather", "of a city", {"type": "object", "properties": {"city": {"type": "string"}}})
 
 
-def settings_of(endpoint: Endpoint, *, https: bool = False) -> Settings:
+def settings_of(endpoint: Endpoint, *, https: bool = False, timeout: int = DEFAULT_TIMEOUT) -> Settings:
     url = endpoint.url.replace("http:", "https:") if https else endpoint.url
-    return Settings(engine="openai", upstreams=(Upstream("test", url, ("big",), KEY),), slots=2, context=900)
+    upstream = Upstream("test", url, ("big",), KEY, timeout=timeout)
+    return Settings(engine="openai", upstreams=(upstream,), slots=2, context=900)
 
 
 def engine_of(settings: Settings) -> OpenAIEngine:

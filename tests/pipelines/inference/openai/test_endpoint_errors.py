@@ -9,7 +9,6 @@ import orjson
 import pytest
 
 from models.platform.errors import SanghaError
-from pipelines.inference.openai import endpoint_client
 from pipelines.inference.openai.endpoint_errors import (
     MAX_RETRY_AFTER,
     EndpointError,
@@ -116,10 +115,8 @@ def test_a_refused_connection_has_accepted_nothing() -> None:
     assert (error.kind, error.accepted) == ("refused", False)
 
 
-def test_a_silent_endpoint_may_have_accepted_the_request(
-    endpoint: Endpoint, engine: OpenAIEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(endpoint_client, "FIRST_CHUNK_TIMEOUT", 0.05)
+def test_a_silent_endpoint_may_have_accepted_the_request(endpoint: Endpoint) -> None:
+    engine = engine_of(settings_of(endpoint, timeout=1))
     endpoint.handlers += [lambda request: request.disconnects() and None]
 
     error = failure(engine)

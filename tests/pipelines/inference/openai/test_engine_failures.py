@@ -110,10 +110,8 @@ def test_a_truncated_or_invalid_stream_is_an_engine_error_after_its_first_tokens
     assert answer(engine)[0] == "b"
 
 
-def test_an_endpoint_that_sends_nothing_times_out(
-    endpoint: Endpoint, engine: OpenAIEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(endpoint_client, "FIRST_CHUNK_TIMEOUT", 0.05)
+def test_an_endpoint_that_sends_nothing_times_out(endpoint: Endpoint) -> None:
+    engine = engine_of(settings_of(endpoint, timeout=1))
     freed = threading.Event()
     endpoint.handlers += [lambda request: wait_for_disconnect(request, freed)]
     with pytest.raises(EngineError, match="no data for"):
