@@ -12,11 +12,13 @@ from bench.scenarios import (
     fairness,
     hybrid,
     latency,
+    llama,
     meditation,
     memory,
     peer,
     pools,
     posting,
+    prefix,
     recall,
     recovery,
     restart,
@@ -51,5 +53,9 @@ SCENARIOS: Mapping[str, Scenario] = {
     "recall": Scenario("answering turns among the first hits, and the contribution of each part", recall.recall),
     "memory": Scenario("creating and searching memories over HTTP: 10,000; 1,000,000 with --full", memory.memory),
     "meditation": Scenario("meditation over 10,000 memories: time, memory, precision", meditation.meditation),
+    "prefix": Scenario(
+        "the second turn of a conversation against the first, and a fresh worker's first", prefix.prefix
+    ),
+    "llama": Scenario("a model in the shape of Llama 3.1 8B: load, first token, memory; makes 4.5 GB", llama.llama),
     "startup": Scenario("start of the engine, of the bare engine, and of `sangha up`", startup.startup),
 }
