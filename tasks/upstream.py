@@ -31,7 +31,7 @@ from pipelines.inference.openai.endpoint_client import EndpointClient
 from pipelines.inference.openai.engine import OpenAIEngine
 from pipelines.inference.own_prompts import OwnPrompts
 from pipelines.memory.recall_counter import RecallCounter
-from pipelines.routing.endpoint_guard import run_guarded
+from pipelines.routing.endpoint_guard import run_guarded, unserved
 from tasks.job_runner import JobRunner
 from tasks.slot_sharing import Run, SlotSharing
 
@@ -137,7 +137,10 @@ class Runs:
 
     def turn(self, attempt: Attempt) -> Outcome:
         """Answer a turn."""
-        endpoint, model = self._endpoints.of_job(attempt.job), self._endpoints.model_of(attempt)
+        try:
+            endpoint, model = self._endpoints.of_job(attempt.job), self._endpoints.model_of(attempt)
+        except PermanentFailure as error:
+            raise unserved(attempt.job, error) from None
 
         def run(engine: Engine) -> Outcome:
             return turn.run(engine, attempt, self._recaller, model.own_prompts, self._load_tools)

@@ -94,6 +94,11 @@ class Breaker:
         return due and self.forced_state is None and self.breaker_state != "closed" and not self.has_probe
 
     @property
+    def is_probed(self) -> bool:
+        """Whether a job probes the endpoint, or is about to."""
+        return self.forced_state is None and self.breaker_state == "half_open" and (self.has_probe or self.probe_in > 0)
+
+    @property
     def is_sound(self) -> bool:
         """Whether it counts no failure."""
         return self.breaker_state == "closed" and not (self.window_failures or self.timeouts_in_a_row)

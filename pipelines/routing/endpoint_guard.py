@@ -58,6 +58,11 @@ def run_guarded(
         guarded.withdraw_unused_probe()
 
 
+def unserved(job: Job, error: PermanentFailure) -> JobError:
+    """Return how a job goes on whose endpoint is not served with its model any more: at home, or not at all."""
+    return returned(job, "endpoint_failed", str(error), stays=True) if home_of(job) else error
+
+
 def refusal(job: Job, endpoint: str, admission: Admission) -> Released:
     """Return how a job goes on that may not ask its endpoint now: at home, or later."""
     message = f"the endpoint {endpoint} cannot be asked: {admission.reason}"

@@ -123,8 +123,19 @@ class Router:
             waiting = read_queued(connection, home, target, self._cursors.setdefault(home, {}))
             chosen, reason = choose_spills(situation, waiting), reason_of(situation)
             if not breaker.accepts:
-                chosen, reason = chosen[-1:], "probe"
+                return self._probe(connection, state, home, target, chosen[-1:])
             return self._move(connection, state, home, target, chosen[:MOST_MOVES], reason)
+
+    def _probe(
+        self, connection: Connection, state: ServingState, home: str, target: Target, turns: list[QueuedTurn]
+    ) -> MovedTurns:
+        """Move one turn that probes an endpoint whose breaker is open, unless another one does."""
+        if not turns or not breakers.begin_probe(connection, target.endpoint, turns[0].id):
+            return MovedTurns()
+        moved = self._move(connection, state, home, target, turns, "probe")
+        if not moved.job_ids:
+            breakers.end_probe(connection, target.endpoint, turns[0].id)
+        return moved
 
     def _move(
         self,
@@ -149,7 +160,7 @@ class Router:
         away = state.queue(endpoint_queue(target.endpoint))
         if away.waiting == 0:
             return PassResult()
-        if not (breaker.accepts or breaker.wants_probe or breaker.has_probe):
+        if not (breaker.accepts or breaker.wants_probe or breaker.is_probed):
             reason: moves.ReturnReason = "endpoint_saturated" if breaker.saturated_for else "breaker_open"
             return self._return(target, reason, MOST_MOVES)
         count = min((returning(self._situation(state, home)) for home in local_queues(state)), default=0)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from bench.harness.endpoint.client import ScriptedEndpoint, scripted_endpoint
+from bench.harness.processes import ConfiguredScheduler, changed
 from bench.harness.waiting import wait_until
 from models.platform.upstreams import Upstream
 from models.serving import breakers
@@ -221,3 +222,42 @@ def test_endpoint_that_is_slower_than_its_timeout_opens_its_breaker(stack, user,
     assert len(endpoint.book()) <= TIMEOUTS_IN_A_ROW + SLOTS
     stack.start_worker("tokens=60,rate=0")
     assert {user.wait_for_end(turn["id"])["status"] for turn in turns} == {"completed"}
+
+
+def test_flood_goes_to_the_endpoint_returns_when_it_fails_and_goes_there_again(stack, user, endpoint):
+    """The whole way, by the router of a scheduler, without a hand in it."""
+    # Given a slow local worker, and an installation that moves turns which would wait for more than a second
+    options = {
+        "upstreams": (Upstream(NAME, endpoint.url, (MODEL,), slots=SLOTS),),
+        "spill_to": NAME,
+        "spill_after": 1.0,
+    }
+    stack.start_worker("tokens=60,rate=20", slots=1)
+    stack.start_worker("", "upstream", **options)
+    scheduler = stack.start(ConfiguredScheduler(changed(stack.settings, **options), "router"))[0]
+    try:
+        # When more turns are created than it answers in that time
+        turns = [user.create_response() for _ in range(8)]
+
+        # Then the endpoint answers some
+        assert {user.wait_for_end(turn["id"])["status"] for turn in turns} == {"completed"}
+        assert endpoint.book()
+
+        # When it fails, then all are answered locally, after a bounded number of requests
+        endpoint.change(fault="refuse")
+        before = len(endpoint.book())
+        turns = [user.create_response(max_output_tokens=5) for _ in range(MOST_FAILURES + SLOTS)]
+        assert not {user.wait_for_end(turn["id"])["status"] for turn in turns} & {"failed", "cancelled"}
+        assert len(endpoint.book()) == before
+
+        # When it works again, then a probe closes the breaker
+        endpoint.heal()
+        with stack.database.connection() as connection:
+            breakers.record_failure(connection, NAME, "job_a", "auth")  # open, however many failures it has counted
+            connection.execute("UPDATE circuit_breakers SET probe_at = now()")
+        turns = [user.create_response() for _ in range(8)]
+        assert {user.wait_for_end(turn["id"])["status"] for turn in turns} == {"completed"}
+        assert state(stack) == "closed"
+        assert len(endpoint.book()) > before
+    finally:
+        scheduler.stop()

@@ -12,7 +12,7 @@ from models.jobs.jobs import Job
 from models.platform.errors import Moved, PermanentFailure, Released, Unavailable
 from models.serving.endpoint_results import Admission
 from pipelines.inference.engine import EngineError, Finish, Token
-from pipelines.routing.endpoint_guard import PROBES_LATER, SATURATED_DELAY, run_guarded
+from pipelines.routing.endpoint_guard import PROBES_LATER, SATURATED_DELAY, run_guarded, unserved
 
 NOW = datetime.now(UTC)
 ROUTE = {"endpoint": "groq", "model": "m", "home": "inference", "reason": "queue_full", "moves": 1, "cost": "0.1"}
@@ -169,6 +169,15 @@ def test_refused_turn_returns_to_its_home_without_a_request():
         run(results, [AssertionError("it was asked")])
 
     assert moved.value.route["reason"] == "breaker_open"
+
+
+def test_turn_of_a_model_that_the_endpoint_has_no_more_returns_for_good():
+    gone = PermanentFailure("no model 'm'", code="model_not_found")
+
+    moved = unserved(job(), gone)
+
+    assert (moved.queue, moved.route["stays"]) == ("inference", True)
+    assert unserved(job(route=None), gone) is gone
 
 
 def test_refused_turn_without_a_home_waits_and_a_background_turn_is_first():

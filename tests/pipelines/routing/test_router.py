@@ -9,6 +9,7 @@ from models.jobs.jobs import NewJob, enqueue
 from models.platform.database import Database
 from models.platform.upstreams import Upstream
 from models.serving import breakers
+from models.serving.moves import MovedTurns
 from models.serving.served_models import ModelDescription
 from models.serving.state import ServingCache
 from pipelines.routing.router import LOCK, Outages, Router
@@ -187,3 +188,38 @@ def test_an_outage_lasts_from_when_it_was_seen():
     assert outages.seconds("q", QueueState()) == 7
     assert outages.seconds("q", QueueState(threads=1)) == 0
     assert outages.seconds("q", QueueState()) == 0
+
+
+def test_one_turn_at_a_time_probes_an_endpoint_whose_cooldown_is_over(routed):
+    # Given an open breaker whose cooldown is over, and turns that wait too long
+    routed.work(HOME, running=1)
+    routed.work(AWAY, threads=16)
+    with routed.database.connection() as connection:
+        breakers.record_failure(connection, "groq", "job_a", "auth")
+        connection.execute("UPDATE circuit_breakers SET probe_at = now()")
+    turns = [routed.turn(routed.account()) for _ in range(3)]
+    for job_id in turns:
+        routed.age(job_id, 60)
+
+    # When the router passes several times before a worker claims one
+    moved = [routed.router.run_pass() for _ in range(3)]
+
+    # Then one turn has left to probe, and stays there
+    assert [(each.spilled, each.returned) for each in moved] == [(1, 0), (0, 0), (0, 0)]
+    (probe,) = [job_id for job_id in turns if routed.queue_of(job_id) == [AWAY]]
+    with routed.database.connection() as connection:
+        assert breakers.read(connection, "groq").probe_job_id == probe
+
+
+def test_a_probe_that_cannot_leave_is_given_to_another_turn(routed, monkeypatch):
+    routed.work(HOME, running=1)
+    routed.work(AWAY, threads=16)
+    with routed.database.connection() as connection:
+        breakers.record_failure(connection, "groq", "job_a", "auth")
+        connection.execute("UPDATE circuit_breakers SET probe_at = now()")
+    routed.age(routed.turn(routed.account()), 60)
+    with monkeypatch.context() as patched:
+        patched.setattr(Router, "_move", lambda *_: MovedTurns())  # as where another transaction has locked the turn
+        assert routed.router.run_pass().spilled == 0
+
+    assert routed.router.run_pass().spilled == 1
