@@ -20,6 +20,7 @@ import orjson
 
 from bench.chaos.planted_bug import Edit, PlantedBug
 from bench.chaos.planted_money import MONEY
+from bench.chaos.planted_spilling import SPILLING
 from bench.chaos.planted_trees import TREES
 from bench.machine import ROOT
 from bench.progress import Progress
@@ -229,6 +230,7 @@ PLANTED = (
     ),
     *MONEY,
     *TREES,
+    *SPILLING,
 )
 
 

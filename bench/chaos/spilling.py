@@ -17,7 +17,7 @@ NAME, MODEL, SLOTS = "cloud", "cloud-1", 4
 SPILL_AFTER = 1.0
 
 #: The most money of a day, and the most of its turns: no run reaches the first, and every run the second.
-MONEY, SHARE = Decimal(10), 0.5
+MONEY, SHARE = Decimal(10), 0.25
 
 #: The price of a million tokens.
 PRICE = Decimal("2.5")

@@ -9,7 +9,7 @@ import orjson
 
 from bench.chaos.retrying_client import CONNECTION_ERRORS, STALL_TIMEOUT, HttpRequest, Reply, RetryingClient
 from bench.chaos.transcripts import RecordedReply, StreamConnection, TreeEvent, TreeTranscript
-from bench.harness.sse import ALL_EVENTS, DONE, ReceivedEvent, chunks, without_comments
+from bench.harness.sse import ALL_EVENTS, ReceivedEvent, chunks, without_comments
 
 #: Runs after each event; True disconnects.
 OnTreeEvent = Callable[[TreeTranscript], bool]
@@ -76,7 +76,7 @@ def read_tree_events(received: Iterable[bytes]) -> Iterator[TreeEvent]:
         now = time.monotonic()
         *frames, rest = (rest + chunk).split(b"\n\n")
         for frame in map(without_comments, frames):
-            if frame and frame != DONE:
+            if frame.startswith(b"id:"):  # not the end of the stream, nor an event that is in no journal
                 yield _parse(frame, now)
 
 

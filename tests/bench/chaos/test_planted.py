@@ -15,7 +15,7 @@ def test_the_texts_of_a_bug_occur_once_and_its_faults_exist(bug: PlantedBug):
         whole = apply_edit(edit, (ROOT / edit.file).read_text())
         assert ast.parse(whole)
 
-    assert RunOptions(bug.seed, bug.minutes, bug.broker, bug.only).faults()
+    assert RunOptions(bug.seed, bug.minutes, bug.broker, bug.only, spills=bug.spills).faults()
 
 
 def test_a_text_that_does_not_occur_once_is_rejected():

@@ -38,9 +38,9 @@ def turn(text: str = "", *, stays_from: float | None = None, key: str = "k") -> 
     return transcript
 
 
-def request(number: int = 1, *, at: float = 50.0, key: str = "", mark: str = "", sent: int = 0) -> BookedRequest:
+def request(number: int = 1, *, at: float = 50.0, mark: str = "", sent: int = 0) -> BookedRequest:
     text = "Be kind.\nTell me about k."
-    return BookedRequest(number, at, key or f"key-{number}", "cloud-1", text, 0, mark, 200, sent, "answered")
+    return BookedRequest(number, at, f"key-{number}", "cloud-1", text, 0, mark, 200, sent, "answered")
 
 
 def rules(violations: Sequence[Violation]) -> list[str]:
@@ -67,11 +67,11 @@ def test_a_turn_that_was_sent_although_it_may_not_leave_is_reported(
     assert rules(violations) == ["residency"] * reported
 
 
-def test_a_request_more_than_attempts_and_a_key_that_was_accepted_twice_are_reported():
-    requests = [request(1, key="same"), request(2, key="same")]
+def test_more_requests_than_attempts_are_reported():
+    requests = [request(1), request(2)]
 
-    assert rules(list(check_requests(turn(), requests, {"attempt": 1, "route": None}))) == ["asked once"] * 2
-    assert list(check_requests(turn(), [request(1), request(2)], {"attempt": 2, "route": None})) == []
+    assert rules(list(check_requests(turn(), requests, {"attempt": 1, "route": None}))) == ["asked once"]
+    assert list(check_requests(turn(), requests, {"attempt": 2, "route": None})) == []
 
 
 def test_a_turn_that_moved_too_often_is_reported():
@@ -105,7 +105,7 @@ def test_an_answer_that_another_engine_continued_need_not_have_all_words():
 )
 def test_a_budget_that_was_exceeded_or_not_settled_is_reported(day: SpillDay):
     assert rules(list(check_budget(day))) == ["spill budget"]
-    assert list(check_budget(SpillDay(50, Decimal(0), Decimal(1), ENOUGH, Decimal(1)))) == []
+    assert list(check_budget(SpillDay(25, Decimal(0), Decimal(1), ENOUGH, Decimal(1)))) == []
 
 
 @pytest.mark.parametrize(
