@@ -32,6 +32,7 @@ from pipelines.inference.openai.engine import OpenAIEngine
 from pipelines.inference.own_prompts import OwnPrompts
 from pipelines.memory.recall_counter import RecallCounter
 from pipelines.routing.endpoint_guard import run_guarded, unserved
+from pipelines.routing.residency import check_dispatch
 from tasks.job_runner import JobRunner
 from tasks.slot_sharing import Run, SlotSharing
 
@@ -126,6 +127,7 @@ class Runs:
 
     def __init__(self, runner: JobRunner, endpoints: Endpoints) -> None:
         self._endpoints = endpoints
+        self._settings, self._database = runner.settings, runner.database
         self._results = EndpointResults(runner.database)
         self._load_tools = partial(load_tools, runner.settings)
         self._recaller = TurnRecall(
@@ -146,7 +148,9 @@ class Runs:
             return turn.run(engine, attempt, self._recaller, model.own_prompts, self._load_tools)
 
         engine = engine_of_attempt(model, attempt)
-        guarded: Run = lambda running: run_guarded(self._results, engine, running, run)  # noqa: E731 - one of two
+        guarded: Run = lambda running: run_guarded(  # noqa: E731 - one of two
+            self._results, engine, running, run, partial(self._check_residency, running.job)
+        )
         yields = is_batch(attempt.job.queue) and engine.continues
         return (endpoint.sharing.batch(guarded) if yields else endpoint.sharing.interactive(guarded))(attempt)
 
@@ -158,7 +162,17 @@ class Runs:
 
     def with_engine(self, run: Callable[[Engine, Attempt], Outcome]) -> Run:
         """Return the pipeline of a kind that generates nothing."""
-        return lambda attempt: run(self._endpoints.model_of(attempt).engine, attempt)
+
+        def checked(attempt: Attempt) -> Outcome:
+            self._check_residency(attempt.job)
+            return run(self._endpoints.model_of(attempt).engine, attempt)
+
+        return checked
+
+    def _check_residency(self, job: Job) -> None:
+        """Raise Moved or PermanentFailure for a job that may not leave the network, as its account says now."""
+        with self._database.connection() as connection:
+            check_dispatch(self._settings, connection, job)
 
 
 def declare_actors(runner: JobRunner) -> dict[str, int]:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from models.accounts.accounts import KeyMemory, Role, Scope
+from models.accounts.residency import Residency
 from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.records import columns
 
@@ -16,7 +17,8 @@ KeyStatus = Literal["active", "expired", "revoked"]
 class ApiKey:
     """A key without its secret. `hint` is the secret's beginning and end; `user_id` is its creator.
 
-    memory  what requests that name no end user recall and remember
+    memory         what requests that name no end user recall and remember
+    key_residency  `local`: no turn of its requests leaves the operator's network; None: as the account says
     """
 
     id: str
@@ -27,6 +29,7 @@ class ApiKey:
     scopes: tuple[Scope, ...]
     created_at: datetime
     memory: KeyMemory
+    key_residency: Residency | None = None
     expires_at: datetime | None = None
     last_used_at: datetime | None = None
     revoked_at: datetime | None = None
@@ -69,8 +72,10 @@ def count_active(connection: Connection, account_id: str, user_id: str, *, excep
 
 # A repeated request has the same id. Its first response was never received, so the first secret is replaced.
 INSERT = f"""
-INSERT INTO api_keys (id, account_id, user_id, name, hint, hash, scopes, expires_at, memory)
-VALUES (%(id)s, %(account_id)s, %(user_id)s, %(name)s, %(hint)s, %(hash)s, %(scopes)s, %(expires_at)s, %(memory)s)
+INSERT INTO api_keys (id, account_id, user_id, name, hint, hash, scopes, expires_at, memory,
+                      key_residency)
+VALUES (%(id)s, %(account_id)s, %(user_id)s, %(name)s, %(hint)s, %(hash)s, %(scopes)s, %(expires_at)s, %(memory)s,
+        %(residency)s)
 ON CONFLICT (id) DO UPDATE SET hint = excluded.hint, hash = excluded.hash
     WHERE api_keys.account_id = excluded.account_id AND api_keys.user_id = excluded.user_id
 RETURNING {COLUMNS}
@@ -89,11 +94,12 @@ def insert(
     scopes: tuple[Scope, ...],
     expires_at: datetime | None,
     memory: KeyMemory = "named",
+    residency: Residency | None = None,
 ) -> ApiKey:
     """Store a key."""
     owner = {"id": key_id, "account_id": account_id, "user_id": user_id}
     grant = {"hash": secret_hash, "scopes": list(scopes), "expires_at": expires_at, "memory": memory}
-    row = fetch_one(connection, INSERT, {**owner, **grant, "name": name, "hint": hint})
+    row = fetch_one(connection, INSERT, {**owner, **grant, "residency": residency, "name": name, "hint": hint})
     assert row is not None, f"The key id {key_id} belongs to another member."
     return _key(row)
 
@@ -153,6 +159,7 @@ def revoke_all_of(connection: Connection, user_id: str) -> int:
 # Ended keys are not changed: a new expiry time would make them valid again.
 UPDATE = f"""
 UPDATE api_keys SET name = coalesce(%(name)s, name), memory = coalesce(%(memory)s, memory),
+                    key_residency = coalesce(%(residency)s, key_residency),
                     expires_at = CASE WHEN %(set_expiry)s THEN %(expires_at)s ELSE expires_at END
 WHERE id = %(id)s AND account_id = %(account_id)s
   AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
@@ -167,14 +174,21 @@ def update(
     *,
     name: str | None,
     memory: KeyMemory | None,
+    residency: Residency | None,
     set_expiry: bool,
     expires_at: datetime | None,
 ) -> ApiKey | None:
-    """Change the name and the memory of a valid key, and its expiry time if `set_expiry`.
+    """Change the name, the memory and the residency of a valid key, and its expiry time if `set_expiry`.
 
     None leaves a field as it is. Returns None if the key is no longer valid.
     """
-    values = {"name": name, "memory": memory, "set_expiry": set_expiry, "expires_at": expires_at}
+    values = {
+        "name": name,
+        "memory": memory,
+        "residency": residency,
+        "set_expiry": set_expiry,
+        "expires_at": expires_at,
+    }
     row = fetch_one(connection, UPDATE, {"id": key_id, "account_id": account_id, **values})
     return _key(row) if row else None
 

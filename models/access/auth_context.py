@@ -10,6 +10,7 @@ from typing import NamedTuple
 from models.accounts import plans
 from models.accounts.accounts import Caller, Role, Scope
 from models.accounts.plans import EFFECTIVE_LIMITS, Limits
+from models.accounts.residency import strictest
 from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.secrets import hash_secret
 
@@ -26,7 +27,7 @@ class AuthContext:
 # An active session of a member of the account.
 SESSION = f"""
 SELECT memberships.role, users.operator, {EFFECTIVE_LIMITS} AS limits,
-       accounts.billed_since IS NOT NULL AS billed
+       accounts.billed_since IS NOT NULL AS billed, accounts.account_residency AS residency
 FROM sessions
 JOIN users ON users.id = sessions.user_id
 JOIN memberships ON memberships.user_id = users.id AND memberships.account_id = %(account_id)s
@@ -43,14 +44,21 @@ def for_session(connection: Connection, *, session_id: str, user_id: str, accoun
     row = fetch_one(connection, SESSION, parameters)
     if row is None:
         return None
-    caller = Caller(user_id, account_id, Role(row["role"]), session_id=session_id, operator=row["operator"])
+    caller = Caller(
+        user_id,
+        account_id,
+        Role(row["role"]),
+        session_id=session_id,
+        operator=row["operator"],
+        residency=row["residency"],
+    )
     return AuthContext(caller, plans.parse_limits(row["limits"]), row["billed"])
 
 
 # A valid key of a member. Its use is recorded once a minute.
 KEY = f"""
 WITH valid_key AS (
-    SELECT id, user_id, account_id, scopes, memory, last_used_at FROM api_keys
+    SELECT id, user_id, account_id, scopes, memory, key_residency, last_used_at FROM api_keys
     WHERE hash = %(hash)s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
 ), used AS (
     UPDATE api_keys SET last_used_at = now() FROM valid_key
@@ -58,7 +66,8 @@ WITH valid_key AS (
       AND (valid_key.last_used_at IS NULL OR valid_key.last_used_at < now() - interval '1 minute')
 )
 SELECT valid_key.id, valid_key.user_id, valid_key.account_id, valid_key.scopes, valid_key.memory, memberships.role,
-       {EFFECTIVE_LIMITS} AS limits, accounts.billed_since IS NOT NULL AS billed
+       {EFFECTIVE_LIMITS} AS limits, accounts.billed_since IS NOT NULL AS billed, valid_key.key_residency,
+       accounts.account_residency
 FROM valid_key
 JOIN memberships USING (account_id, user_id)
 JOIN accounts ON accounts.id = valid_key.account_id
@@ -115,6 +124,12 @@ def for_api_key(connection: Connection, secret: str) -> AuthContext | None:
         return None
     scopes = frozenset(Scope(scope) for scope in row["scopes"])
     caller = Caller(
-        row["user_id"], row["account_id"], Role(row["role"]), key_id=row["id"], scopes=scopes, memory=row["memory"]
+        row["user_id"],
+        row["account_id"],
+        Role(row["role"]),
+        key_id=row["id"],
+        scopes=scopes,
+        memory=row["memory"],
+        residency=strictest(row["key_residency"], row["account_residency"]),
     )
     return AuthContext(caller, plans.parse_limits(row["limits"]), row["billed"])

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal
 
+from models.accounts.residency import Residency
 from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.ids import new_id
 
@@ -43,6 +44,7 @@ class Caller:
     key_id      set for an application with an API key, which has its creator's rights within the key's `scopes`
     operator    whether the user is an operator of the installation
     memory      `owner`: requests that name no end user have the user's own memories; `named`: they have none
+    residency   `local`: neither the key nor the account lets turns leave the operator's network; None: neither says
     """
 
     user_id: str
@@ -53,6 +55,7 @@ class Caller:
     scopes: frozenset[Scope] = frozenset(Scope)
     operator: bool = False
     memory: KeyMemory = "owner"
+    residency: Residency | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import Any
 from models.accounts import plans
 from models.accounts.accounts import Role
 from models.accounts.plans import EFFECTIVE_LIMITS, Limits
+from models.accounts.residency import Residency
 from models.platform.database import Connection, fetch_all, fetch_one
 
 
@@ -145,7 +146,10 @@ def joined_accounts(connection: Connection, user_id: str) -> list[JoinedAccount]
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An account with its effective limits: those of its plan, replaced by operators' overrides."""
+    """An account with its effective limits: those of its plan, replaced by operators' overrides.
+
+    account_residency  whether its turns may leave the operator's network; None: as the settings say
+    """
 
     id: str
     name: str
@@ -153,11 +157,12 @@ class Account:
     plan_name: str
     limits: Limits
     created_at: datetime
+    account_residency: Residency | None = None
 
 
 ACCOUNT = f"""
 SELECT accounts.id, accounts.name, plans.id AS plan_id, plans.name AS plan_name,
-       {EFFECTIVE_LIMITS} AS limits, accounts.created_at
+       {EFFECTIVE_LIMITS} AS limits, accounts.created_at, accounts.account_residency
 FROM accounts JOIN plans ON plans.id = plan_id
 WHERE accounts.id = %(id)s
 """

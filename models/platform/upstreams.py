@@ -52,7 +52,8 @@ MIN_CONTEXT, MAX_CONTEXT = 256, 1_048_576
 #: Seconds until an answer begins, by default and at most.
 DEFAULT_TIMEOUT, MAX_TIMEOUT = 60, 600
 
-#: Tokens of prompt and answer together of an endpoint that says nothing else.
+#: Tokens of the context of a hosted model. Endpoints do not publish that of their models; nearly all have at least so
+#: many.
 HOSTED_CONTEXT = 32_768
 
 #: The most that a million tokens may cost.

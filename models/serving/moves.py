@@ -26,6 +26,7 @@ from typing import Any, Literal
 
 from psycopg.types.json import Jsonb
 
+from models.accounts.residency import Residency
 from models.jobs.jobs import Job
 from models.jobs.outbox import SUSPECT_CRASHES
 from models.jobs.route_costs import ROUTE
@@ -38,9 +39,6 @@ MAX_MOVES = 4
 
 Reason = Literal["queue_full", "engine_down", "probe"]
 ReturnReason = Literal["endpoint_failed", "endpoint_saturated", "breaker_open", "residency"]
-
-#: Whether turns may leave the operator's network.
-Residency = Literal["local", "any"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +95,12 @@ SPILL = f"""
 WITH waiting AS MATERIALIZED (
     SELECT id AS waiting_id FROM jobs
     WHERE id = ANY(%(ids)s) AND queue = %(home)s AND state = 'queued' AND kind = 'turn.run'
-      AND cancel_requested_at IS NULL AND crashes < {SUSPECT_CRASHES}
+      AND NOT blocked AND cancel_requested_at IS NULL AND crashes < {SUSPECT_CRASHES}
       AND coalesce((arguments -> 'route' ->> 'moves')::int, 0) < %(most_moves)s - 1
       AND {MAY_LEAVE}
+      AND (%(reason)s = 'probe' OR NOT EXISTS (
+          SELECT FROM circuit_breakers WHERE upstream = %(endpoint)s
+          AND (coalesce(forced_state, breaker_state) <> 'closed' OR saturated_until > now())))
     ORDER BY id DESC FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE jobs SET queue = %(queue)s, published_at = NULL, sends = 0,
@@ -154,6 +155,7 @@ def _spill_parameters(home: str, target: Target, turns: Sequence[Candidate], rea
         "queue": endpoint_queue(target.endpoint),
         "route": Jsonb(target.route(home)),
         "reason": reason,
+        "endpoint": target.endpoint,
         "is_local": target.is_local,
         "default": target.default,
         "most_moves": MAX_MOVES,

@@ -6,7 +6,6 @@ A pass reads at most a page of lanes with the first turns of each, so that its c
 
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
 from psycopg.types.json import Jsonb
@@ -23,12 +22,12 @@ class QueuedTurn:
     """A turn that waits.
 
     age         seconds since it was due
-    in_queue    seconds since it was published, or since it was last moved; None: neither
+    in_queue    seconds since it was published; None: it is not
+    since_move  seconds since it was last moved; None: never
     attempts    how often it was begun
     moves       how often it was moved
     may_leave   neither the turn nor its account keeps it in the operator's network
-    input_tokens, output_tokens
-                the most that it can be billed for; None: unknown
+    most_tokens the most that it can be billed for, of prompts and generated; None: unknown
     """
 
     id: str
@@ -38,15 +37,7 @@ class QueuedTurn:
     attempts: int
     moves: int
     may_leave: bool
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-
-    def cost(self, target: Target, context: int) -> Decimal:
-        """Return the most that the turn can cost the operator at an endpoint with this context."""
-        prices = target.price_input or Decimal(0), target.price_output or Decimal(0)
-        if self.input_tokens is None or self.output_tokens is None:
-            return context * max(prices) / 1_000_000
-        return (self.input_tokens * prices[0] + self.output_tokens * prices[1]) / 1_000_000
+    most_tokens: tuple[int, int] | None = None
 
 
 ANY_WAITS = """
@@ -134,7 +125,8 @@ def read_queued(
 
 
 def _turn(row: Mapping[str, Any]) -> QueuedTurn:
+    most = (row["input_tokens"], row["output_tokens"]) if row["input_tokens"] is not None else None
     return QueuedTurn(
         row["id"], row["age"], row["in_queue"], row["since_move"], row["attempt"], row["moves"],
-        row["may_leave"] and row["kind"] == "turn.run", row["input_tokens"], row["output_tokens"],
+        row["may_leave"] and row["kind"] == "turn.run", most,
     )  # fmt: skip

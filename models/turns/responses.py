@@ -41,6 +41,7 @@ class Response:
     completed_at  when its answer was complete
     is_completion  the API of chat completions shows it
     space         the end user whose memories it recalls and is added to; empty for those of its user
+    route         the way of its job between a local model and an endpoint, see `models.serving.moves`; None: not moved
     expires_at    set if the turn is not stored: it is deleted when its end was read, or UNREAD_SECONDS after it
     """
 
@@ -67,6 +68,7 @@ class Response:
     completed_at: datetime | None = None
     is_completion: bool = False
     space: str = ""
+    route: Mapping[str, Any] | None = None
 
     @property
     def engine_model(self) -> str:
@@ -139,11 +141,16 @@ def insert_parameters(response: Response) -> dict[str, Any]:
     }
 
 
-OF_RESPONSE = columns(Response, "responses", omit=("job_state", "job_attempt", "job_error", "rewound_at"))
+OF_RESPONSE = columns(Response, "responses", omit=("job_state", "job_attempt", "job_error", "rewound_at", "route"))
+
+#: What a response has of its job.
+OF_JOB = """
+jobs.state AS job_state, jobs.attempt AS job_attempt, jobs.error AS job_error, jobs.rewound_at,
+jobs.arguments -> 'route' AS route"""
 
 #: The fields of a response.
 SELECT = f"""
-SELECT {OF_RESPONSE}, jobs.state AS job_state, jobs.attempt AS job_attempt, jobs.error AS job_error, jobs.rewound_at
+SELECT {OF_RESPONSE}, {OF_JOB}
 FROM responses JOIN jobs ON jobs.id = responses.job_id
 """
 

@@ -8,11 +8,11 @@ from psycopg.types.json import Json, Jsonb
 
 from models.accounts.ownership import Access
 from models.platform.database import Connection, fetch_all, fetch_one
-from models.turns.responses import ACCESSIBLE, OF_RESPONSE, Response
+from models.turns.responses import ACCESSIBLE, OF_JOB, OF_RESPONSE, Response
 
 # A completion exists once it has an answer. Its job may have moved to `ended_jobs`.
 SELECT = f"""
-SELECT {OF_RESPONSE}, jobs.state AS job_state, jobs.attempt AS job_attempt, jobs.error AS job_error, jobs.rewound_at
+SELECT {OF_RESPONSE}, {OF_JOB}
 FROM responses JOIN all_jobs AS jobs ON jobs.id = responses.job_id
 WHERE is_completion AND {ACCESSIBLE} AND jobs.state = 'completed'
 """

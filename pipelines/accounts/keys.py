@@ -16,6 +16,7 @@ from models.access.api_keys import ApiKey
 from models.accounts import audit
 from models.accounts.accounts import Caller, KeyMemory, Role, Scope
 from models.accounts.audit import RequestOrigin
+from models.accounts.residency import Residency
 from models.platform.database import Connection, Database
 from models.platform.errors import Conflict, InvalidRequest, NotAllowed, NotFound
 from models.platform.secrets import hash_secret
@@ -46,6 +47,7 @@ class NewApiKey:
     scopes: tuple[Scope, ...] = DEFAULT_SCOPES
     expires_at: datetime | None = None
     memory: KeyMemory = "named"
+    residency: Residency | None = None
 
 
 def make_secret() -> str:
@@ -74,7 +76,7 @@ def create(
     with database.transaction() as connection:
         _check_creator(connection, caller, new.scopes, key_id)
         key = _insert(connection, caller, new, key_id, secret)
-        details = {"name": key.name, "scopes": list(key.scopes), "memory": key.memory}
+        details = {"name": key.name, "scopes": list(key.scopes), "memory": key.memory, **_residency(key)}
         _record(connection, "key.created", caller, origin, key_id, details)
     return key, secret
 
@@ -87,10 +89,11 @@ def change(
     *,
     name: str | None = None,
     memory: KeyMemory | None = None,
+    residency: Residency | None = None,
     change_expiry: bool = False,
     expires_at: datetime | None = None,
 ) -> ApiKey:
-    """Change the name, the memory and, with `change_expiry`, the expiry of a key.
+    """Change the name, the memory, the residency and, with `change_expiry`, the expiry of a key.
 
     Raises NotFound, InvalidRequest, NotAllowed for a later expiry of another member's key or its access to their
     memories, and Conflict `key_ended` for a revoked or expired key.
@@ -104,11 +107,11 @@ def change(
             _check_memory(caller, current)
         key = api_keys.update(
             connection, key_id, caller.account_id,
-            name=name, memory=memory, set_expiry=change_expiry, expires_at=expires_at,
+            name=name, memory=memory, residency=residency, set_expiry=change_expiry, expires_at=expires_at,
         )  # fmt: skip
         if key is None:
             raise Conflict("This API key has been revoked or has expired. Create a new one.", code="key_ended")
-        details = {"name": key.name, "memory": key.memory, "expires_at": key.expires_at}
+        details = {"name": key.name, "memory": key.memory, "expires_at": key.expires_at, **_residency(key)}
         _record(connection, "key.changed", caller, origin, key_id, details)
     return key
 
@@ -181,7 +184,12 @@ def _insert(connection: Connection, caller: Caller, new: NewApiKey, key_id: str,
         scopes=new.scopes,
         expires_at=new.expires_at,
         memory=new.memory,
+        residency=new.residency,
     )
+
+
+def _residency(key: ApiKey) -> Mapping[str, object]:
+    return {"residency": key.key_residency} if key.key_residency else {}
 
 
 def _record(

@@ -7,6 +7,7 @@ from decimal import Decimal
 from threading import Lock
 from typing import Any
 
+from models.accounts.residency import strictest
 from models.agents import agents
 from models.jobs.jobs import JoinRule
 from models.platform.database import Connection
@@ -145,6 +146,7 @@ def apply(definition: Definition, request: Mapping[str, Any]) -> Mapping[str, An
         "memory": {**(definition.memory or {}), **(request.get("memory") or {})} or None,
         "text": request.get("text") if own_format or not definition.text else definition.text,
         "max_output_tokens": min(limits) if limits else None,
+        "residency": strictest(definition.residency, request.get("residency")),
     }
 
 

@@ -26,9 +26,11 @@ from pipelines.agents import definitions
 from pipelines.agents.definitions import SubAgent
 from pipelines.agents.listed_tool import ListedTool
 from pipelines.agents.turn_tools import Child
+from pipelines.chat.new_turn import NewTurn
 from pipelines.chat.prompt import thread_items
-from pipelines.chat.start_turn import NewTurn, prepare_turn
+from pipelines.chat.start_turn import prepare_turn
 from pipelines.inference.registry import context_size
+from pipelines.routing.residency import ARGUMENT
 
 #: The name of the tool with which an agent takes over a turn, as the OpenAI Agents SDK has it.
 HANDOFF_PREFIX = "transfer_to_"
@@ -73,7 +75,8 @@ def child_turn(
     """Return the turn of the agent that a call delegates to. Raises BudgetExhausted if the tree has no tokens left."""
     agent = wait["agent"]
     sub_agent = SubAgent(agent["name"], context=wait.get("context", "task"))
-    caller = Caller(response.user_id or "", response.account_id, Role.MEMBER)
+    residency = job.arguments.get(ARGUMENT)
+    caller = Caller(response.user_id or "", response.account_id, Role.MEMBER, residency=residency)
     turn = NewTurn(_request(response, agent), _input(connection, response, item, sub_agent), space=response.space)
     account = admin.read_account(connection, response.account_id)
     allowance = Allowance(context=context_size(settings), billed=True)

@@ -13,7 +13,6 @@ from models.jobs.attempt_context import Attempt, WaitForChildren
 from models.jobs.budgets import BudgetLimits
 from models.jobs.jobs import Job, NewJob
 from models.platform.database import Connection
-from models.platform.errors import PermanentFailure
 from models.platform.settings import Settings
 from models.turns.responses import Response
 from pipelines.agents import approvals, definitions, delegation, tool_lists, tree_money
@@ -22,7 +21,7 @@ from pipelines.agents.listed_tool import ListedTool
 from pipelines.agents.servers import AGENTS_LABEL, ServerReference, references
 from pipelines.agents.turn_tools import Child, ServerTool, ToolListing, TurnTools
 from pipelines.chat.client_tools import function_name
-from pipelines.inference.registry import is_local
+from pipelines.routing.residency import check_dispatch
 
 #: Seconds that a turn waits for the lists of tools.
 LIST_TIMEOUT = 30.0
@@ -41,10 +40,12 @@ def load_tools(
     agent  the agent that has taken over the turn; None: the one that was asked
     """
     reference = agent or response.request.get("agent")
+    check_dispatch(settings, connection, attempt.job)
     if reference is None and not _has_servers(response.request):
         return TurnTools(response.request, decided=approvals.taken_by(connection, response))
     definition = definitions.read_definition(connection, response.account_id, reference) if reference else None
-    _check_residency(settings, definition)
+    if definition is not None and definition.residency == "local":
+        check_dispatch(settings, connection, attempt.job, agent="local")
     request = definitions.apply(definition, response.request) if definition else response.request
     effective = replace(response, request=dict(request))
     servers = references(settings, connection, effective, request.get("tools") or [])
@@ -137,13 +138,6 @@ def _listed(
         for tool in lists[server.label] or ():
             policy = approvals.policy_of(server, definition)
             yield ServerTool(server.label, tool, policy, pin_key=server.pin_key)
-
-
-def _check_residency(settings: Settings, definition: Definition | None) -> None:
-    """Raise PermanentFailure for an agent whose turns may not leave the installation, where the model runs outside."""
-    if definition is not None and definition.residency == "local" and not is_local(settings):
-        message = "The turns of this agent may not leave the installation, whose model is served by another host."
-        raise PermanentFailure(message, code="residency")
 
 
 def _agents(

@@ -13,8 +13,8 @@ from models.platform.database import Connection
 from pipelines.agents import definitions
 from pipelines.agents.agent_turns import engine_model, resolve_agent
 from pipelines.chat.memory_prompt import memory_token_limit, recall_enabled
+from pipelines.chat.new_turn import NewTurn
 from pipelines.chat.service_tiers import ServedTier, served_tier, service_class
-from pipelines.chat.start_turn import NewTurn
 from pipelines.chat.turn_tokens import max_input_tokens, most_tokens
 
 #: Seconds for which a quote holds where no change of the price is announced: a change is announced before that.

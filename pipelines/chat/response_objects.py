@@ -149,9 +149,21 @@ class WaitingObject(TypedDict):
     reason: str
 
 
-class ResponseExtension(TypedDict):
-    """What OpenAI's API does not have. `waiting`: of a queued response that does not begin at once."""
+class RouteObject(TypedDict):
+    """The way of a turn that was moved between a local model and an endpoint. `endpoint` and `model` are null once it
+    has come back; `reason` is that of its last move."""
 
+    endpoint: str | None
+    model: str | None
+    reason: str | None
+    moves: int
+
+
+class ResponseExtension(TypedDict):
+    """What OpenAI's API does not have. `waiting`: of a queued response that does not begin at once; `route`: of a turn
+    that was moved."""
+
+    route: NotRequired[RouteObject]
     waiting: NotRequired[WaitingObject]
 
 
@@ -207,7 +219,7 @@ def response_object(response: Response, status: ResponseStatus | None = None) ->
     The casts are for columns of JSON, which the functions below have built.
     """
     request = response.request
-    return {
+    result: ResponseObject = {
         "id": response.id,
         "object": "response",
         "created_at": int(response.created_at.timestamp()),
@@ -245,6 +257,19 @@ def response_object(response: Response, status: ResponseStatus | None = None) ->
         "usage": cast(ResponseUsage | None, response.usage),
         "user": request["user"],
         "job_id": response.job_id,
+    }
+    if response.route:
+        result["sangha"] = {"route": route_object(response.route)}
+    return result
+
+
+def route_object(route: Mapping[str, Any]) -> RouteObject:
+    """Build the public part of a job's route: not what the operator pays."""
+    return {
+        "endpoint": route.get("endpoint"),
+        "model": route.get("model"),
+        "reason": route.get("reason"),
+        "moves": route.get("moves", 0),
     }
 
 

@@ -1,10 +1,9 @@
 """Accept a turn: insert its row, its job and the first events of its stream in one transaction."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import orjson
 from psycopg.errors import UniqueViolation
@@ -14,6 +13,7 @@ from models.access.rate_limits import token_draw_arguments
 from models.accounts.accounts import Caller
 from models.accounts.ownership import Access
 from models.accounts.plans import UNLIMITED, Allowance
+from models.accounts.residency import strictest
 from models.billing.spending import MostTokens, applicable_limits, reserve
 from models.jobs.budgets import BudgetLimits, open_budget
 from models.jobs.cancellation import Cancellation
@@ -33,62 +33,12 @@ from pipelines.agents import definitions
 from pipelines.agents.agent_turns import budget_of, deadline_of, engine_model, resolve_agent
 from pipelines.agents.approval_answers import Answer, find_answers, take_answers
 from pipelines.chat.memory_prompt import remember_enabled
+from pipelines.chat.new_turn import AcceptedTurn, NewTurn, TurnIds
 from pipelines.chat.response_objects import SHARED_ARGUMENT, ResponseObject, response_object
-from pipelines.chat.thread import BusyPolicy, apply_busy_policy, find_thread, resolve_items
+from pipelines.chat.thread import apply_busy_policy, find_thread, resolve_items
 from pipelines.chat.turn_tokens import most_tokens, reserved_tokens
-
-#: The ids of a turn: of its response and its job.
-TurnIds = tuple[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class NewTurn:
-    """The input of a turn.
-
-    `input` has items of OpenAI's API, and item_reference; they get ids.
-    `if_busy` says what to do while an earlier turn of the same conversation or chain is unfinished. The API of chat
-    completions shows a turn that `is_completion`. `space` names the end user whose memories the turn recalls and is
-    added to (`pipelines.chat.turn_space`). `request` has the keys below; the first eight are always there, the others
-    have OpenAI's default where they are missing.
-
-        model, instructions, background, metadata, temperature, top_p, max_output_tokens, user
-        tools                the function tools, in the Responses API's form
-        tool_choice          "auto", "none", "required", or {"type": "function", "name": …}
-        parallel_tool_calls  a boolean
-        text                 {"format": {"type": "text" | "json_object" | "json_schema", …}}
-        truncation           "auto": drop the oldest turns; "disabled": fail with context_length_exceeded
-        context_management   {"compact_threshold": …}: see `pipelines.chat.context_management`
-        store                False: delete the turn once it has been read
-        memory               {"recall": …, "remember": …, "limit": …, "space": …}: see `pipelines.chat.memory_prompt`
-        sampling_defaults    the engine's temperature, top_p and penalties where the request has none
-        seed, stop           of the sampling: an integer; a list of texts
-        max_logprobs         log probabilities of the answer, where other answers have the rest of MAX_LOGPROBS
-        mcp_credentials      encrypted headers and tokens of the MCP servers in `tools`, by label
-        prompt_cache_key     returned, without effect
-        service_tier         see `pipelines.chat.service_tiers`
-        safety_identifier    names the end user, as `user` does
-    """
-
-    request: Mapping[str, Any]
-    input: Sequence[Mapping[str, Any]]
-    conversation_id: str | None = None
-    previous_id: str | None = None
-    if_busy: BusyPolicy = "queue"
-    is_completion: bool = False
-    space: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class AcceptedTurn:
-    """A turn that is stored: from here on it survives a crash of any process.
-
-    opening_events  what its stream begins with
-    interrupted     the turns that were cancelled for it; announce them to the queue
-    """
-
-    response: Response
-    opening_events: list[Event]
-    interrupted: Cancellation | None = None
+from pipelines.routing.enqueue import MOST_TOKENS, NewTurnRouting, SpillPlan
+from pipelines.routing.residency import argument as residency_argument
 
 
 def start_turn(
@@ -111,11 +61,13 @@ def start_turns(
     repeat: PriorUse = "first",
     shares_fields: bool = False,
     web_process: str | None = None,
+    routing: NewTurnRouting | None = None,
 ) -> list[AcceptedTurn]:
     """Accept the turns of a request, all or none. Announce their jobs to the queue after this.
 
     `allowance` is that of each turn. `shares_fields`: every process reads journals that have large fields once, as
     `models.journal.shared_fields` says. `web_process` is that of the client with whose disconnect they are cancelled.
+    `routing` may let turns go to an endpoint at once.
 
     Where the ids exist already, this is a repetition of the same request: returns the turns as they were when they
     began, without opening events.
@@ -131,14 +83,21 @@ def start_turns(
     with database.connection() as connection:
         prepared = [
             prepare_turn(
-                connection, caller, turn, *each, allowance, shares_fields=shares_fields, web_process=web_process
+                connection,
+                caller,
+                turn,
+                *each,
+                allowance,
+                shares_fields=shares_fields,
+                web_process=web_process,
+                routing=routing,
             )
             for turn, each in missing
         ]
         limited = allowance.billed and _has_limits(connection, caller, allowance)
     try:
         accepted = _insert_all(
-            database, caller, [turn for turn, _ in missing], prepared, replace(allowance, billed=limited)
+            database, caller, [turn for turn, _ in missing], prepared, replace(allowance, billed=limited), routing
         )
     except (UniqueViolation, Conflict, LimitExceeded, SpendingLimitReached):
         # The conflict may be with these same turns, inserted by an earlier request.
@@ -195,6 +154,7 @@ def prepare_turn(
     *,
     shares_fields: bool = False,
     web_process: str | None = None,
+    routing: NewTurnRouting | None = None,
 ) -> PreparedTurn:
     """Return a turn to insert, with its job and the first events of its stream. Reads only.
 
@@ -204,6 +164,9 @@ def prepare_turn(
     turn = replace(turn, request=request)
     effective = replace(turn, request=definitions.apply(definition, request)) if definition else turn
     allowance.limits.check_model(engine_model(request))
+    residency = strictest(caller.residency, effective.request.get("residency"))
+    if routing is not None:
+        routing.check_model(residency, engine_model(request))
     access = Access.own(caller)
     thread = find_thread(connection, access, turn.conversation_id, turn.previous_id)
     items = resolve_items(connection, access, response_id, turn.input)
@@ -237,6 +200,8 @@ def prepare_turn(
             **({SHARED_ARGUMENT: shared} if shared else {}),
             **({web_processes.ARGUMENT: web_process} if web_process else {}),
             **({KEY_ARGUMENT: caller.key_id} if caller.key_id else {}),
+            **residency_argument(residency),
+            **({MOST_TOKENS: [most.input_tokens, most.output_tokens]} if most.input_tokens else {}),
             **({CLASS_ARGUMENT: "priority"} if most.service_class == "priority" else {}),
             **token_draw_arguments(caller.key_id, allowance.limits.tokens_per_minute, allowance.estimated_tokens),
         },
@@ -253,26 +218,34 @@ def prepare_turn(
 
 
 def _insert_all(
-    database: Database, caller: Caller, turns: Sequence[NewTurn], prepared: Sequence[PreparedTurn], allowance: Allowance
+    database: Database,
+    caller: Caller,
+    turns: Sequence[NewTurn],
+    prepared: Sequence[PreparedTurn],
+    allowance: Allowance,
+    routing: NewTurnRouting | None,
 ) -> list[AcceptedTurn]:
     """Insert turns in one transaction."""
     accepted = []
-    with _connect(database, prepared, allowance) as connection:
+    plans = [plan for each in prepared if routing and (plan := routing.plan(each.job))]
+    with _connect(database, prepared, allowance, plans) as connection:
         lock_account(connection, caller.account_id, allowance.limits)  # before the jobs that they interrupt
         _reserve_money(connection, caller, prepared, allowance)
         for turn, each in zip(turns, prepared, strict=True):
             find_thread(connection, Access.own(caller), turn.conversation_id, turn.previous_id)
             interrupted = _insert(connection, caller, turn, each, allowance)
             accepted.append(AcceptedTurn(each.response, each.opening_events, interrupted))
+        for plan in plans:
+            plan.carry_out(connection)  # last: it locks the day's budget
     return accepted
 
 
 def _connect(
-    database: Database, prepared: Sequence[PreparedTurn], allowance: Allowance
+    database: Database, prepared: Sequence[PreparedTurn], allowance: Allowance, plans: Sequence[SpillPlan]
 ) -> AbstractContextManager[Connection]:
     """Check out a connection, with a transaction if anything is locked or changed beside one insertion."""
     limited = allowance.limits.tokens_per_month is not None or allowance.billed
-    changes_more = bool(prepared[0].budget or prepared[0].answers) or limited
+    changes_more = bool(prepared[0].budget or prepared[0].answers or plans) or limited
     alone = len(prepared) == 1 and prepared[0].thread is None and not changes_more
     return database.connection() if alone else database.batch()
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from models.jobs.attempt_context import Attempt
+from models.jobs.route_costs import ROUTE
 from models.jobs.usage import Segment
 from models.journal.writer import Journal
 from models.turns.responses import Response
@@ -108,6 +109,8 @@ def begin_answer(
     journal, step = attempt.journal, transcript.step
     item_id = response_objects.output_message_id(response, step.number)
     names = {"model": engine.name, "endpoint": engine.endpoint or None}
+    route = attempt.job.arguments.get(ROUTE)
+    names |= {"reason": route.get("reason")} if route else {}
     started = {**names, "prompt_tokens": prompt.tokens, "dropped_messages": prompt.dropped}
     if "response.in_progress" not in transcript.event_types:
         # For clients that receive OpenAI's types only.

@@ -11,7 +11,7 @@ from typing import Any
 
 from models.accounts.accounts import Caller
 from models.platform.errors import InvalidRequest
-from pipelines.chat.start_turn import NewTurn
+from pipelines.chat.new_turn import NewTurn
 
 #: The memory options of a turn without memory. Earlier versions understand them, too.
 NO_MEMORY: Mapping[str, bool] = {"recall": False, "remember": False}

@@ -36,9 +36,15 @@ SATURATED_DELAY = 5.0
 
 
 def run_guarded(
-    results: EndpointResults, engine: Engine, attempt: Attempt, run: Callable[[Engine], Outcome]
+    results: EndpointResults,
+    engine: Engine,
+    attempt: Attempt,
+    run: Callable[[Engine], Outcome],
+    check: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Run a pipeline with an endpoint's engine.
+
+    check  raises an error if the endpoint may not have the prompt; called just before it is sent
 
     Raises Moved where the job has a home and the endpoint cannot be asked or fails, Released where it has none and the
     endpoint cannot be asked, and what the pipeline raises.
@@ -47,7 +53,7 @@ def run_guarded(
     admission = results.admit(engine.endpoint, job.id)
     if not admission.is_allowed:
         raise refusal(job, engine.endpoint, admission)
-    guarded = GuardedEngine(engine, results, job.id, is_probe=admission.is_probe)
+    guarded = GuardedEngine(engine, results, job.id, is_probe=admission.is_probe, check=check)
     try:
         return run(guarded)
     except (EngineError, PermanentFailure) as error:
@@ -140,7 +146,15 @@ class GuardedEngine:
     input_tokens, output_tokens  that the endpoint has read and generated: the operator pays for them
     """
 
-    def __init__(self, engine: Engine, results: EndpointResults, job_id: str, *, is_probe: bool) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        results: EndpointResults,
+        job_id: str,
+        *,
+        is_probe: bool,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         self.name, self.endpoint, self.slots, self.context = engine.name, engine.endpoint, engine.slots, engine.context
         self.reasons, self.continues, self.counts_exactly = engine.reasons, engine.continues, engine.counts_exactly
         self.error: Exception | None = None
@@ -148,6 +162,7 @@ class GuardedEngine:
         self._engine = engine
         self._results = results
         self._job_id = job_id
+        self._check = check
         self._is_probe = is_probe
 
     def count(self, prompt: Sequence[Message], output_format: OutputFormat = PLAIN_TEXT) -> int:
@@ -167,6 +182,7 @@ class GuardedEngine:
     def generate(self, prompt: Sequence[Message], **options: Any) -> Iterator[EngineOutput]:
         """See Engine. An answer that is cancelled says nothing about the endpoint."""
         finish: EngineOutput | None = None
+        self._check()
         try:
             for output in self._engine.generate(prompt, **options):
                 finish = output

@@ -9,7 +9,9 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 
+from models.jobs.route_costs import PRICE_UNIT
 from models.platform.database import Connection, Database, fetch_one
 from models.platform.settings import Settings
 from models.platform.upstreams import HOSTED_CONTEXT
@@ -149,7 +151,7 @@ class Router:
         if not turns:
             return MovedTurns()
         context = context_of(self._settings)
-        candidates = [Candidate(turn.id, turn.cost(target, context)) for turn in turns]
+        candidates = [Candidate(turn.id, cost_of(target, context, turn.most_tokens)) for turn in turns]
         moved = moves.spill(connection, home, target, candidates, reason, unfinished=unfinished_turns(state))
         if moved.job_ids:
             log.info("Moved %d turns from %s to %s: %s", len(moved.job_ids), home, target.endpoint, reason)
@@ -201,3 +203,14 @@ def context_of(settings: Settings) -> int:
     """Return the context of the endpoint that turns are moved to."""
     target = settings.spill_target
     return (target[0].context if target else None) or HOSTED_CONTEXT
+
+
+def cost_of(target: Target, context: int, most_tokens: tuple[int, int] | None) -> Decimal:
+    """Return the most that a turn can cost the operator at an endpoint with this context.
+
+    most_tokens  of its prompts, and generated; None: unknown, one generation that fills the context
+    """
+    prices = target.price_input or Decimal(0), target.price_output or Decimal(0)
+    if most_tokens is None:
+        return context * max(prices) / PRICE_UNIT
+    return (most_tokens[0] * prices[0] + most_tokens[1] * prices[1]) / PRICE_UNIT

@@ -12,7 +12,8 @@ from models.platform.database import Connection
 from models.platform.errors import InvalidRequest
 from models.platform.settings import Settings
 from pipelines.agents.agent_turns import check_agent, engine_model, is_agent
-from pipelines.chat.start_turn import AcceptedTurn, NewTurn, start_turn_in_transaction
+from pipelines.chat.new_turn import AcceptedTurn, NewTurn
+from pipelines.chat.start_turn import start_turn_in_transaction
 from pipelines.chat.thread import find_thread, resolve_references
 from pipelines.inference.registry import context_size, model_name
 

@@ -12,7 +12,7 @@ from models.platform.database import Database
 from models.platform.ids import new_id
 from models.schedules import schedules
 from models.schedules.schedules import Schedule
-from pipelines.chat.start_turn import NewTurn
+from pipelines.chat.new_turn import NewTurn
 from pipelines.schedules import turns
 from pipelines.schedules.triggers import Interval, trigger_to_json
 from tests.journeys.stack import ON_REDIS, Installation

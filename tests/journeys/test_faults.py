@@ -12,7 +12,8 @@ from openai import OpenAI
 from bench.harness.sse import DELTA
 from bench.harness.waiting import wait_until
 from models.accounts.accounts import Caller, Role
-from pipelines.chat.start_turn import NewTurn, new_turn_ids, start_turn
+from pipelines.chat.new_turn import NewTurn
+from pipelines.chat.start_turn import new_turn_ids, start_turn
 from pipelines.chat.transcript import ANSWER_RESTARTED
 from tests.journeys.answers import SCRIPT, TEXT, TOKENS, assert_complete, attempts, fault
 from tests.journeys.stack import ON_REDIS, AccountOwner, Installation, record_time

@@ -5,13 +5,15 @@ from typing import Any, Literal
 from typing_extensions import TypedDict
 
 from models.jobs.jobs import Job, JobState
+from models.jobs.route_costs import ROUTE
+from pipelines.chat.response_objects import RouteObject, route_object
 
 #: Kinds whose result quotes a user's texts: only the request that waits for it may read it, not the whole account.
 PRIVATE_RESULTS = frozenset({"memory.search", "memory.fact", "memory.insight"})
 
 
 class JobObject(TypedDict):
-    """A job as its account sees it."""
+    """A job as its account sees it. `route` is the way of a turn between a local model and an endpoint."""
 
     id: str
     object: Literal["job"]
@@ -23,6 +25,7 @@ class JobObject(TypedDict):
     result: dict[str, Any] | None
     error: dict[str, Any] | None
     parent_id: str | None
+    route: RouteObject | None
     created_at: int
     started_at: int | None
     finished_at: int | None
@@ -50,6 +53,7 @@ def job_object(job: Job) -> JobObject:
         "result": None if job.kind in PRIVATE_RESULTS else job.result,
         "error": job.error,
         "parent_id": job.parent_id,
+        "route": route_object(job.arguments[ROUTE]) if job.arguments.get(ROUTE) else None,
         "created_at": int(job.created_at.timestamp()),
         "started_at": int(job.started_at.timestamp()) if job.started_at else None,
         "finished_at": int(job.finished_at.timestamp()) if job.finished_at else None,

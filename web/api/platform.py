@@ -19,6 +19,7 @@ from pipelines.accounts.access_tokens import AccessTokens
 from pipelines.accounts.login_limits import LoginLimiter
 from pipelines.billing.gateways.registry import Gateways
 from pipelines.inference.registry import default_description
+from pipelines.routing.enqueue import NewTurnRouting
 from tasks.queue import Queue
 from web.access.gate import DatabaseGate, Gate
 from web.access.hashing_pool import HashingPool
@@ -75,6 +76,7 @@ class Platform:
     lease: ProcessLease = field(init=False)
     gateways: Gateways = field(init=False)
     serving: ServingCache = field(init=False)
+    routing: NewTurnRouting = field(init=False)
     hashing: HashingPool = field(default_factory=HashingPool)
     streams: OpenStreams = field(default_factory=OpenStreams)
     uploads: OpenUploads = field(default_factory=OpenUploads)
@@ -94,6 +96,7 @@ class Platform:
         self.gateways = Gateways(self.settings, self.database)
         fallback = partial(default_description, self.settings)
         self.serving = ServingCache(self.database, fallback, explicit=self.settings.default_model is not None)
+        self.routing = NewTurnRouting(self.settings, self.serving)
 
     @classmethod
     def open(cls, settings: Settings, tokens: AccessTokens, metrics: Metrics, openapi: CachedDocument) -> "Platform":

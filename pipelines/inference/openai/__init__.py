@@ -14,8 +14,6 @@ from models.serving.served_models import ModelDescription
 from pipelines.inference.engine import Engine
 from pipelines.inference.registry import OPTIONAL_PARAMETERS, EngineSpec, EngineStatus, SamplingDefaults
 
-#: Tokens of the context of a hosted model. Endpoints do not publish that of their models; nearly all have at least so
-#: many.
 #: The optional parameters of OpenAI's own Chat Completions, and of Responses.
 OPENAI_PARAMETERS = frozenset({"presence_penalty", "frequency_penalty", "logit_bias", "top_logprobs"})
 RESPONSES_PARAMETERS = frozenset({"top_logprobs"})

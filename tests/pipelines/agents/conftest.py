@@ -15,7 +15,8 @@ from models.platform.settings import Settings
 from models.turns.responses import Response
 from pipelines.agents import tool_call, tool_lists
 from pipelines.agents.servers import references
-from pipelines.chat.start_turn import NewTurn, new_turn_ids, start_turn
+from pipelines.chat.new_turn import NewTurn
+from pipelines.chat.start_turn import new_turn_ids, start_turn
 from tests.pipelines.conftest import Begin, Settle
 
 REQUEST = {

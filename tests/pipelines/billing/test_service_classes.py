@@ -14,8 +14,9 @@ from models.memory.spaces import SpaceKey
 from models.platform.database import fetch_one
 from models.platform.ids import new_id
 from pipelines.chat import turn
+from pipelines.chat.new_turn import NewTurn
 from pipelines.chat.service_tiers import served_tier, service_class
-from pipelines.chat.start_turn import NewTurn, new_turn_ids, start_turn
+from pipelines.chat.start_turn import new_turn_ids, start_turn
 from pipelines.memory import suggest_facts
 from tests.pipelines.chat.conftest import REQUEST, FakeEngine, TurnHarness
 from tests.pipelines.memory.job_helpers import claim_next

@@ -21,7 +21,8 @@ from models.memory.spaces import SpaceKey
 from models.platform.database import Database
 from models.platform.ids import new_id
 from models.turns.responses import Response, read
-from pipelines.chat.start_turn import AcceptedTurn, NewTurn, new_turn_ids, start_turn
+from pipelines.chat.new_turn import AcceptedTurn, NewTurn
+from pipelines.chat.start_turn import new_turn_ids, start_turn
 from pipelines.inference.engine import (
     PLAIN_TEXT,
     EngineOutput,

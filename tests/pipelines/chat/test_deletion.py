@@ -13,7 +13,8 @@ from models.platform.ids import new_id
 from models.platform.settings import Settings
 from models.turns import conversations, responses
 from pipelines.chat import deletion, turn
-from pipelines.chat.start_turn import NewTurn, start_turn_in_transaction
+from pipelines.chat.new_turn import NewTurn
+from pipelines.chat.start_turn import start_turn_in_transaction
 from pipelines.memory import forget_memories, remember_turns
 from tests.pipelines.chat.conftest import REQUEST
 from tests.pipelines.memory.job_helpers import claim_next, embed_alike, memory_texts

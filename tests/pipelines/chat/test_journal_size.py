@@ -12,8 +12,9 @@ from models.journal.archive import read_archive
 from models.journal.shared_fields import complete_events, is_incomplete
 from models.platform.migration_files import FIRST_VERSION
 from pipelines.chat import turn
+from pipelines.chat.new_turn import NewTurn
 from pipelines.chat.response_objects import response_object
-from pipelines.chat.start_turn import NewTurn, start_turn_in_transaction
+from pipelines.chat.start_turn import start_turn_in_transaction
 from tests.pipelines.chat.conftest import REQUEST
 
 TOOLS = [

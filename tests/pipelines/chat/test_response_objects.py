@@ -59,7 +59,17 @@ def test_a_response_object_has_exactly_the_fields_of_its_type(response):
     value = response_objects.response_object(response)
 
     TypeAdapter(ResponseObject).validate_python({**value, "output": list(value["output"])}, strict=True)
-    assert set(value) == set(ResponseObject.__annotations__)
+    assert set(value) == set(ResponseObject.__annotations__) - {"sangha"}
+
+
+def test_a_response_shows_the_way_of_a_turn_that_was_moved_and_not_its_cost():
+    route = {"endpoint": "groq", "model": "m", "home": "inference", "reason": "queue_full", "moves": 1, "cost": "0.1"}
+
+    value = response_objects.response_object(replace(QUEUED, route=route))
+
+    shown = {"endpoint": "groq", "model": "m", "reason": "queue_full", "moves": 1}
+    assert value["sangha"] == {"route": shown}
+    assert value["metadata"] == QUEUED.request["metadata"]
 
 
 def test_a_status_can_be_set_before_the_row_changes():

@@ -14,7 +14,8 @@ from models.platform.errors import InvalidRequest, NotFound
 from models.platform.ids import new_id
 from models.schedules import schedules
 from models.turns import conversations
-from pipelines.chat.start_turn import NewTurn, new_turn_ids, start_turn, start_turn_in_transaction
+from pipelines.chat.new_turn import NewTurn
+from pipelines.chat.start_turn import new_turn_ids, start_turn, start_turn_in_transaction
 from tests.pipelines.chat.conftest import REQUEST
 
 

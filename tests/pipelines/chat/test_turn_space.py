@@ -4,7 +4,7 @@ import pytest
 
 from models.accounts.accounts import Caller, Role
 from models.platform.errors import InvalidRequest
-from pipelines.chat.start_turn import NewTurn
+from pipelines.chat.new_turn import NewTurn
 from pipelines.chat.turn_space import with_space
 
 OWNERS, NAMED = (Caller("user_1", "acct_1", Role.OWNER, key_id="key_1", memory=memory) for memory in ("owner", "named"))

@@ -17,7 +17,7 @@ from models.platform.ids import new_id
 from models.schedules import firings, schedules
 from models.schedules.schedules import Schedule
 from models.turns import conversations
-from pipelines.chat.start_turn import NewTurn
+from pipelines.chat.new_turn import NewTurn
 from pipelines.schedules import starters, turns
 from pipelines.schedules.firing import fire, fire_due
 from pipelines.schedules.starters import STARTERS, StartedWork

@@ -17,7 +17,7 @@ def test_a_job_object_has_no_internal_fields(user):
 
     assert set(job) == {
         "id", "object", "kind", "state", "cancel_requested", "attempt", "progress", "result", "error", "parent_id",
-        "created_at", "started_at", "finished_at",
+        "route", "created_at", "started_at", "finished_at",
     }  # fmt: skip
     assert (job["id"], job["kind"], job["state"], job["attempt"]) == (turn["job_id"], "turn.run", "queued", 0)
 

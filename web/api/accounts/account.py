@@ -8,6 +8,8 @@ from typing_extensions import TypedDict
 from models.accounts import members
 from models.accounts.members import Account
 from models.accounts.plans import Limits
+from models.accounts.residency import Residency
+from pipelines.routing.residency import change_account
 from web.api.accounts.names import PublicName
 from web.api.request import Request
 from web.http import bodies
@@ -16,9 +18,14 @@ from web.http.validation import RequestBody
 
 
 class UpdateAccount(RequestBody):
-    """The body of `PATCH /v1/account`. Omitted fields stay unchanged."""
+    """The body of `PATCH /v1/account`. Omitted fields stay unchanged.
+
+    With `residency` `local` no turn leaves the operator's network, also none that waits for an endpoint already; null:
+    as the installation's settings say.
+    """
 
     name: PublicName | None = None
+    residency: Residency | None = None
 
 
 class AccountPlan(TypedDict):
@@ -49,6 +56,7 @@ class AccountObject(TypedDict):
     name: str
     plan: AccountPlan
     limits: AccountLimits
+    residency: Residency | None
     created_at: int
 
 
@@ -61,11 +69,16 @@ def read(request: Request) -> Response:
 
 
 def update(request: Request) -> Response:
-    """`PATCH /v1/account`: rename the account."""
+    """`PATCH /v1/account`: rename the account, and change its residency."""
     body = bodies.parse(request.body, UpdateAccount)
     if body.name is not None:
         with request.platform.database.connection() as connection:
             members.rename_account(connection, request.caller.account_id, body.name)
+    if "residency" in body.model_fields_set:
+        platform = request.platform
+        lanes = change_account(platform.settings, platform.database, request.caller, body.residency, request.origin)
+        if lanes:
+            platform.queue.nudge(*lanes)
     return read(request)
 
 
@@ -76,6 +89,7 @@ def _account_object(account: Account) -> AccountObject:
         "name": account.name,
         "plan": {"id": account.plan_id, "name": account.plan_name},
         "limits": limits_object(account.limits),
+        "residency": account.account_residency,
         "created_at": int(account.created_at.timestamp()),
     }
 

@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 from models.access import api_keys
 from models.access.api_keys import ApiKey
 from models.accounts.accounts import KeyMemory, Scope
+from models.accounts.residency import Residency
 from models.platform.errors import InvalidRequest
 from pipelines.accounts import keys
 from pipelines.accounts.keys import NewApiKey
@@ -31,7 +32,8 @@ class CreateApiKey(RequestBody):
     """The body of `POST /v1/api_keys`. `expires_at` is in Unix seconds, `expires_in` in seconds from now.
 
     `memory` says which memories requests without an end user's name use: none (`named`), or those of the key's user
-    (`owner`), for an application that serves only this user.
+    (`owner`), for an application that serves only this user. With `residency` `local` no turn of the key's requests
+    leaves the operator's network.
     """
 
     name: PublicName
@@ -39,6 +41,7 @@ class CreateApiKey(RequestBody):
     expires_at: UnixTime | None = None
     expires_in: int | None = Field(None, ge=1, le=MAX_LIFETIME)
     memory: KeyMemory = "named"
+    residency: Residency | None = None
 
 
 class UpdateApiKey(RequestBody):
@@ -47,6 +50,7 @@ class UpdateApiKey(RequestBody):
     name: PublicName | None = None
     expires_at: UnixTime | None = None
     memory: KeyMemory | None = None
+    residency: Residency | None = None
 
 
 class ApiKeyObject(TypedDict):
@@ -58,6 +62,7 @@ class ApiKeyObject(TypedDict):
     hint: str
     scopes: list[ScopeName]
     memory: KeyMemory
+    residency: Residency | None
     status: api_keys.KeyStatus
     user_id: str
     created_at: int
@@ -108,7 +113,7 @@ def read(request: Request) -> Response:
 
 
 def update(request: Request) -> Response:
-    """`PATCH /v1/api_keys/{id}`: change the name, the expiry or the memory of an API key."""
+    """`PATCH /v1/api_keys/{id}`: change the name, the expiry, the memory or the residency of an API key."""
     body = bodies.parse(request.body, UpdateApiKey)
     key = keys.change(
         request.platform.database,
@@ -117,6 +122,7 @@ def update(request: Request) -> Response:
         request.origin,
         name=body.name,
         memory=body.memory,
+        residency=body.residency,
         change_expiry="expires_at" in body.model_fields_set,
         expires_at=from_unix(body.expires_at),
     )
@@ -140,6 +146,7 @@ def api_key_object(key: ApiKey) -> ApiKeyObject:
         "hint": key.hint,
         "scopes": [scope.value for scope in key.scopes],
         "memory": key.memory,
+        "residency": key.key_residency,
         "status": key.status,
         "user_id": key.user_id,
         "created_at": int(key.created_at.timestamp()),
@@ -161,4 +168,4 @@ def _new_api_key(body: CreateApiKey) -> NewApiKey:
     scopes = (
         keys.DEFAULT_SCOPES if body.scopes is None else tuple(scope for scope in Scope if scope.value in body.scopes)
     )
-    return NewApiKey(body.name, scopes, expires_at, body.memory)
+    return NewApiKey(body.name, scopes, expires_at, body.memory, body.residency)

@@ -12,9 +12,9 @@ from models.platform.errors import Unavailable
 from pipelines.billing import quotes
 from pipelines.billing.quotes import Quote
 from pipelines.chat import token_count
+from pipelines.chat.new_turn import NewTurn
 from pipelines.chat.prompt_jobs import PromptRequest
 from pipelines.chat.service_tiers import ServedTier
-from pipelines.chat.start_turn import NewTurn
 from web.api.billing.prices import PriceObject, currency_of, price_object
 from web.api.request import Request
 from web.api.turns.conversion import convert

@@ -11,7 +11,7 @@ from models.platform.database import Connection
 from models.platform.errors import InvalidRequest, NotFound, TooLarge
 from models.platform.texts import truncate
 from models.schedules import firings, schedules
-from pipelines.chat.start_turn import NewTurn
+from pipelines.chat.new_turn import NewTurn
 from pipelines.chat.turn_space import space_name, with_space
 from pipelines.schedules import cron, turns, user_schedules
 from pipelines.schedules.starters import STARTERS

@@ -11,7 +11,7 @@ from functools import partial
 from models.platform.errors import Unavailable
 from models.turns import abandoned_turns
 from models.turns.responses import Response
-from pipelines.chat.start_turn import NewTurn
+from pipelines.chat.new_turn import NewTurn
 from web.api.job_results import cancel_job
 from web.api.request import Request
 from web.api.turns.retries import is_unreadable, store_state

@@ -17,7 +17,8 @@ from models.platform.ids import IdGenerator
 from models.platform.redis_cluster import Command
 from models.turns import abandoned_turns
 from models.turns.abandoned_turns import Outcome
-from pipelines.chat.start_turn import AcceptedTurn, NewTurn, TurnIds, find_accepted
+from pipelines.chat.new_turn import AcceptedTurn, NewTurn, TurnIds
+from pipelines.chat.start_turn import find_accepted
 from web.api.request import Request
 
 

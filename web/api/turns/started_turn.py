@@ -17,9 +17,10 @@ from models.platform.texts import truncate
 from models.turns import responses
 from models.turns.responses import Response
 from pipelines.agents.agent_turns import is_agent
+from pipelines.chat.new_turn import AcceptedTurn, NewTurn, TurnIds
 from pipelines.chat.recalled_memories import response_with_texts
 from pipelines.chat.response_objects import response_object
-from pipelines.chat.start_turn import AcceptedTurn, NewTurn, TurnIds, start_turns
+from pipelines.chat.start_turn import start_turns
 from pipelines.chat.turn_space import with_space
 from pipelines.inference.registry import context_size
 from web.access import idempotency
@@ -196,6 +197,7 @@ def _start(
             repeat=request.repeat,
             shares_fields=platform.compatibility.at_least(SINCE),
             web_process=web_process,
+            routing=platform.routing,
         )
     _announce(request, accepted)
     return AcceptedTurns(accepted, seed, headers=admission.headers)

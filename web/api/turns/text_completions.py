@@ -16,7 +16,7 @@ from models.platform.errors import InvalidRequest, JobFailed, RequestError
 from models.platform.settings import Settings
 from models.turns.responses import Response
 from pipelines.agents.agent_turns import is_agent
-from pipelines.chat.start_turn import NewTurn
+from pipelines.chat.new_turn import NewTurn
 from web.api.request import Request
 from web.api.turns.chat.completion_object import (
     CompletionUsage,

@@ -15,8 +15,8 @@ from models.platform.settings import Settings
 from models.platform.texts import truncate
 from pipelines.agents.agent_turns import is_agent
 from pipelines.chat.memory_prompt import MAX_MEMORIES
+from pipelines.chat.new_turn import NewTurn
 from pipelines.chat.prompt import output_format_of
-from pipelines.chat.start_turn import NewTurn
 from pipelines.inference.registry import model_name, sampling_defaults
 from web.api.turns.content_types import Id
 from web.api.turns.hints import CacheOptions, CacheRetention, ServiceTier, only_known
@@ -172,6 +172,7 @@ class CreateResponse(SamplingParameters, PromptParameters):
     stop: StopSequences | None = None
     if_busy: Literal["queue", "reject", "interrupt"] | None = None
     approvals: Literal["return", "wait"] | None = None
+    residency: Literal["local", "any"] | None = None
     memory: MemoryOptions | None = None
     # The end user whose memories the turn uses.
     user: ClientLabel | None = None
@@ -206,6 +207,7 @@ def new_turn(body: CreateResponse, settings: Settings, choices: int = 1) -> NewT
         "prompt_cache_key": body.prompt_cache_key,
         **({"service_tier": body.service_tier} if body.service_tier else {}),
         **({"approvals": body.approvals} if body.approvals else {}),
+        **({"residency": body.residency} if body.residency else {}),
         "seed": body.seed,
         "stop": [body.stop] if isinstance(body.stop, str) else body.stop or [],
     }

@@ -14,7 +14,8 @@ from models.platform.errors import Cancelled, SpendingLimitReached
 from models.platform.ids import new_id
 from pipelines.billing.audit.money import differences
 from pipelines.chat import turn
-from pipelines.chat.start_turn import NewTurn, new_turn_ids, start_turn
+from pipelines.chat.new_turn import NewTurn
+from pipelines.chat.start_turn import new_turn_ids, start_turn
 from pipelines.inference.engine import EngineError
 from tests.databases import new_database
 from tests.pipelines.chat.conftest import REQUEST, FakeEngine, TurnHarness

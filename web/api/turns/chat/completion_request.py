@@ -12,7 +12,7 @@ from pydantic import Field, Tag, ValidationInfo, model_validator
 
 from models.platform.errors import InvalidRequest, NotFound
 from models.platform.settings import Settings
-from pipelines.chat.start_turn import NewTurn
+from pipelines.chat.new_turn import NewTurn
 from web.api.turns import tools_and_formats
 from web.api.turns.chat.messages import ChatMessage, message_items
 from web.api.turns.choices import MAX_CHOICES
@@ -120,7 +120,9 @@ class CreateChatCompletion(SamplingParameters, TemplateParameters):
     response_format: ResponseFormat | None = None
     store: bool | None = None
     metadata: Metadata | None = None
-    memory: MemoryOptions | None = None  # an extension of OpenAI's API
+    # Extensions of OpenAI's API.
+    memory: MemoryOptions | None = None
+    residency: Literal["local", "any"] | None = None
     n: int | None = Field(None, ge=1, le=MAX_CHOICES)
     best_of: int | None = Field(None, description="As many as `n`, or 1: the best of more choices is not selected.")
     modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
@@ -176,7 +178,7 @@ ENGINE_SEEDS = 2**32 - 1
 #: Parameters with the same name in both APIs.
 SHARED_PARAMETERS = (
     "model", "stream", "metadata", "stop", "user", "safety_identifier", "prompt_cache_key", "service_tier", "memory",
-    *SamplingParameters.model_fields, *TemplateParameters.model_fields,
+    "residency", *SamplingParameters.model_fields, *TemplateParameters.model_fields,
 )  # fmt: skip
 
 #: Names of response parameters in error messages, and the names of the same parameters here.

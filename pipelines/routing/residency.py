@@ -1,0 +1,109 @@
+"""Keep turns in the operator's network that may not leave it.
+
+A turn is `local` if its request, its agent, its API key, its account, or a turn above it says so. What is known at
+enqueue is in the job's argument `residency`. The account counts as it is now, wherever a turn would leave: in the
+UPDATE that moves it (`models.serving.moves`), and again before an endpoint gets its prompt.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from models.accounts import audit
+from models.accounts.accounts import Caller
+from models.accounts.audit import RequestOrigin
+from models.accounts.residency import Residency, read_residency, set_residency, strictest
+from models.jobs.catalogue import BATCH_SUFFIX
+from models.jobs.jobs import Job
+from models.jobs.route_costs import ROUTE, settle_route
+from models.platform.database import Connection, Database
+from models.platform.errors import Moved, NotAllowed, PermanentFailure
+from models.platform.settings import Settings
+from models.serving import moves
+from models.serving.queues import ENDPOINT_PREFIX, endpoint_queue
+from pipelines.inference.registry import is_local
+
+#: The argument of a job that says that it may not leave.
+ARGUMENT = "residency"
+
+MESSAGE = "This turn may not leave the installation, and its model is served by another host."
+
+
+def check_model(residency: Residency | None, default: Residency, *, is_local_model: bool) -> None:
+    """Raise NotAllowed for a request that may not leave, and whose model only another host serves."""
+    if not is_local_model and (residency or default) == "local":
+        raise NotAllowed(MESSAGE, param="model", code="residency")
+
+
+def argument(*residencies: str | None) -> Mapping[str, str]:
+    """Return the job argument for a turn, of which some say whether it may leave."""
+    return {ARGUMENT: "local"} if strictest(*residencies) == "local" else {}
+
+
+def leaves_network(settings: Settings, queue: str) -> bool:
+    """Return whether what answers the turns of a queue is outside of the operator's network."""
+    if not queue.startswith(ENDPOINT_PREFIX):
+        return not is_local(settings)
+    name = queue.removeprefix(ENDPOINT_PREFIX).removesuffix(BATCH_SUFFIX)
+    upstream = next((each for each in settings.upstreams if each.name == name), None)
+    return upstream is None or not upstream.is_local
+
+
+def check_dispatch(settings: Settings, connection: Connection, job: Job, *, agent: Residency | None = None) -> None:
+    """Check that the engine that runs a job may have its prompt, as the account says now. Free for a local engine.
+
+    agent  what the agent says that answers now: it may have taken over the turn
+
+    Raises Moved for a turn that goes home, and PermanentFailure for one that has no home.
+    """
+    if not leaves_network(settings, job.queue):
+        return
+    stays = job.arguments.get(ARGUMENT) == "local" or agent == "local"
+    account = read_residency(connection, job.account_id) or settings.residency
+    if stays or account == "local":
+        raise refused(job, stays=stays)
+
+
+def refused(job: Job, *, stays: bool) -> Moved | PermanentFailure:
+    """Return how a job goes on that may not be sent to its endpoint.
+
+    stays  nothing that may change later says so: it never leaves again
+    """
+    route = moves.route_home(job, "residency", stays=stays)
+    if route is None:
+        return PermanentFailure(MESSAGE, code="residency")
+    before = job.arguments[ROUTE]
+    reserved = {"cost": before["cost"]} if "cost" in before else {}  # until it is settled, in the same transaction
+    record = partial(_record, job=job, endpoint=before.get("endpoint") or "")
+    return Moved("its residency is local", queue=route["home"], route={**route, **reserved}, record=record)
+
+
+def _record(connection: Connection, *, job: Job, endpoint: str) -> None:
+    settle_route(connection, job.id, job.arguments)
+    moves.count_moves(connection, endpoint, "residency")
+
+
+def change_account(
+    settings: Settings, database: Database, caller: Caller, residency: Residency | None, origin: RequestOrigin
+) -> frozenset[str]:
+    """Change the residency of the caller's account, and bring its waiting turns home if it is local now.
+
+    Returns the lanes in which the relay should publish. A turn that is being moved at the same time is found by the
+    check before its prompt is sent.
+    """
+    lanes: frozenset[str] = frozenset()
+    with database.transaction() as connection:
+        before = read_residency(connection, caller.account_id)
+        set_residency(connection, caller.account_id, residency)
+        details = {"residency": residency, "was": before}
+        audit.record(
+            connection, "account.residency_changed", origin, account_id=caller.account_id, user_id=caller.user_id,
+            target=caller.account_id, details=details | ({"by_key": caller.key_id} if caller.key_id else {}),
+        )  # fmt: skip
+        for name in outside(settings) if (residency or settings.residency) == "local" else ():
+            lanes |= moves.return_home(connection, name, "residency", account_id=caller.account_id).lanes
+    return lanes
+
+
+def outside(settings: Settings) -> Sequence[str]:
+    """Return the endpoints that are not in the operator's network."""
+    return [each.name for each in settings.upstreams if leaves_network(settings, endpoint_queue(each.name))]
