@@ -49,7 +49,7 @@ ROUTE_INTERVAL = 0.5
 UNBLOCK_INTERVAL = 60.0
 
 #: Seconds between two looks for jobs in queues that no worker serves any more.
-STRANDED_INTERVAL = 5.0
+STRANDED_INTERVAL = 10.0
 
 #: Seconds between two looks for processes of an earlier version, which keep an upgrade from being finalized.
 UPGRADE_INTERVAL = 60.0

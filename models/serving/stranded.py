@@ -13,8 +13,12 @@ from models.platform.database import Connection, fetch_all
 from models.serving.moves import return_home
 from models.serving.queues import DEFAULT_QUEUE, endpoint_queue, model_queue
 
-#: Most jobs of a queue that one call moves.
-LIMIT = 1000
+#: Jobs of a queue that one call looks at: the oldest ones, which are from before the change.
+LIMIT = 2000
+
+#: The model that a job's request names.
+MODEL = """coalesce(jobs.arguments ->> 'model', jobs.arguments -> 'request' ->> 'model',
+                (SELECT request ->> 'model' FROM responses WHERE responses.job_id = jobs.id))"""
 
 # By the workers that are alive: what they serve, and every queue.
 SERVED = f"""
@@ -29,12 +33,12 @@ SELECT DISTINCT unnest(queues) AS queue FROM workers WHERE pid > 0 AND seen_at >
 ENDPOINTS = "SELECT DISTINCT model_endpoint AS endpoint FROM served_models WHERE model_endpoint <> ''"
 
 MOVE = f"""
-WITH stranded AS MATERIALIZED (
-    SELECT id AS stranded_id FROM jobs
-    WHERE queue = %(old)s AND state IN ('queued', 'scheduled') AND arguments ->> 'model' = %(model)s
-    ORDER BY id DESC LIMIT {LIMIT} FOR NO KEY UPDATE SKIP LOCKED
+WITH oldest AS MATERIALIZED (
+    SELECT id AS stranded_id, {MODEL} AS model FROM jobs
+    WHERE queue = %(old)s AND state IN ('queued', 'scheduled')
+    ORDER BY id LIMIT {LIMIT} FOR NO KEY UPDATE SKIP LOCKED
 )
-UPDATE jobs SET queue = %(queue)s, published_at = NULL FROM stranded WHERE id = stranded_id
+UPDATE jobs SET queue = %(queue)s, published_at = NULL FROM oldest WHERE id = stranded_id AND model = %(model)s
 """
 
 

@@ -3,6 +3,7 @@
 import pytest
 from psycopg.types.json import Jsonb
 
+from models.platform.ids import new_id
 from models.serving.stranded import list_unserved, move_stranded
 
 
@@ -105,3 +106,29 @@ def test_moved_turns_return_from_an_endpoint_that_no_worker_serves(job_store, da
     move(database)
 
     assert job_store.job(job_id).queue == ("upstream.groq" if is_served else "inference")
+
+
+def test_turns_move_by_the_model_that_their_request_names(job_store, database):
+    # Given turns of two models in the queue of the former default
+    account, user, turns = job_store.create_account(), new_id("user"), {}
+    with database.connection() as connection:
+        connection.execute(
+            "INSERT INTO users (id, email, password_hash) VALUES (%s, %s, '')", (user, f"{user}@example.com")
+        )
+    for model in ("small", "other"):
+        turns[model] = job_store.enqueue(account)
+        job_store.update(turns[model], "queue = 'inference', published_at = now()")
+        with database.connection() as connection:
+            connection.execute(
+                "INSERT INTO responses (id, account_id, user_id, job_id, thread, request, input)"
+                " VALUES (%s, %s, %s, %s, 'thread_a', %s, '[]')",
+                (f"resp_{turns[model]}", account, user, turns[model], Jsonb({"model": model})),
+            )
+    serve(database, "small", "inference.small")
+
+    # When the sweeper passes
+    move(database)
+
+    # Then only those of the served model have moved
+    assert job_store.job(turns["small"]).queue == "inference.small"
+    assert job_store.job(turns["other"]).queue == "inference"
