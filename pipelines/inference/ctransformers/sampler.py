@@ -1,7 +1,8 @@
 """Choose the next token from the model's logits.
 
 ctransformers' own sampler begins its random numbers again at each token, so that a seed draws the same number each
-time. Here a number depends on the seed and the token's position: a continued answer goes on with the same ones.
+time. Here a number depends on the seed and the token's position: an answer that was cut between two words goes on with
+the same ones, because its text has the same tokens.
 """
 
 from collections.abc import Sequence
