@@ -192,7 +192,24 @@ def record_failure(
             _saturate(connection, upstream, retry_after)
         if after != before:
             _store(connection, after)
+        connection.execute(COUNT_FAILURE, {"upstream": upstream, "kind": kind})
     return read(connection, upstream)
+
+
+# The breaker's row is locked, so that requests of an endpoint wait for each other there only.
+COUNT_FAILURE = """
+INSERT INTO endpoint_failures AS counted (failed_upstream, failure_kind, failed_requests)
+VALUES (%(upstream)s, %(kind)s, 1)
+ON CONFLICT (failed_upstream, failure_kind) DO UPDATE SET failed_requests = counted.failed_requests + 1
+"""
+
+FAILURES = "SELECT failed_upstream, failure_kind, failed_requests FROM endpoint_failures"
+
+
+def failures_by_kind(connection: Connection) -> dict[tuple[str, str], int]:
+    """Return the failed requests since the installation, by endpoint and kind."""
+    rows = fetch_all(connection, FAILURES)
+    return {(row["failed_upstream"], row["failure_kind"]): row["failed_requests"] for row in rows}
 
 
 def after_failure(breaker: Breaker, job_id: str, kind: str, successes: int = 0) -> Breaker:

@@ -117,6 +117,16 @@ def list_today(connection: Connection) -> list[SpillDay]:
     ]
 
 
+ENDED_TODAY = """
+SELECT turn_queue, ended_turns FROM turn_counts WHERE turn_day = (now() AT TIME ZONE 'UTC')::date
+"""
+
+
+def ended_today(connection: Connection) -> dict[str, int]:
+    """Return today's ended turns by queue, as far as the heartbeats of their workers have told."""
+    return {row["turn_queue"]: row["ended_turns"] for row in fetch_all(connection, ENDED_TODAY)}
+
+
 #: Days for which the rows are kept.
 KEPT_DAYS = 400
 

@@ -31,6 +31,8 @@ class Reading:
     breakers: Mapping[str, Breaker] = field(default_factory=dict)
     moves: Mapping[tuple[str, str], int] = field(default_factory=dict)
     days: Sequence[SpillDay] = ()
+    failures: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    ended: Mapping[str, int] = field(default_factory=dict)
 
 
 def install(platform: Platform) -> None:
@@ -65,8 +67,16 @@ def install(platform: Platform) -> None:
         of(window_requests), "endpoint", "outcome",
     )  # fmt: skip
     counter(
+        "sangha_endpoint_failures_total", "Requests to the endpoint that failed",
+        of(lambda reading: _floats(reading.failures)), "endpoint", "kind",
+    )  # fmt: skip
+    gauge(
+        "sangha_ended_turns", "Turns that ended today (UTC), in the queue of a local model or an endpoint",
+        of(lambda reading: {(queue,): float(count) for queue, count in reading.ended.items()}), "queue",
+    )  # fmt: skip
+    counter(
         "sangha_turn_moves_total", "Moves of turns between local models and an endpoint",
-        of(turn_moves), "endpoint", "reason",
+        of(lambda reading: _floats(reading.moves)), "endpoint", "reason",
     )  # fmt: skip
     gauge(
         "sangha_spill_turns", "Turns of local models that were moved to the endpoint today (UTC)",
@@ -88,7 +98,14 @@ def read(platform: Platform) -> Reading:
         state = platform.serving.state()
         with platform.database.connection() as connection:
             days = spill_budget.list_today(connection)
-            return Reading(state, breakers.list_breakers(connection), moves.moves_by_reason(connection), days)
+            return Reading(
+                state,
+                breakers.list_breakers(connection),
+                moves.moves_by_reason(connection),
+                days,
+                breakers.failures_by_kind(connection),
+                spill_budget.ended_today(connection),
+            )
     except (Unavailable, psycopg.Error) as error:
         log.warning("Cannot read models and endpoints for the metrics: %s", error)
         return Reading()
@@ -142,9 +159,8 @@ def window_requests(reading: Reading) -> Values:
     }
 
 
-def turn_moves(reading: Reading) -> Values:
-    """Return the moves since the installation, by endpoint and reason."""
-    return {labels: float(count) for labels, count in reading.moves.items()}
+def _floats(counts: Mapping[tuple[str, str], int]) -> Values:
+    return {labels: float(count) for labels, count in counts.items()}
 
 
 def spilled_turns(reading: Reading) -> Values:

@@ -4,12 +4,14 @@ from decimal import Decimal
 
 import pytest
 
-from models.serving.breakers import Breaker
+from models.serving import moves, spill_budget
+from models.serving.breakers import Breaker, record_failure
 from models.serving.served_models import ModelDescription, ServedModel, ServedModels
 from models.serving.spill_budget import SpillDay, list_today
 from models.serving.state import QueueState, ServingState
 from web.api.system import serving_gauges as gauges
 from web.api.system.serving_gauges import Reading
+from web.app import build
 
 SMALL = ServedModel("small", ModelDescription("small"), "inference", slots=2)
 LARGE = ServedModel("large", ModelDescription("large"), "inference.large")
@@ -44,13 +46,12 @@ def test_endpoints_have_the_state_and_the_requests_of_their_breakers():
 
 def test_the_budget_counts_what_is_reserved(settings, monkeypatch):
     days = [SpillDay("groq", 5, Decimal("0.5"), Decimal("1.5"), 100), SpillDay("corp", 1, Decimal(0), Decimal(1), 100)]
-    reading = Reading(days=days, moves={("groq", "queue_full"): 7})
+    reading = Reading(days=days)
     limits = settings.model_copy(update={"spill_money": Decimal(4), "spill_share": 0.1})
     monkeypatch.setattr(type(limits), "spill_target", property(lambda _: (type("Endpoint", (), {"name": "groq"}), "m")))
 
     assert gauges.spill_cost(reading)["groq", "reserved"] == 0.5
     assert gauges.spilled_turns(reading) == {("groq",): 5, ("corp",): 1}
-    assert gauges.turn_moves(reading) == {("groq", "queue_full"): 7}
     assert gauges.budget_used(limits, reading) == {("groq", "money"): 0.5, ("groq", "share"): 0.5}
 
 
@@ -72,3 +73,26 @@ def test_the_day_of_the_budget_is_todays(empty_database):
         assert [(day.endpoint, day.turns, day.spent) for day in list_today(connection)] == [
             ("groq", 2, Decimal("0.25"))
         ]
+
+
+def test_the_metrics_have_what_the_database_counts(settings, database, serve):
+    app = build(settings)
+    client = serve(app)
+    with database.connection() as connection:
+        record_failure(connection, "failing", "job_1", "timeout")
+        record_failure(connection, "failing", "job_2", "timeout")
+        moves.count_moves(connection, "failing", "queue_full", 3)
+        spill_budget.count_ended(connection, {"upstream.failing": 5})
+
+    text = app.state.platform.metrics.exposition()[0].decode()
+    with database.connection() as connection:
+        for table, column in (("circuit_breakers", "upstream"), ("endpoint_failures", "failed_upstream"),
+                              ("route_moves", "moved_endpoint")):  # fmt: skip
+            connection.execute(f"DELETE FROM {table} WHERE {column} = 'failing'")
+        connection.execute("DELETE FROM turn_counts WHERE turn_queue = 'upstream.failing'")
+
+    assert client.get("/healthz").status_code == 200
+    assert 'sangha_endpoint_failures_total{endpoint="failing",kind="timeout"} 2.0' in text
+    assert 'sangha_turn_moves_total{endpoint="failing",reason="queue_full"} 3.0' in text
+    assert 'sangha_ended_turns{queue="upstream.failing"} 5.0' in text
+    assert 'sangha_endpoint_breaker{endpoint="failing",state="closed"} 1.0' in text
