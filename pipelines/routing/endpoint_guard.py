@@ -2,16 +2,20 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from models.jobs.attempt_context import Attempt, Outcome
-from models.jobs.catalogue import is_batch
+from models.jobs.catalogue import batch_queue, is_batch
 from models.jobs.jobs import Job
 from models.jobs.route_costs import ROUTE, settle_route
 from models.platform.database import Connection
 from models.platform.errors import JobError, Moved, PermanentFailure, Released, Unavailable
+from models.serving.alternatives import other_endpoint
 from models.serving.endpoint_results import Admission, EndpointResults
-from models.serving.moves import ReturnReason, count_moves, route_home
+from models.serving.moves import MAX_MOVES, ReturnReason, count_moves, route_home
+from models.serving.queues import endpoint_queue
+from pipelines.chat.job_model import requested_model
 from pipelines.inference.engine import (
     PLAIN_TEXT,
     ContinuesSome,
@@ -52,12 +56,12 @@ def run_guarded(
     job = attempt.job
     admission = results.admit(engine.endpoint, job.id)
     if not admission.is_allowed:
-        raise refusal(job, engine.endpoint, admission)
+        raise elsewhere(attempt, engine, admission.reason) or refusal(job, engine.endpoint, admission)
     guarded = GuardedEngine(engine, results, job.id, is_probe=admission.is_probe, check=check)
     try:
         return run(guarded)
     except (EngineError, PermanentFailure) as error:
-        if (moved := _after_error(job, guarded, error)) is not None:
+        if (moved := _after_error(attempt, guarded, error)) is not None:
             raise moved from error
         raise
     finally:
@@ -109,8 +113,24 @@ def returned(
     return Moved(message, queue=home, route={**route, **reserved}, record=record)
 
 
-def _after_error(job: Job, guarded: "GuardedEngine", error: EngineError | PermanentFailure) -> JobError | None:
+def elsewhere(attempt: Attempt, engine: Engine, reason: ReturnReason) -> Moved | None:
+    """Return the move of a job whose request names no endpoint to another one with its model, if there is one."""
+    job, route = attempt.job, attempt.job.arguments.get(ROUTE) or {}
+    if home_of(job) or route.get("moves", 0) >= MAX_MOVES or requested_model(attempt) != engine.name:
+        return None
+    with attempt.database.connection() as connection:
+        other = other_endpoint(connection, engine.endpoint, engine.name)
+    if other is None:
+        return None
+    at = datetime.now(UTC).isoformat()
+    changed = {"endpoint": other, "model": engine.name, "reason": reason, "at": at, "moves": route.get("moves", 0) + 1}
+    queue = batch_queue(endpoint_queue(other)) if is_batch(job.queue) else endpoint_queue(other)
+    return Moved(f"the endpoint {engine.endpoint} cannot be asked: {reason}", queue=queue, route={**route, **changed})
+
+
+def _after_error(attempt: Attempt, guarded: "GuardedEngine", error: EngineError | PermanentFailure) -> JobError | None:
     """Return how a job goes on after an error of its endpoint; None: as after any other error."""
+    job = attempt.job
     is_of_endpoint = guarded.error is error
     does_not_fit = isinstance(error, PermanentFailure) and error.code == "context_length_exceeded"
     if home_of(job) and (is_of_endpoint or does_not_fit):
@@ -123,6 +143,9 @@ def _after_error(job: Job, guarded: "GuardedEngine", error: EngineError | Perman
             input_tokens=guarded.input_tokens,
             output_tokens=guarded.output_tokens,
         )
+    reason: ReturnReason = "endpoint_saturated" if failure_kind(error) == "rate_limited" else "endpoint_failed"
+    if is_of_endpoint and failure_kind(error) not in CALLER_KINDS and (moved := elsewhere(attempt, guarded, reason)):
+        return moved
     if is_of_endpoint and failure_kind(error) == "rate_limited":
         return Released(str(error), delay=retry_after(error) or SATURATED_DELAY)
     return None

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+from psycopg.types.json import Jsonb
 
 from bench.harness.endpoint.client import ScriptedEndpoint, scripted_endpoint
 from bench.harness.processes import ConfiguredScheduler, changed
@@ -261,3 +262,28 @@ def test_flood_goes_to_the_endpoint_returns_when_it_fails_and_goes_there_again(s
         assert len(endpoint.book()) > before
     finally:
         scheduler.stop()
+
+
+def test_turn_of_an_endpoint_that_fails_goes_on_at_another_one_with_its_model(stack, user, endpoint):
+    # Given two endpoints with one model, the first of which breaks off
+    with scripted_endpoint(tokens=TOKENS, rate=40, continues=True) as second:
+        upstreams = (
+            Upstream(NAME, endpoint.url, (MODEL,), slots=SLOTS),
+            Upstream("second", second.url, (MODEL,), slots=SLOTS, continues=True),
+        )
+        stack.start_worker("", "upstream", upstreams=upstreams)
+        endpoint.change(fault="drop", after=10)
+
+        # When a turn that names the model only fails at the first one
+        follower = user.stream()
+        stack.rows(
+            "UPDATE jobs SET queue = %s, published_at = NULL, arguments = arguments || %s WHERE id = %s RETURNING id",
+            f"upstream.{NAME}",
+            Jsonb({"model": MODEL}),
+            follower.job_id,
+        )
+
+        # Then the other one continues the text, and no failure is counted
+        assert_whole(user, follower)
+        row = row_of(stack, follower.job_id)
+        assert (row["queue"], row["failures"], restarts(follower)) == ("upstream.second", 0, 0)

@@ -12,6 +12,7 @@ from models.jobs.jobs import Job
 from models.platform.errors import Moved, PermanentFailure, Released, Unavailable
 from models.serving.endpoint_results import Admission
 from pipelines.inference.engine import EngineError, Finish, Token
+from pipelines.routing import endpoint_guard
 from pipelines.routing.endpoint_guard import PROBES_LATER, SATURATED_DELAY, run_guarded, unserved
 
 NOW = datetime.now(UTC)
@@ -242,3 +243,50 @@ def test_refused_request_costs_nothing(job_store, account):
         attempts.move(connection, started, moved.value)
 
     assert job_store.job(started.id).arguments["route"]["spent"] == "0"
+
+
+@pytest.fixture
+def two_endpoints(database, monkeypatch):
+    """An attempt of a job without a home at `groq`, whose model `corp` serves, too."""
+    monkeypatch.setattr(endpoint_guard, "other_endpoint", lambda _, endpoint, model: "corp")
+    return lambda **arguments: SimpleNamespace(
+        job=replace(job(route=None), arguments={"model": "m", **arguments}), database=database
+    )
+
+
+def guarded(attempt, outputs, results=None):
+    return run_guarded(results or Results(), FakeEngine(outputs), attempt, lambda engine: list(engine.generate([])))
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"), [("overloaded", "endpoint_failed"), ("rate_limited", "endpoint_saturated")]
+)
+def test_turn_without_a_home_goes_to_another_endpoint_with_its_model(two_endpoints, kind, reason):
+    with pytest.raises(Moved) as moved:
+        guarded(two_endpoints(), [failure(kind)])
+
+    assert moved.value.queue == "upstream.corp"
+    route = moved.value.route
+    assert (route["endpoint"], route["model"], route["reason"], route["moves"]) == ("corp", "m", reason, 1)
+
+
+def test_refused_turn_without_a_home_goes_to_another_endpoint(two_endpoints):
+    with pytest.raises(Moved) as moved:
+        guarded(two_endpoints(), DONE, Results(Admission(False, reason="breaker_open", retry_after=5)))
+
+    assert moved.value.queue == "upstream.corp"
+
+
+def test_turn_whose_request_names_the_endpoint_stays_with_it(two_endpoints):
+    with pytest.raises(EngineError):
+        guarded(two_endpoints(model="groq/m"), [failure("overloaded")])
+
+
+def test_turn_that_was_moved_often_stays(two_endpoints):
+    with pytest.raises(EngineError):
+        guarded(two_endpoints(route={"endpoint": "groq", "model": "m", "moves": 4}), [failure("overloaded")])
+
+
+def test_turn_that_the_endpoint_rejects_is_not_sent_to_another_one(two_endpoints):
+    with pytest.raises(PermanentFailure):
+        guarded(two_endpoints(), [failure("bad_request", PermanentFailure)])
