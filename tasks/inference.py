@@ -4,7 +4,7 @@ from dataclasses import replace
 from functools import partial
 
 from models.jobs.attempt_context import Attempt, Handler, Outcome, plain_ending
-from models.jobs.catalogue import batch_queue, is_batch
+from models.jobs.catalogue import batch_queue, is_batch, priority_queue, priority_share
 from models.platform.compatibility import Compatibility
 from models.serving.queues import model_queue
 from pipelines.agents.server_tools import load_tools
@@ -60,6 +60,7 @@ def declare_actors(runner: JobRunner) -> dict[str, int]:
         recall=recaller,
         own_prompts=OwnPrompts(engine),
         load_tools=partial(load_tools, runner.settings),
+        priority_seconds=runner.settings.priority_seconds,
     )
     end_turn = partial(turn.end, endpoint=engine.endpoint)
     handlers = {
@@ -71,4 +72,8 @@ def declare_actors(runner: JobRunner) -> dict[str, int]:
     }
     for kind, handler in handlers.items():
         runner.declare(kind, handler)
-    return {queue: engine.slots, batch_queue(queue): max(1, engine.slots - 1)}
+    return {
+        queue: engine.slots,
+        batch_queue(queue): max(1, engine.slots - 1),
+        priority_queue(queue): priority_share(engine.slots),
+    }

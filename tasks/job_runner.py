@@ -29,7 +29,7 @@ from models.jobs.attempt_context import (
     plain_ending,
 )
 from models.jobs.attempts import Ending
-from models.jobs.catalogue import CATALOGUE
+from models.jobs.catalogue import CATALOGUE, queue_of_message
 from models.jobs.jobs import Job
 from models.journal.writer import JournalWriter
 from models.platform.database import Connection, Database
@@ -103,7 +103,7 @@ class JobRunner:
             if message is None:
                 self.execute(handler, job_id, "")
             else:
-                self.execute(handler, job_id, message.message_id, message.queue_name)
+                self.execute(handler, job_id, message.message_id, queue_of_message(message.queue_name))
 
         dramatiq.actor(actor_name=kind, queue_name=entry.queue, priority=entry.priority, broker=self.broker)(actor)
 

@@ -14,6 +14,7 @@ import dramatiq
 import redis
 
 from models.jobs import outbox
+from models.jobs.catalogue import priority_queue
 from models.jobs.outbox import DueJob
 from models.jobs.windows import window_sizes
 from models.platform.database import Connection, Database
@@ -105,7 +106,7 @@ class Relay:
         """Publish a batch. Returns the jobs to mark as published, and the error that kept the others from it."""
         if not due:
             return [], None
-        messages = [job_message(job.queue, job.kind, job.id) for job in due]
+        messages = [job_message(_message_queue(job), job.kind, job.id) for job in due]
         result = self._broker.publish_batch(messages)
         confirmed = {message.message_id for message in result.confirmed}
         sent = [job for job, message in zip(due, messages, strict=True) if message.message_id in confirmed]
@@ -164,3 +165,8 @@ class Relay:
             self.nudge(*lanes)
             if sweep:
                 self.nudge()
+
+
+def _message_queue(job: DueJob) -> str:
+    """Return the queue of a job's message."""
+    return priority_queue(job.queue) if job.first else job.queue

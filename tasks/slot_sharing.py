@@ -1,4 +1,5 @@
-"""Share an engine's slots: batch work yields its slot to turns, and an account with all slots yields one to others."""
+"""Share an engine's slots: batch work yields its slot to turns, an account with all slots yields one to others, and
+turns yield theirs to those of the tier `priority`, which have threads for half of the slots."""
 
 import logging
 import threading
@@ -7,6 +8,7 @@ from collections.abc import Callable
 
 from models.jobs.attempt_context import Attempt, Outcome
 from models.jobs.jobs import lane_of
+from models.jobs.usage import CLASS_ARGUMENT
 from models.jobs.windows import others_wait
 from models.platform.database import Database
 from models.platform.errors import Unavailable
@@ -38,6 +40,7 @@ class SlotSharing:
         self._batch_slots = max(1, slots - 1)
         self._interactive: dict[Attempt, float] = {}  # with their starts, in their order
         self._batch: list[Attempt] = []  # in the order in which they began
+        self._granted: set[Attempt] = set()  # those of the tier `priority` for which another one was stopped
         self._changed = threading.Condition()
 
     def interactive(self, run: Run) -> Run:
@@ -52,6 +55,7 @@ class SlotSharing:
             finally:
                 with self._changed:
                     del self._interactive[attempt]
+                    self._granted.discard(attempt)
                     self._changed.notify_all()
 
         return run_first
@@ -87,8 +91,28 @@ class SlotSharing:
 
     def watch_lanes(self, database: Database) -> None:
         """Start a thread that has a lane with all slots yield one to waiting lanes. The engine must continue texts."""
-        if self._slots > 1:
-            threading.Thread(target=self._watch, args=(database,), name="slot-sharing", daemon=True).start()
+        threading.Thread(target=self._watch, args=(database,), name="slot-sharing", daemon=True).start()
+
+    def yield_to_priority(self) -> None:
+        """Stop the turn that began last for each turn of the tier `priority` that waits for a slot, once.
+
+        An attempt that is still reading its prompt does not yield, and an only slot stays with each attempt for a
+        while, so that each one gets on.
+        """
+        with self._changed:
+            began = time.monotonic() - (SHORTEST_SLICE if self._slots == 1 else 0)
+            for attempt in list(self._interactive):
+                if has_priority(attempt) and not attempt.journal.tokens and attempt not in self._granted:
+                    self._grant_slot(attempt, began)
+
+    def _grant_slot(self, attempt: Attempt, began: float) -> None:
+        """Stop a turn for an attempt, if those that use the slots or wait for them are more than the slots."""
+        using = [each for each in self._interactive if not each.should_stop()]
+        standard = [each for each in using if not has_priority(each) and each.journal.tokens]
+        due = [each for each in standard if self._interactive[each] <= began]
+        if len(using) > self._slots and due:
+            self._granted.add(attempt)
+            due[-1].stop("yielded")
 
     def yield_to_others(self, database: Database) -> None:
         """Stop a turn of a lane that has all slots while another lane waits. Raises Unavailable."""
@@ -108,7 +132,7 @@ class SlotSharing:
         with self._changed:
             attempts = list(self._interactive)
             newest = max(self._interactive.values(), default=0.0)
-        if len(attempts) < self._slots or len({lane_of(attempt.job) for attempt in attempts}) > 1:
+        if self._slots == 1 or len(attempts) < self._slots or len({lane_of(attempt.job) for attempt in attempts}) > 1:
             return None
         if time.monotonic() - newest < SHORTEST_SLICE:
             return None
@@ -119,7 +143,13 @@ class SlotSharing:
             time.sleep(CHECK_INTERVAL)
             try:
                 self.yield_to_others(database)
+                self.yield_to_priority()
             except Unavailable:
                 continue
             except Exception:
                 log.exception("Cannot check whether other accounts wait for a slot; retrying")
+
+
+def has_priority(attempt: Attempt) -> bool:
+    """Return whether an attempt is of the tier `priority`."""
+    return attempt.job.arguments.get(CLASS_ARGUMENT) == "priority"

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from models.jobs.attempt_context import Attempt, Handler, Outcome, plain_ending
 from models.jobs.attempts import Ending
-from models.jobs.catalogue import batch_queue, is_batch
+from models.jobs.catalogue import batch_queue, is_batch, priority_queue, priority_share
 from models.jobs.jobs import Job
 from models.platform.compatibility import Compatibility
 from models.platform.errors import ConfigurationError, PermanentFailure
@@ -130,6 +130,7 @@ class Runs:
         self._settings, self._database = runner.settings, runner.database
         self._results = EndpointResults(runner.database)
         self._load_tools = partial(load_tools, runner.settings)
+        self._priority_seconds = runner.settings.priority_seconds
         self._recaller = TurnRecall(
             lambda: load_embedder(runner.settings).embed,
             RecallCounter(runner.database),
@@ -145,7 +146,9 @@ class Runs:
             raise unserved(attempt.job, error) from None
 
         def run(engine: Engine) -> Outcome:
-            return turn.run(engine, attempt, self._recaller, model.own_prompts, self._load_tools)
+            return turn.run(
+                engine, attempt, self._recaller, model.own_prompts, self._load_tools, self._priority_seconds
+            )
 
         engine = engine_of_attempt(model, attempt)
         guarded: Run = lambda running: run_guarded(  # noqa: E731 - one of two
@@ -201,4 +204,4 @@ def declare_actors(runner: JobRunner) -> dict[str, int]:
 
 
 def _threads(queue: str, slots: int) -> dict[str, int]:
-    return {queue: slots, batch_queue(queue): max(1, slots - 1)}
+    return {queue: slots, batch_queue(queue): max(1, slots - 1), priority_queue(queue): priority_share(slots)}

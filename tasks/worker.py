@@ -15,7 +15,7 @@ from uuid import UUID
 import dramatiq
 
 from models.jobs import attempts, outbox
-from models.jobs.catalogue import POOLS
+from models.jobs.catalogue import POOLS, queue_of_message
 from models.journal.writer import JournalWriter
 from models.platform.database import Database
 from models.platform.errors import ConfigurationError
@@ -132,7 +132,7 @@ def _open_runner(settings: Settings, pools: Sequence[str]) -> JobRunner:
 
 def _publish_again(database: Database, queue_name: str) -> None:
     with database.connection() as connection:
-        outbox.unpublish_queues(connection, [queue_name])
+        outbox.unpublish_queues(connection, [queue_of_message(queue_name)])
 
 
 def _stop_on_signals() -> threading.Event:

@@ -56,12 +56,34 @@ def is_batch(queue: str) -> bool:
     return queue.endswith(BATCH_SUFFIX)
 
 
+#: What the names of the queues of messages that pass others end with. A job is never in one: its message is, and the
+#: threads of that queue are a share of those of the job's. So windows, forecasts and moves know one queue.
+PRIORITY_SUFFIX = "_priority"
+
+
+def priority_queue(queue: str) -> str:
+    """Return the queue of the messages that pass others of a queue."""
+    return queue + PRIORITY_SUFFIX
+
+
+def queue_of_message(name: str) -> str:
+    """Return the queue of the job whose message was in a queue."""
+    return name.removesuffix(PRIORITY_SUFFIX)
+
+
+def priority_share(threads: int) -> int:
+    """Return how many turns of the tier `priority` may pass others at once: half of the slots, so that all go on."""
+    return max(1, threads // 2)
+
+
 #: Pools whose queues are not only those in POOLS: each of their models has one, which begins so.
 PREFIXES: Mapping[str, str] = {"inference.": "inference", "upstream.": "upstream"}
 
 
 def pool_of(queue: str) -> str | None:
     """Return the pool that serves a queue, also one of a model; None for a queue of another version."""
+    if queue.endswith(PRIORITY_SUFFIX):
+        return None
     by_prefix = (pool for prefix, pool in PREFIXES.items() if queue.startswith(prefix))
     return next((pool for pool, queues in POOLS.items() if queue in queues), None) or next(by_prefix, None)
 

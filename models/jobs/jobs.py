@@ -64,6 +64,7 @@ class NewJob:
     input_bytes      bytes of its input that other tables have, such as a turn's items
     batch            it is background work, in the batch queue of its queue
     queue            the queue of its model; None: that of its kind
+    first            it passes other jobs of its queue, also those of other lanes: see `models/jobs/outbox.py`
 
     A coalescing job does the work of all those that are not inserted, so it has nothing that belongs to one of them.
     Raises ValueError for a coalescing job with a unique key, a deadline, reserved tokens or a draw, or without a serial
@@ -87,6 +88,7 @@ class NewJob:
     input_bytes: int = 0
     batch: bool = False
     queue: str | None = None
+    first: bool = False
 
     def __post_init__(self) -> None:
         if self.coalesce and (self.unique_key or self.deadline_at or self.reserved_tokens or self.draw):
@@ -273,7 +275,7 @@ def insert_parameters(job: NewJob, parent: Job | None = None) -> dict[str, Any]:
         "account_id": job.account_id,
         "kind": job.kind,
         "queue": batch_queue(queue) if job.batch else queue,
-        "priority": kind.priority,
+        "priority": kind.priority - job.first,
         "arguments": Jsonb({**job.arguments, **(draw_argument(root_id, job.draw) if root_id and job.draw else {})}),
         "run_at": job.run_at,
         "serial_key": job.serial_key,

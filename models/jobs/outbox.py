@@ -11,13 +11,14 @@ queue at a time, and leaves out a queue that has many jobs in flight.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from psycopg.types.json import Jsonb
 
 from models.jobs.catalogue import CATALOGUE
 from models.jobs.jobs import PLATFORM_ACCOUNT
+from models.jobs.passing import free_places, passes_others
 from models.jobs.serial_keys import EARLIER_UNFINISHED
 from models.platform.database import Connection, fetch_all
 
@@ -46,13 +47,14 @@ BATCH = 64
 
 @dataclass(frozen=True, slots=True)
 class DueJob:
-    """A job to publish."""
+    """A job to publish; one that is `first` into the queue of messages that pass others."""
 
     id: str
     kind: str
     queue: str
     attempt: int
     suspect: bool = False
+    first: bool = False
 
 
 def shard_of(lane: str) -> int:
@@ -116,7 +118,7 @@ WITH RECURSIVE open_queues AS MATERIALIZED (
 # that key is unfinished; usually it is blocked, and in no index that is read here. The last lane of a full visit is
 # returned also without a job: the next pass continues there.
 DUE = f"""
-SELECT due.id, due.kind, lanes.queue, due.attempt, due.crashes >= {SUSPECT_CRASHES} AS suspect,
+SELECT due.id, due.kind, lanes.queue, due.attempt, due.priority, due.crashes >= {SUSPECT_CRASHES} AS suspect,
        lanes.lane, lanes.visited
 FROM lanes LEFT JOIN LATERAL (
     SELECT id, kind, attempt, priority, run_at, crashes FROM jobs
@@ -156,7 +158,7 @@ def lock_due_jobs_of_lanes(
     rows = _due_rows(
         connection, DUE_OF_LANES, {shard_of(lane) for lane in lanes}, {"lanes": list(lanes)}, queues, limit
     )
-    return _due_jobs(connection, rows)
+    return _due_jobs(connection, rows, windows)
 
 
 def lock_due_jobs_of_shard(
@@ -179,7 +181,7 @@ def lock_due_jobs_of_shard(
     rows = _due_rows(connection, DUE_OF_SHARD, {shard}, {"shard": shard}, queues, limit)
     after.clear()
     after.update({row["queue"]: row["lane"] for row in rows if row["visited"] == LANES})
-    return _due_jobs(connection, [row for row in rows if row["id"] is not None])
+    return _due_jobs(connection, [row for row in rows if row["id"] is not None], windows)
 
 
 def _due_rows(
@@ -206,9 +208,24 @@ def _due_rows(
     return rows.fetchall()
 
 
-def _due_jobs(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[DueJob]:
-    due = [DueJob(row["id"], row["kind"], row["queue"], row["attempt"], row["suspect"]) for row in rows]
+COLUMNS = ("id", "kind", "queue", "attempt", "suspect")
+
+
+def _due_jobs(connection: Connection, rows: Sequence[Mapping[str, Any]], windows: Mapping[str, int]) -> list[DueJob]:
+    due = [DueJob(*(row[name] for name in COLUMNS), first=passes_others(row["kind"], row["priority"])) for row in rows]
+    if any(job.first for job in due):
+        due = _limit_first(connection, due, windows)
     return _limit_suspects(connection, due) if any(job.suspect for job in due) else due
+
+
+def _limit_first(connection: Connection, due: Sequence[DueJob], windows: Mapping[str, int]) -> list[DueJob]:
+    """Let as many jobs of each queue pass others as it has threads for that; the rest wait as others do."""
+    places = free_places(connection, {job.queue for job in due if job.first}, windows)
+    limited = []
+    for job in due:
+        limited.append(replace(job, first=job.first and places[job.queue] > 0))
+        places[job.queue] -= job.first
+    return limited
 
 
 # Queues with a suspect in flight. Read while holding the lock, since another relay may have published one meanwhile.

@@ -202,6 +202,8 @@ class Settings(BaseModel):
     """Most that such turns may cost on a day (UTC), in the currency of the endpoint's prices; unset: no limit."""
     spill_share: float | None = Field(None, ge=0, le=1)
     """Largest part of a day's turns that may go there, from 0 to 1; unset: no limit."""
+    priority_seconds: float = Field(5.0, gt=0, le=3600)
+    """Seconds within which a turn of the tier `priority` begins to be answered; a later one has the standard price."""
     residency: Literal["any", "local"] = "any"
     """Whether turns of accounts without a residency of their own may leave your network."""
 

@@ -42,6 +42,7 @@ class Response:
     is_completion  the API of chat completions shows it
     space         the end user whose memories it recalls and is added to; empty for those of its user
     route         the way of its job between a local model and an endpoint, see `models.serving.moves`; None: not moved
+    served_tier   the tier that has served it; None: that of the request
     expires_at    set if the turn is not stored: it is deleted when its end was read, or UNREAD_SECONDS after it
     """
 
@@ -69,6 +70,7 @@ class Response:
     is_completion: bool = False
     space: str = ""
     route: Mapping[str, Any] | None = None
+    served_tier: str | None = None
 
     @property
     def engine_model(self) -> str:
@@ -219,7 +221,8 @@ def read_items(connection: Connection, response_ids: Sequence[str], access: Acce
 
 FINISH = """
 UPDATE responses SET output = %(output)s, usage = %(usage)s, incomplete_details = %(incomplete_details)s,
-                     recalled = %(recalled)s, completed_at = %(completed_at)s
+                     recalled = %(recalled)s, completed_at = %(completed_at)s,
+                     served_tier = %(served_tier)s
 WHERE id = %(id)s
 """
 
@@ -232,6 +235,7 @@ def finish(connection: Connection, response: Response) -> None:
             "id": response.id,
             "output": Jsonb(list(response.output)),
             "recalled": Jsonb(list(response.recalled)),
+            "served_tier": response.served_tier,
             "completed_at": response.completed_at,
             "usage": Jsonb(response.usage) if response.usage is not None else None,
             "incomplete_details": Jsonb(response.incomplete_details) if response.incomplete_details else None,
@@ -301,6 +305,8 @@ def bill(
 ) -> None:
     """Store a turn's usage and post its cost, that of each segment at the price of its engine."""
     agent = (response.request.get("agent") or {}).get("name")
+    if response.served_tier == "default" and source.service_class == "priority":
+        source = replace(source, service_class="standard")
     usage_records.bill(
         connection,
         usage,

@@ -244,7 +244,7 @@ def response_object(response: Response, status: ResponseStatus | None = None) ->
         "prompt_cache_key": request.get("prompt_cache_key"),
         "safety_identifier": request.get("safety_identifier"),
         "seed": request.get("seed"),
-        "service_tier": served_tier(request),
+        "service_tier": cast(ServedTier, response.served_tier or served_tier(request)),
         "stop": request.get("stop") or [],
         "store": request.get("store", True),
         "temperature": effective_sampling(request, "temperature"),

@@ -1,10 +1,12 @@
 """Tiers of service: OpenAI's names, and the class of the price that each has.
 
 `flex` is background work: it runs in the batch queue, leaves the engine to other turns, and has the price of the class
-`batch`. `priority` has the price of its class, and runs as others do.
+`batch`. `priority` passes the turns of others, and has the price of its class. If its generation begins too late, it
+has the standard price, and the response shows the tier `default`.
 """
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from models.jobs.usage import ServiceClass
@@ -26,3 +28,10 @@ def served_tier(request: Mapping[str, Any]) -> ServedTier:
 def service_class(request: Mapping[str, Any]) -> ServiceClass:
     """Return the class of the price of a turn's request."""
     return CLASSES[served_tier(request)]
+
+
+def tier_in_time(request: Mapping[str, Any], due_at: datetime, seconds: float) -> ServedTier:
+    """Return the tier of a turn whose generation begins now, and which could begin at `due_at`."""
+    tier = served_tier(request)
+    late = (datetime.now(UTC) - due_at).total_seconds() > seconds
+    return "default" if tier == "priority" and late else tier

@@ -212,6 +212,7 @@ def prepare_turn(
         input_bytes=len(orjson.dumps([items, response.request])),
         deadline_at=deadline_of(definition) if definition else None,
         batch=most.service_class == BACKGROUND,
+        first=most.service_class == "priority",
     )
     budget = budget_of(definition) if definition else None
     return PreparedTurn(response, job, thread, most, budget, answers)

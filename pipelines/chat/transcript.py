@@ -105,6 +105,7 @@ class Transcript:
     segments     these tokens by engine
     counted      how many of these the budget of the turn's tree has counted, if the turn is its root
     waits        by the id of a call or a request for approval, the event that names the job which the turn waits for
+    tier         the tier of service that was decided when the turn began
     recalled     the memories in the prompt
     agent        the agent that has taken over the turn from the one that was asked
     handoffs     the ids of the calls by which agents have taken over
@@ -117,6 +118,7 @@ class Transcript:
     segments: list[Segment] = field(default_factory=list)
     counted: int = 0
     waits: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    tier: str | None = None
     recalled: Sequence[Mapping[str, Any]] = ()
     agent: Mapping[str, Any] | None = None
     handoffs: set[str] = field(default_factory=set)
@@ -200,6 +202,10 @@ def _read_reasoning(transcript: Transcript, event: Event) -> None:
     transcript.step.reasoning_tokens += event.tokens
 
 
+def _read_tier(transcript: Transcript, event: Event) -> None:
+    transcript.tier = (orjson.loads(event.data).get("response") or {}).get("service_tier")
+
+
 def _read_recalled(transcript: Transcript, event: Event) -> None:
     transcript.recalled = orjson.loads(event.data)["memories"]
 
@@ -269,6 +275,7 @@ def _read_arguments(transcript: Transcript, event: Event) -> None:
 
 
 _READERS = {
+    "response.in_progress": _read_tier,
     TEXT_DELTA: _read_text,
     REASONING_DELTA: _read_reasoning,
     SUMMARY_DELTA: _read_reasoning,

@@ -21,7 +21,7 @@ from models.jobs.budgets import Draw, settle_draw
 from models.jobs.jobs import Job, NewJob
 from models.jobs.usage import UsageSource
 from models.platform.database import Connection
-from models.turns import conversations, responses
+from models.turns import conversations, due_times, responses
 from models.turns.responses import Response, TokenUsage
 from pipelines.agents import tree_money
 from pipelines.agents.turn_tools import TurnTools
@@ -30,6 +30,7 @@ from pipelines.chat.answer_writer import AnswerWriter
 from pipelines.chat.memory_prompt import MemoryRecall
 from pipelines.chat.recalled_memories import references
 from pipelines.chat.response_objects import ItemStatus
+from pipelines.chat.service_tiers import served_tier, tier_in_time
 from pipelines.chat.step import TurnEnd, generate_step
 from pipelines.chat.transcript import (
     Transcript,
@@ -40,6 +41,9 @@ from pipelines.inference.engine import (
 )
 from pipelines.inference.own_prompts import OwnPrompts
 from pipelines.memory.follow_ups import remember_turn_job
+
+#: Seconds within which the generation of a turn of the tier `priority` is to begin.
+PRIORITY_SECONDS = 5.0
 
 #: Why an answer is incomplete, by what ended it.
 INCOMPLETE_REASONS: Mapping[TurnEnd, str] = {
@@ -62,14 +66,17 @@ def run(
     recall: MemoryRecall | None = None,
     own_prompts: OwnPrompts | None = None,
     load_tools: LoadTools | None = None,
+    priority_seconds: float = PRIORITY_SECONDS,
 ) -> Outcome:
     """Answer a turn, or continue its answer. Raises the reason to stop, PermanentFailure and EngineError.
 
-    Without `own_prompts` no cached tokens are reported, and without `load_tools` the server runs no calls.
+    A turn of the tier `priority` whose generation begins later than `priority_seconds` has the tier `default`. Without
+    `own_prompts` no cached tokens are reported, and without `load_tools` the server runs no calls.
     """
     transcript = read_transcript(attempt.history, attempt.tokens)
     with attempt.database.connection() as connection:
         response = responses.read_of_job(connection, attempt.job)
+        response = _with_tier(connection, response, transcript, priority_seconds)
         tools = _load(load_tools, connection, attempt, response, transcript)
     while not isinstance(tools, WaitForChildren):
         answer, reason = AnswerWriter(response, attempt.journal, transcript), None
@@ -90,6 +97,14 @@ def run(
             with attempt.database.connection() as connection:
                 tools = _load(load_tools, connection, attempt, response, transcript)
     return tools
+
+
+def _with_tier(connection: Connection, response: Response, transcript: Transcript, priority_seconds: float) -> Response:
+    """Return a turn with the tier that serves it, which its first generation decides."""
+    if served_tier(response.request) != "priority":
+        return response
+    due_at = due_times.due_at(connection, response)
+    return replace(response, served_tier=transcript.tier or tier_in_time(response.request, due_at, priority_seconds))
 
 
 def _load(
@@ -150,6 +165,8 @@ def end(
     transcript = read_transcript(events, attempt.tokens + attempt.journal.tokens)
     with attempt.database.connection() as connection:
         response = replace(responses.read_of_job(connection, attempt.job), recalled=references(transcript.recalled))
+    if served_tier(response.request) == "priority":
+        response = replace(response, served_tier=transcript.tier)
     answer = AnswerWriter(response, attempt.journal, transcript)
     if state == "failed" and error and error["code"] in LIMIT_ERRORS:
         return complete_turn(attempt, answer, LIMIT_ERRORS[error["code"]], endpoint=endpoint)

@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 
-from models.jobs.catalogue import CATALOGUE, POOLS
+from models.jobs.catalogue import CATALOGUE, POOLS, queue_of_message
 from models.platform.settings import Settings
 from scheduler.timetable import TIMETABLE
 from tasks.broker import build_broker
@@ -34,7 +34,7 @@ def test_catalogue_and_declared_actors_agree(declared):
         assert actor.queue_name in POOLS[pool]
         assert actor.priority == CATALOGUE[name].priority
     for pool, counts in threads.items():
-        assert set(counts) == set(POOLS[pool])
+        assert set(map(queue_of_message, counts)) == set(POOLS[pool])
         assert all(count >= 1 for count in counts.values())
 
 

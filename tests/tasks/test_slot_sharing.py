@@ -176,3 +176,58 @@ def test_a_waiting_batch_attempt_starts_when_a_slot_is_free(runs):
     runs.finish(turn)
 
     wait_until(lambda: batch in runs.running)
+
+
+def start_with_priority(runs):
+    """Start a turn of the tier `priority`, which has no tokens yet."""
+    turn = runs.start("interactive")
+    turn.job.arguments["service_class"] = "priority"
+    turn.journal = UnfencedJournal()
+    turn.journal.tokens = 0
+    wait_until(lambda: turn in runs.running)
+    return turn
+
+
+def test_the_turn_that_began_last_yields_its_slot_to_one_with_priority(full):
+    *older, newest = full.running
+    turn = start_with_priority(full)
+
+    full.sharing.yield_to_priority()
+
+    wait_until(lambda: full.errors)
+    assert isinstance(full.errors[id(newest)], Released)
+    # And no other one yields to the same turn
+    full.start("interactive")
+    wait_until(lambda: len(full.running) == 4)
+    full.sharing.yield_to_priority()
+    assert not any(attempt.should_stop() for attempt in [*older, turn])
+
+
+def test_no_turn_yields_while_a_slot_is_free(full):
+    full.finish(full.running[0])
+    start_with_priority(full)
+
+    full.sharing.yield_to_priority()
+
+    assert not any(attempt.should_stop() for attempt in full.running)
+
+
+def test_turns_with_priority_do_not_yield_to_each_other(full):
+    for attempt in full.running:
+        attempt.job.arguments["service_class"] = "priority"
+    start_with_priority(full)
+
+    full.sharing.yield_to_priority()
+
+    assert not any(attempt.should_stop() for attempt in full.running)
+
+
+def test_an_only_slot_is_not_taken_from_a_turn_that_has_just_begun(runs):
+    runs = runs(1)
+    turn = runs.start("interactive")
+    wait_until(lambda: turn in runs.running)
+    start_with_priority(runs)
+
+    runs.sharing.yield_to_priority()
+
+    assert not turn.should_stop()

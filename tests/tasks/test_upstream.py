@@ -39,6 +39,7 @@ def test_each_endpoint_has_queues_with_a_thread_for_each_slot(runner: JobRunner)
 
     assert threads == {
         "upstream.groq": 3, "upstream.groq_batch": 2, "upstream.corp": 1, "upstream.corp_batch": 1,
+        "upstream.groq_priority": 1, "upstream.corp_priority": 1,
     }  # fmt: skip
     assert [(each.description.endpoint, each.id, each.queue, each.slots) for each in runner.served] == [
         ("groq", "big", "upstream.groq", 3), ("groq", "small", "upstream.groq", 3), ("corp", "big", "upstream.corp", 1),

@@ -233,7 +233,8 @@ WHERE coalesce(recorded.amount, 0) <> coalesce(counted.amount, 0)
 """,
 )
 
-# The class of a job is that of its queue, or what its arguments say.
+# The class of a job is that of its queue, or what its arguments say. A turn of the tier `priority` that began late is
+# standard, which its response says, as long as it exists.
 CLASSED = Check(
     "usage_price_class",
     "each price is of the job's class, or of the standard one where the class had no price for any endpoint",
@@ -243,6 +244,12 @@ SELECT parts.job_id AS subject, parts.account_id, class.name AS expected, prices
 FROM parts JOIN prices ON prices.id = price_id JOIN all_jobs AS jobs ON jobs.id = job_id
 CROSS JOIN LATERAL (
     SELECT CASE WHEN right(jobs.queue, 6) = '_batch' THEN 'batch'
+                WHEN jobs.arguments ->> 'service_class' = 'priority' AND EXISTS (
+                    SELECT FROM responses WHERE responses.id = jobs.arguments ->> 'response_id'
+                      AND served_tier = 'default') THEN 'standard'
+                WHEN jobs.arguments ->> 'service_class' = 'priority' AND NOT EXISTS (
+                    SELECT FROM responses WHERE responses.id = jobs.arguments ->> 'response_id')
+                THEN prices.service_class
                 ELSE coalesce(jobs.arguments ->> 'service_class', 'standard') END AS name) AS class
 WHERE prices.service_class <> class.name AND (prices.service_class <> 'standard' OR EXISTS (
     SELECT FROM prices AS better

@@ -549,3 +549,42 @@ def test_a_pass_reads_neither_scheduled_nor_blocked_rows(empty_job_store):
             outbox.lock_due_jobs_of_lanes(connection, WINDOWS, [account])
             # Then it reads no more than the running one
             assert connection.execute(rows_read).fetchone()["n"] - before < 20
+
+
+def test_a_turn_with_priority_passes_the_messages_of_others_up_to_their_threads(empty_job_store):
+    # Given two threads for turns that pass others, and an account with three such turns behind another one
+    job_store = empty_job_store
+    account = job_store.create_account()
+    windows = {**WINDOWS, "inference_priority": 2}
+    standard = job_store.enqueue(account, "turn.run")
+    turns = [job_store.enqueue(account, "turn.run", first=True) for _ in range(3)]
+
+    # When they are published
+    with job_store.database.transaction() as connection:
+        due = outbox.lock_due_jobs_of_lanes(connection, windows, [account])
+        mark_published(connection, due)
+
+    # Then they come before it in their lane, and two of them before the other lanes' messages
+    assert [(job.id, job.first) for job in due] == [
+        (turns[0], True),
+        (turns[1], True),
+        (turns[2], False),
+        (standard, False),
+    ]
+
+    # And those in flight count
+    later = job_store.enqueue(other := job_store.create_account(), "turn.run", first=True)
+    with job_store.database.transaction() as connection:
+        assert outbox.lock_due_jobs_of_lanes(connection, windows, [other]) == [
+            outbox.DueJob(later, "turn.run", "inference", 0, suspect=False, first=False)
+        ]
+
+
+def test_no_turn_passes_others_where_no_worker_has_threads_for_it(empty_job_store):
+    job_store = empty_job_store
+    turn = job_store.enqueue(account := job_store.create_account(), "turn.run", first=True)
+
+    with job_store.database.transaction() as connection:
+        (due,) = outbox.lock_due_jobs_of_lanes(connection, WINDOWS, [account])
+
+    assert (due.id, due.first) == (turn, False)

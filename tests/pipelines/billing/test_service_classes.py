@@ -174,3 +174,78 @@ def test_a_turn_that_calls_tools_of_servers_reserves_each_of_its_generations(har
     # Five generations of ten tokens at most, at the price of the endpoint
     with harness.database.connection() as connection:
         assert spending.monthly_spending(connection, harness.caller.account_id).reserved == 5 * 10 * 8
+
+
+def make_older(harness, started, seconds):
+    with harness.database.connection() as connection:
+        connection.execute(
+            "UPDATE responses SET created_at = now() - make_interval(secs => %s) WHERE id = %s",
+            (seconds, started.response.id),
+        )
+
+
+def test_a_turn_with_priority_that_begins_late_has_the_standard_price_and_says_so(harness, engine):
+    # Given a turn of the tier `priority` that has waited for longer than it should
+    started = harness.start(model=engine.name, service_tier="priority")
+    make_older(harness, started, 6)
+
+    # When its first attempt is killed after a token, and another one ends it
+    attempt = harness.attempt(started)
+    engine.error, engine.outputs = RuntimeError("killed"), engine.outputs[:1]
+    with pytest.raises(RuntimeError):
+        turn.run(engine, attempt)
+    harness.crash_worker(attempt)
+    engine.error, engine.outputs = None, ("b ", "c ")
+    attempt = harness.attempt(started)
+    ending = turn.run(engine, attempt)
+    harness.settle(attempt, ending)
+
+    # Then it costs what others do, in its last event and its row
+    assert cost(harness, started.response.job_id) == 3
+    assert harness.stored_response(started).served_tier == "default"
+    assert orjson.loads(ending.events[-1].data)["response"]["service_tier"] == "default"
+
+
+def test_a_turn_with_priority_that_has_begun_in_time_keeps_its_tier(harness, engine):
+    # Given a turn that has begun, and whose worker then was killed for a while
+    started = harness.start(model=engine.name, service_tier="priority")
+    attempt = harness.attempt(started)
+    engine.error, outputs = RuntimeError("killed"), engine.outputs
+    engine.outputs = outputs[:1]
+    with pytest.raises(RuntimeError):
+        turn.run(engine, attempt)
+    harness.crash_worker(attempt)
+    make_older(harness, started, 60)
+
+    engine.error, engine.outputs = None, outputs[1:]
+    attempt = harness.attempt(started)
+    harness.settle(attempt, turn.run(engine, attempt))
+
+    assert cost(harness, started.response.job_id) == 12
+    assert harness.stored_response(started).served_tier == "priority"
+
+
+def test_the_time_that_a_turn_waits_for_the_one_before_it_does_not_count(harness, engine):
+    before = harness.start(model=engine.name)
+    started = harness.start(model=engine.name, service_tier="priority", previous=before.response.id)
+    make_older(harness, started, 60)
+    attempt = harness.attempt(before)
+    harness.settle(attempt, turn.run(engine, attempt))
+
+    attempt = harness.attempt(started)
+    harness.settle(attempt, turn.run(engine, attempt))
+
+    assert cost(harness, started.response.job_id) == 12
+
+
+def test_a_late_turn_with_priority_that_is_cancelled_has_the_standard_price(harness, engine):
+    started = harness.start(model=engine.name, service_tier="priority")
+    make_older(harness, started, 6)
+    attempt = harness.attempt(started)
+    engine.before_token = lambda position: attempt.stop("cancelled") if position == 2 else None
+    with pytest.raises(Exception, match="cancelled"):
+        turn.run(engine, attempt)
+
+    harness.settle(attempt, turn.end(attempt, "cancelled", None))
+
+    assert cost(harness, started.response.job_id) == 2
