@@ -208,11 +208,15 @@ def _due_rows(
     return rows.fetchall()
 
 
-COLUMNS = ("id", "kind", "queue", "attempt", "suspect")
+SELECTED = ("id", "kind", "queue", "attempt", "suspect", "priority")
+
+
+def _due_job(id: str, kind: str, queue: str, attempt: int, suspect: bool, priority: int) -> DueJob:
+    return DueJob(id, kind, queue, attempt, suspect, passes_others(kind, priority))
 
 
 def _due_jobs(connection: Connection, rows: Sequence[Mapping[str, Any]], windows: Mapping[str, int]) -> list[DueJob]:
-    due = [DueJob(*(row[name] for name in COLUMNS), first=passes_others(row["kind"], row["priority"])) for row in rows]
+    due = [_due_job(**{name: row[name] for name in SELECTED}) for row in rows]
     if any(job.first for job in due):
         due = _limit_first(connection, due, windows)
     return _limit_suspects(connection, due) if any(job.suspect for job in due) else due
