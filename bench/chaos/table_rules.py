@@ -251,8 +251,15 @@ def check_embeddings(transcript: ClientTranscript, bill: TableRow | None) -> Ite
 
 
 def unpacked(chunk: TableRow) -> TableRow:
-    """Return a chunk of the archive whose events are lines."""
-    return chunk if chunk["packed"] is None else {**chunk, "events": to_lines(unpack(chunk["packed"])).decode()}
+    """Return a chunk of the archive whose events are lines, with the tokens of all of them.
+
+    Those of a packed one lack what an answer that was begun again has discarded.
+    """
+    if chunk["packed"] is None:
+        return chunk
+    events = unpack(chunk["packed"])
+    tokens = chunk["tokens"] + sum(map(discarded_tokens, events))
+    return {**chunk, "events": to_lines(events).decode(), "tokens": tokens}
 
 
 def archived_events(chunks: Sequence[TableRow]) -> list[Event]:

@@ -11,7 +11,7 @@ from bench.chaos import stream_rules
 from bench.chaos.budget_watch import BudgetWatch
 from bench.chaos.excuses import Excuses
 from bench.chaos.stored_trees import Row, StoredTrees, Tree
-from bench.chaos.table_rules import LAST_EVENTS, NONE
+from bench.chaos.table_rules import LAST_EVENTS, NONE, asks_endpoint
 from bench.chaos.tool_server import READ_ONLY, Execution
 from bench.chaos.transcripts import ClientTranscript, TreeEvent, TreeTranscript
 from bench.chaos.violations import Violation
@@ -184,6 +184,8 @@ def check_usage(tree: Tree) -> Iterator[Finding]:
         prompts = sum(orjson.loads(event.data)["prompt_tokens"] for event in tree.journals[job_id]
                       if event.type == ENGINE_STARTED.encode())  # fmt: skip
         usage = turn["usage"] or {}
+        if any(map(asks_endpoint, tree.journals[job_id])):  # which counts the prompts itself
+            prompts = usage.get("input_tokens")
         tokens = {
             "journalled": (prompts, tree.tokens[job_id]),
             "response": (usage.get("input_tokens"), usage.get("output_tokens")),

@@ -13,7 +13,7 @@ import orjson
 
 from models.jobs.budgets import settle_draws
 from models.jobs.children import wake_parent
-from models.jobs.route_costs import settle_route
+from models.jobs.route_costs import settle_route, shown_route
 from models.jobs.serial_keys import unblock_next
 from models.journal.archive import archive, read_chunks
 from models.journal.events import Event, event
@@ -119,7 +119,7 @@ def _flag(connection: Connection, parameters: Mapping[str, Any]) -> list[dict[st
 
 def _end(connection: Connection, row: Mapping[str, Any], result: Cancellation) -> None:
     """Complete the end of a job that had no attempt: its last event, its parent, and the next job of its key."""
-    result.ended[row["id"]] = _last_event(connection, row["id"])
+    result.ended[row["id"]] = _last_event(connection, row["id"], row["route"])
     if row["drawn"]:
         result.drawn.append({"drawn": row["drawn"]})
     if row["parent_id"]:
@@ -128,17 +128,18 @@ def _end(connection: Connection, row: Mapping[str, Any], result: Cancellation) -
         result.lanes.add(unblocked["lane"])
 
 
-def _last_event(connection: Connection, job_id: str) -> Event:
+def _last_event(connection: Connection, job_id: str, route: Mapping[str, Any] | None) -> Event:
     archived = read_chunks(connection, job_id)
-    ending = event(archived.last + 1, "sangha:job.cancelled", _last_payload(job_id, archived.events))
+    ending = event(archived.last + 1, "sangha:job.cancelled", _last_payload(job_id, archived.events, route))
     archive(connection, job_id, [ending])
     return ending
 
 
-def _last_payload(job_id: str, events: Sequence[Event]) -> Mapping[str, Any]:
-    """Return the payload of the last event; for a turn with the response object of the event before it."""
+def _last_payload(job_id: str, events: Sequence[Event], route: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Return the payload of the last event; for a turn with its route and the response object of the event before."""
     last = orjson.loads(events[-1].data) if events else {}
     if "response" not in last:
         return {"job_id": job_id}
-    payload = {"job_id": job_id, "response": {**last["response"], "status": "cancelled"}}
+    moved = {"sangha": {"route": shown_route(route)}} if route else {}
+    payload = {"job_id": job_id, "response": {**last["response"], "status": "cancelled", **moved}}
     return without_fields(payload, last.get(SHARED, {}))

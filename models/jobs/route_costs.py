@@ -15,6 +15,9 @@ from models.platform.database import Connection
 #: The argument of a turn's job that says where it was moved to, and what of it was reserved.
 ROUTE = "route"
 
+#: What its account sees of a route: not what the operator pays.
+SHOWN = ("endpoint", "model", "reason")
+
 #: Tokens that a price is for.
 PRICE_UNIT = 1_000_000
 
@@ -58,6 +61,11 @@ def settle_route(
             "endpoint": route["endpoint"],
         },
     )
+
+
+def shown_route(route: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what its account sees of a route."""
+    return {**{name: route.get(name) for name in SHOWN}, "moves": route.get("moves", 0)}
 
 
 def cost_of(route: Mapping[str, Any], input_tokens: int, output_tokens: int) -> Decimal:

@@ -8,6 +8,7 @@ from typing import Any, Literal, NotRequired, cast
 
 from typing_extensions import TypedDict
 
+from models.jobs.route_costs import shown_route
 from models.journal.shared_fields import without_fields
 from models.turns.responses import Response, ResponseStatus, TokenUsage
 from pipelines.chat.call_items import CallItem, CallOutputItem, InputTextPart, parts_text
@@ -265,12 +266,7 @@ def response_object(response: Response, status: ResponseStatus | None = None) ->
 
 def route_object(route: Mapping[str, Any]) -> RouteObject:
     """Build the public part of a job's route: not what the operator pays."""
-    return {
-        "endpoint": route.get("endpoint"),
-        "model": route.get("model"),
-        "reason": route.get("reason"),
-        "moves": route.get("moves", 0),
-    }
+    return cast(RouteObject, shown_route(route))
 
 
 #: OpenAI's documented defaults, for turns of earlier versions, which did not store the engine's defaults.

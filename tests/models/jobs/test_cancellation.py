@@ -4,13 +4,15 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
+import orjson
+
 from bench.harness.waiting import wait_until
 from models.jobs import attempts, leases, outbox, workers
 from models.jobs.attempts import Ending
 from models.jobs.cancellation import cancel, cancel_all
 from models.jobs.children import wait_for_children
 from models.jobs.jobs import ENDED, NewJob, children
-from models.journal.archive import read_archive
+from models.journal.archive import archive, read_archive
 from models.journal.events import event
 from models.platform.errors import Fenced
 
@@ -40,6 +42,23 @@ def test_a_job_without_an_attempt_ends_at_once_and_never_runs(job_store, account
     assert (result.ended[job_id].sequence, result.ended[job_id].type) == (2, b"sangha:job.cancelled")
     with job_store.database.connection() as connection:
         assert read_archive(connection, job_id).events == [*opening, result.ended[job_id]]
+
+
+def test_the_last_event_of_a_moved_turn_has_its_route(job_store, account):
+    # Given a turn that waits for an endpoint, with the first event of its journal
+    route = {"endpoint": "groq", "model": "llama", "reason": "queue_full", "moves": 1, "home": "inference"}
+    job_id = job_store.enqueue(account, kind="turn.run", arguments={"route": route})
+    with job_store.database.transaction() as connection:
+        archive(connection, job_id, [event(0, "response.created", {"response": {"id": "resp", "status": "queued"}})])
+
+        # When it is cancelled
+        ended = cancel(connection, job_id, account).ended[job_id]
+
+    # Then the response in its last event says where it was moved, and nothing that only operators may know
+    shown = {"endpoint": "groq", "model": "llama", "reason": "queue_full", "moves": 1}
+    assert orjson.loads(ended.data)["response"] == {
+        "id": "resp", "status": "cancelled", "sangha": {"route": shown}
+    }  # fmt: skip
 
 
 def test_a_job_between_two_attempts_is_queued_at_once(job_store, account):
