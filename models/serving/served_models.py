@@ -187,6 +187,17 @@ ORDER BY described_at DESC LIMIT 1
 """
 
 
+KNOWN = """
+SELECT FROM served_models
+WHERE model_name = %(name)s OR model_endpoint <> '' AND model_endpoint || '/' || model_name = %(name)s
+"""
+
+
+def is_known(connection: Connection, name: str) -> bool:
+    """Return whether a worker serves a model or has served it within DAYS_KNOWN."""
+    return bool(fetch_all(connection, KNOWN, {"name": name}))
+
+
 def local_queue(connection: Connection, name: str) -> str:
     """Return the queue of a local model, also of one that is not known any more."""
     rows = fetch_all(connection, QUEUE_OF, {"name": name})

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, fields
 from models.jobs.windows import RECENT
 from models.platform.database import Connection, Database, fetch_all
 from models.platform.errors import Unavailable
-from models.serving.served_models import ModelDescription, ServedModels, read_models
+from models.serving.queues import DEFAULT_QUEUE
+from models.serving.served_models import ModelDescription, ServedModel, ServedModels, read_models
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +146,7 @@ class ServingCache:
         return self._state is not None and self._clock() - self._read_at < TOO_OLD
 
     def state(self) -> ServingState:
-        """Return the state. Blocks for the first one, and after TOO_OLD without a use. Raises Unavailable."""
+        """Return the state. Blocks for the first one, and after TOO_OLD without a use."""
         state, age = self._state, self._clock() - self._read_at
         if state is None or age >= TOO_OLD:
             return self.renew()
@@ -153,17 +154,25 @@ class ServingCache:
             self._renew_in_thread()
         return state
 
+    def latest(self) -> ServingState:
+        """Return the state that was read last, however old it is. Blocks only for the first one."""
+        return self._state or self.renew()
+
     def renew(self) -> ServingState:
-        """Read the state now, as for a name that it lacks. Raises Unavailable, unless an earlier state is known."""
+        """Read the state now, as for a name that it lacks; the earlier one while the database is unavailable."""
         try:
             with self._database.connection() as connection:
                 state = read_state(connection, self._fallback(), explicit=self._explicit)
-        except Unavailable:
-            if self._state is None:
-                raise
-            return self._state
+        except Unavailable:  # what was known, so that requests do not all wait until the database answers
+            state = self._state or self._unregistered()
         self._state, self._read_at = state, self._clock()
         return state
+
+    def _unregistered(self) -> ServingState:
+        """Return what the settings know: the default model, in the queue that it always has."""
+        fallback = self._fallback()
+        model = ServedModel(fallback.name, fallback, DEFAULT_QUEUE)
+        return ServingState(ServedModels([model], model))
 
     def _renew_in_thread(self) -> None:
         """Read the state in a thread, unless one does."""

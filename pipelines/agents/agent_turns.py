@@ -8,8 +8,10 @@ from models.jobs.budgets import BudgetLimits
 from models.platform.database import Connection
 from models.platform.errors import NotFound
 from models.platform.texts import truncate
+from models.serving.served_models import ServedModel, ServedModels
 from pipelines.agents import definitions
 from pipelines.agents.definitions import MODEL_PREFIX, Definition
+from pipelines.inference.model_parameters import check_honoured
 
 
 def is_agent(model: str | None) -> bool:
@@ -18,20 +20,40 @@ def is_agent(model: str | None) -> bool:
 
 
 def resolve_agent(
-    connection: Connection, account_id: str, request: Mapping[str, Any]
+    connection: Connection, account_id: str, request: Mapping[str, Any], models: ServedModels | None = None
 ) -> tuple[Mapping[str, Any], Definition | None]:
     """Return the request with the current version of its agent, and that version. Costs nothing without an agent.
 
-    Raises NotFound for an agent that the account does not have, and for one whose model is not served any more.
+    models  the known models; None: only the `engine_model` of the request
+
+    Raises NotFound for an agent that the account does not have, and for one whose model is not known any more, and
+    InvalidRequest for a parameter that its model does not honour.
     """
     if not is_agent(request.get("model")):
         return request, None
     agent = request.get("agent") or _current_agent(connection, account_id, request["model"])
     definition = definitions.read_definition(connection, account_id, agent)
-    if definition.model not in (None, request["engine_model"]):
-        message = f"The model '{definition.model}' of the agent '{agent['name']}' is no longer served; "
-        raise _not_found(f"{message}'{request['engine_model']}' is.")
-    return {**request, "agent": dict(agent), "approvals": request.get("approvals") or "wait"}, definition
+    resolved = {**request, "agent": dict(agent), "approvals": request.get("approvals") or "wait"}
+    if definition.model not in (None, request["engine_model"]) and models is None:
+        raise _not_served(definition.model, agent, request["engine_model"])
+    if models is not None:
+        model = models.find(definition.model or request["engine_model"])
+        if model is None:
+            raise _not_served(definition.model, agent, request["engine_model"])
+        check_honoured(resolved, model.description)
+        resolved |= {"engine_model": model.id}
+        if "sampling_defaults" in resolved:
+            resolved["sampling_defaults"] = dict(model.description.sampling_defaults)
+    return resolved, definition
+
+
+def _not_served(model: str | None, agent: Mapping[str, Any], served: str) -> NotFound:
+    return _not_found(f"The model '{model}' of the agent '{agent['name']}' is no longer served; '{served}' is.")
+
+
+def served_by(models: ServedModels | None, request: Mapping[str, Any]) -> ServedModel | None:
+    """Return the model that answers a request; None if the models are not known, or this one is not."""
+    return models.find(engine_model(request)) if models else None
 
 
 def check_agent(connection: Connection, account_id: str, model: str) -> None:
@@ -40,12 +62,14 @@ def check_agent(connection: Connection, account_id: str, model: str) -> None:
         _current_agent(connection, account_id, model)
 
 
-def with_agent(connection: Connection, account_id: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
+def with_agent(
+    connection: Connection, account_id: str, request: Mapping[str, Any], models: ServedModels | None = None
+) -> Mapping[str, Any]:
     """Return the request with what its agent adds, for work about a prompt that is not answered. Raises NotFound.
 
     It has no credentials: no server is asked for its tools.
     """
-    resolved, definition = resolve_agent(connection, account_id, request)
+    resolved, definition = resolve_agent(connection, account_id, request, models)
     effective = definitions.apply(definition, resolved) if definition else request
     return {name: value for name, value in effective.items() if name != "mcp_credentials"}
 

@@ -20,6 +20,7 @@ from models.jobs.usage import KEY_ARGUMENT
 from models.platform.database import Connection
 from models.platform.errors import BudgetExhausted, SpendingLimitReached
 from models.platform.settings import Settings
+from models.serving.served_models import read_models
 from models.turns import responses
 from models.turns.responses import Response
 from pipelines.agents import definitions
@@ -29,7 +30,7 @@ from pipelines.agents.turn_tools import Child
 from pipelines.chat.new_turn import NewTurn
 from pipelines.chat.prompt import thread_items
 from pipelines.chat.start_turn import prepare_turn
-from pipelines.inference.registry import context_size
+from pipelines.inference.registry import default_description
 from pipelines.routing.residency import ARGUMENT
 
 #: The name of the tool with which an agent takes over a turn, as the OpenAI Agents SDK has it.
@@ -79,10 +80,11 @@ def child_turn(
     caller = Caller(response.user_id or "", response.account_id, Role.MEMBER, residency=residency)
     turn = NewTurn(_request(response, agent), _input(connection, response, item, sub_agent), space=response.space)
     account = admin.read_account(connection, response.account_id)
-    allowance = Allowance(context=context_size(settings), billed=True)
+    models = read_models(connection, default_description(settings), explicit=settings.default_model is not None)
+    allowance = Allowance(context=models.default.description.context, billed=True)
     if account is not None:
         allowance = replace(allowance, limits=account.limits)
-    prepared = prepare_turn(connection, caller, turn, wait["response_id"], wait["job_id"], allowance)
+    prepared = prepare_turn(connection, caller, turn, wait["response_id"], wait["job_id"], allowance, models=models)
     key = {KEY_ARGUMENT: job.arguments[KEY_ARGUMENT]} if KEY_ARGUMENT in job.arguments else {}
     new_job = replace(
         prepared.job,

@@ -14,6 +14,7 @@ from models.jobs.budgets import BudgetLimits
 from models.jobs.jobs import Job, NewJob
 from models.platform.database import Connection
 from models.platform.settings import Settings
+from models.serving.served_models import is_known
 from models.turns.responses import Response
 from pipelines.agents import approvals, definitions, delegation, tool_lists, tree_money
 from pipelines.agents.definitions import MAX_STEPS, Definition
@@ -145,7 +146,8 @@ def _agents(
 ) -> Iterator[ServerTool]:
     """Yield the agents that a turn may delegate to, as far as the limits of its tree allow another one.
 
-    One that was deleted, or whose model is not served any more, is left out.
+    One that was deleted, or whose model is not known, is left out, and one that would take over the turn with another
+    model.
     """
     if definition is None or not definition.agents:
         return
@@ -158,7 +160,7 @@ def _agents(
         if reference is None or not (agent.handoff or may_delegate):
             continue
         other = definitions.read_definition(connection, job.account_id, reference)
-        if other.model in (None, response.engine_model):
+        if other.model in (None, response.engine_model) or (not agent.handoff and is_known(connection, other.model)):
             tool = delegation.handoff_tool if agent.handoff else delegation.delegation_tool
             yield ServerTool(
                 AGENTS_LABEL,

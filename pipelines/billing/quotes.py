@@ -10,8 +10,9 @@ from models.billing import prices
 from models.billing.currencies import ZERO
 from models.billing.prices import NOTICE_SECONDS, Price
 from models.platform.database import Connection
+from models.serving.served_models import ServedModels
 from pipelines.agents import definitions
-from pipelines.agents.agent_turns import engine_model, resolve_agent
+from pipelines.agents.agent_turns import engine_model, resolve_agent, served_by
 from pipelines.chat.memory_prompt import memory_token_limit, recall_enabled
 from pipelines.chat.new_turn import NewTurn
 from pipelines.chat.service_tiers import ServedTier, served_tier, service_class
@@ -42,14 +43,22 @@ class Quote:
 
 
 def quote(
-    connection: Connection, account_id: str, turn: NewTurn, currency: str, context: int, counted: int | None
+    connection: Connection,
+    account_id: str,
+    turn: NewTurn,
+    currency: str,
+    context: int,
+    counted: int | None,
+    models: ServedModels | None = None,
 ) -> Quote:
     """Quote a turn: all of its generations, without the turns of the agents that it delegates to.
 
     `counted` is the number of its first prompt's tokens, without recalled memories; None if unknown. Raises NotFound
     for an agent that the account does not have.
     """
-    request, definition = resolve_agent(connection, account_id, turn.request)
+    request, definition = resolve_agent(connection, account_id, turn.request, models)
+    if (served := served_by(models, request)) is not None:
+        context = served.description.context
     request = definitions.apply(definition, request) if definition else request
     model, class_ = engine_model(request), service_class(request)
     in_force = prices.prices_in_force(connection, model, currency, service_class=class_)

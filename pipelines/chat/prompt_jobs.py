@@ -13,8 +13,9 @@ from models.jobs.jobs import NewJob, enqueue
 from models.jobs.quota import check_unfinished_jobs
 from models.platform.database import Database
 from models.platform.ids import new_id
+from models.serving.served_models import ServedModels
 from models.turns.responses import Response
-from pipelines.agents.agent_turns import with_agent
+from pipelines.agents.agent_turns import served_by, with_agent
 from pipelines.chat.thread import find_thread, resolve_items
 
 
@@ -29,18 +30,26 @@ class PromptRequest:
 
 
 def enqueue_prompt_job(
-    database: Database, caller: Caller, kind: str, prompt: PromptRequest, job_id: str, limits: Limits
+    database: Database,
+    caller: Caller,
+    kind: str,
+    prompt: PromptRequest,
+    job_id: str,
+    limits: Limits,
+    models: ServedModels | None = None,
 ) -> None:
-    """Enqueue a job of this kind about a prompt. Announce the job to the queue after this.
+    """Enqueue a job of this kind about a prompt, in the queue of its model. Announce the job to the queue after this.
 
     Raises NotFound and InvalidRequest, as `find_thread` and `resolve_items` do, and LimitExceeded.
     """
     with database.transaction() as connection:
         find_thread(connection, Access.own(caller), prompt.conversation_id, prompt.previous_id)
         items = resolve_items(connection, Access.own(caller), new_id("resp"), prompt.input)
-        request = with_agent(connection, caller.account_id, prompt.request)
+        request = with_agent(connection, caller.account_id, prompt.request, models)
         arguments = {**asdict(prompt), "input": items, "request": request}
-        job = NewJob(kind, caller.account_id, arguments, id=job_id, owner_id=caller.user_id)
+        target = served_by(models, request) if request.get("model") else None
+        queue = target.queue if target else None
+        job = NewJob(kind, caller.account_id, arguments, id=job_id, owner_id=caller.user_id, queue=queue)
         check_unfinished_jobs(connection, caller.account_id, limits, size=job.total_bytes)
         enqueue(connection, job)
 

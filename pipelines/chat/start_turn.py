@@ -27,11 +27,13 @@ from models.platform.compatibility import oldest_code
 from models.platform.database import Connection, Database
 from models.platform.errors import Conflict, LimitExceeded, NotFound, SpendingLimitReached
 from models.platform.ids import new_id
+from models.serving.served_models import ServedModels
 from models.turns import responses, web_processes
 from models.turns.responses import UNREAD_SECONDS, Response
 from pipelines.agents import definitions
-from pipelines.agents.agent_turns import budget_of, deadline_of, engine_model, resolve_agent
+from pipelines.agents.agent_turns import budget_of, deadline_of, engine_model, resolve_agent, served_by
 from pipelines.agents.approval_answers import Answer, find_answers, take_answers
+from pipelines.chat import job_model
 from pipelines.chat.memory_prompt import remember_enabled
 from pipelines.chat.new_turn import AcceptedTurn, NewTurn, TurnIds
 from pipelines.chat.response_objects import SHARED_ARGUMENT, ResponseObject, response_object
@@ -62,12 +64,14 @@ def start_turns(
     shares_fields: bool = False,
     web_process: str | None = None,
     routing: NewTurnRouting | None = None,
+    models: ServedModels | None = None,
 ) -> list[AcceptedTurn]:
     """Accept the turns of a request, all or none. Announce their jobs to the queue after this.
 
     `allowance` is that of each turn. `shares_fields`: every process reads journals that have large fields once, as
     `models.journal.shared_fields` says. `web_process` is that of the client with whose disconnect they are cancelled.
     `routing` may let turns go to an endpoint at once.
+    `models` are the known ones: without them the turns go to the queue of the default model.
 
     Where the ids exist already, this is a repetition of the same request: returns the turns as they were when they
     began, without opening events.
@@ -91,6 +95,7 @@ def start_turns(
                 shares_fields=shares_fields,
                 web_process=web_process,
                 routing=routing,
+                models=models,
             )
             for turn, each in missing
         ]
@@ -109,14 +114,20 @@ def start_turns(
 
 
 def start_turn_in_transaction(
-    connection: Connection, caller: Caller, turn: NewTurn, allowance: Allowance = UNLIMITED
+    connection: Connection,
+    caller: Caller,
+    turn: NewTurn,
+    allowance: Allowance = UNLIMITED,
+    models: ServedModels | None = None,
 ) -> AcceptedTurn:
     """Accept a turn in the caller's transaction, as a schedule does. Announce its job after the commit.
 
     Raises what `start_turn` does.
     """
     shares_fields = oldest_code(connection) >= SINCE
-    prepared = prepare_turn(connection, caller, turn, *new_turn_ids(), allowance, shares_fields=shares_fields)
+    prepared = prepare_turn(
+        connection, caller, turn, *new_turn_ids(), allowance, shares_fields=shares_fields, models=models
+    )
     _reserve_money(connection, caller, [prepared], allowance)
     interrupted = _insert(connection, caller, turn, prepared, allowance)
     return AcceptedTurn(prepared.response, prepared.opening_events, interrupted)
@@ -155,12 +166,16 @@ def prepare_turn(
     shares_fields: bool = False,
     web_process: str | None = None,
     routing: NewTurnRouting | None = None,
+    models: ServedModels | None = None,
 ) -> PreparedTurn:
     """Return a turn to insert, with its job and the first events of its stream. Reads only.
 
     Raises NotFound and InvalidRequest as `start_turns` does.
     """
-    request, definition = resolve_agent(connection, caller.account_id, turn.request)
+    request, definition = resolve_agent(connection, caller.account_id, turn.request, models)
+    target = served_by(models, request)
+    if target is not None:
+        allowance = replace(allowance, context=target.description.context)
     turn = replace(turn, request=request)
     effective = replace(turn, request=definitions.apply(definition, request)) if definition else turn
     allowance.limits.check_model(engine_model(request))
@@ -197,6 +212,7 @@ def prepare_turn(
         owner_id=caller.user_id,
         arguments={
             "response_id": response_id,
+            **({job_model.ARGUMENT: target.description.name} if target else {}),
             **({SHARED_ARGUMENT: shared} if shared else {}),
             **({web_processes.ARGUMENT: web_process} if web_process else {}),
             **({KEY_ARGUMENT: caller.key_id} if caller.key_id else {}),
@@ -213,6 +229,7 @@ def prepare_turn(
         deadline_at=deadline_of(definition) if definition else None,
         batch=most.service_class == BACKGROUND,
         first=most.service_class == "priority",
+        queue=target.queue if target else None,
     )
     budget = budget_of(definition) if definition else None
     return PreparedTurn(response, job, thread, most, budget, answers)

@@ -11,11 +11,12 @@ from models.billing.prepaid import METHOD_GATEWAYS
 from models.platform.database import Connection
 from models.platform.errors import InvalidRequest
 from models.platform.settings import Settings
+from models.serving.served_models import read_models
 from pipelines.agents.agent_turns import check_agent, engine_model, is_agent
 from pipelines.chat.new_turn import AcceptedTurn, NewTurn
 from pipelines.chat.start_turn import start_turn_in_transaction
 from pipelines.chat.thread import find_thread, resolve_references
-from pipelines.inference.registry import context_size, model_name
+from pipelines.inference.registry import default_description
 
 #: The default tier of scheduled turns: they run as background work unless the schedule asks for another tier.
 BACKGROUND_TIERS: Mapping[str | None, str] = {None: "flex", "auto": "flex"}
@@ -45,20 +46,22 @@ def start(
     connection: Connection, plan: Mapping[str, Any], auth_context: AuthContext, settings: Settings
 ) -> AcceptedTurn:
     """Start the turn within the account's limits. Raises the errors of `pipelines.chat.start_turn`."""
-    served = model_name(settings)
+    fallback = default_description(settings)
+    models = read_models(connection, fallback, explicit=settings.default_model is not None)
+    served = models.default.id
     planned = plan["request"]
     tier = BACKGROUND_TIERS.get(planned.get("service_tier"), planned.get("service_tier"))
     request = {**planned, "model": planned["model"] or served, "service_tier": tier}
     if is_agent(request["model"]):
         request["engine_model"] = served
     turn = NewTurn(**{**plan, "request": request})
-    if engine_model(turn.request) != served:
+    if (target := models.find(engine_model(turn.request))) is None:
         message = f"The model '{turn.request['model']}' is no longer served; '{served}' is."
         raise InvalidRequest(message, param="model", code="model_not_found")
     allowance = Allowance(
         auth_context.limits,
-        context=context_size(settings),
+        context=target.description.context,
         billed=auth_context.billed,
         method_required=settings.gateway in METHOD_GATEWAYS,
     )
-    return start_turn_in_transaction(connection, auth_context.caller, turn, allowance)
+    return start_turn_in_transaction(connection, auth_context.caller, turn, allowance, models)

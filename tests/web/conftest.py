@@ -14,6 +14,7 @@ from models.platform.database import Database
 from models.platform.settings import Settings
 from pipelines.accounts.access_tokens import AccessTokens
 from tests.web.api_client import ApiUser, app_client, run_server
+from tests.web.known_models import KnownModels
 from tests.web.principals import Principals
 from web.access.gate import Admission, AuthRequest, bearer_credential
 from web.api.routing import Route
@@ -81,6 +82,7 @@ def make_client(offline_settings: Settings, serve: Serve) -> Callable[..., httpx
         app = build(offline_settings, routes)
         client = serve(app)
         app.state.platform.gate = TrustingGate(app.state.platform.tokens)
+        app.state.platform.serving = KnownModels(offline_settings)
         client.headers["authorization"] = f"Bearer {app.state.platform.tokens.issue(ALICE)}"
         client.app = app  # type: ignore[attr-defined]
         return client

@@ -78,3 +78,10 @@ def test_the_earlier_state_is_used_while_the_database_is_unavailable(empty_datab
     database.is_down = True
     clock.now += TOO_OLD
     assert cache.state() is first
+
+
+def test_the_default_model_is_known_before_the_database_was_reached(empty_database):
+    database = UnavailableDatabase(empty_database)
+    database.is_down = True
+    models = ServingCache(database, lambda: FALLBACK).state().models
+    assert [(model.id, model.queue) for model in models] == [("small", "inference")]

@@ -8,16 +8,15 @@ from starlette.responses import Response
 
 from models.agents import agents
 from models.platform.errors import InvalidRequest, NotFound
-from models.platform.settings import Settings
+from models.serving.served_models import DEFAULT_ALIAS
 from pipelines.agents import manage_agents
 from pipelines.agents.agent_turns import is_agent
 from pipelines.chat.prompt import output_format_of
-from pipelines.inference.registry import is_local
 from web.api.agents.schemas import AgentDeleted, CreateAgent, DefinitionParameters, UpdateAgent, agent_object
 from web.api.request import Request
 from web.api.turns.conversion import convert
 from web.api.turns.mcp_tools import check_registered, sealed_credentials
-from web.api.turns.models import DEFAULT_MODEL
+from web.api.turns.serving import Serving
 from web.api.turns.tools_and_formats import (
     ResolvedTools,
     check_calls,
@@ -26,7 +25,6 @@ from web.api.turns.tools_and_formats import (
     schemas_of,
     text_parameters,
 )
-from web.api.turns.turn_request import resolve_model
 from web.http import bodies
 from web.http.paging import Listing, page_response
 from web.http.responses import json_response
@@ -128,25 +126,25 @@ def _change(request: Request, body: UpdateAgent, definition: Mapping[str, Any]) 
     )
 
 
-def _definition(body: DefinitionParameters, settings: Settings) -> dict[str, Any]:
+def _definition(body: DefinitionParameters, serving: Serving) -> dict[str, Any]:
     """Return the stored form of the fields that a body has. Raises InvalidRequest, and NotFound for the model.
 
     Blocks while new JSON Schemas are compiled; see `web.api.turns.conversion`.
     """
-    if body.residency == "local" and not is_local(settings):
+    if body.residency == "local" and not _is_local(body, serving):
         message = "Unsupported value for 'residency': 'local'. This installation's model is served by another host."
         raise InvalidRequest(message, param="residency", code="unsupported_value")
     tools = _resolve_tools(body)
     stored = {
         **body.model_dump(exclude_none=True, include=set(PLAIN_FIELDS)),
-        "model": _model(body, settings),
+        "model": _model(body, serving),
         "tools": tools.stored,
         "agents": [{"name": each} if isinstance(each, str) else each.model_dump() for each in body.agents or ()],
         "text": text_parameters(body.text) if body.text else None,
     }
     fields = {name: stored.get(name) for name in DefinitionParameters.model_fields if name in body.model_fields_set}
     if "tools" in fields:
-        fields["mcp_credentials"] = sealed_credentials(settings, body.tools or [], tools.stored)
+        fields["mcp_credentials"] = sealed_credentials(serving.settings, body.tools or [], tools.stored)
     return fields
 
 
@@ -163,8 +161,13 @@ def _resolve_tools(body: DefinitionParameters) -> ResolvedTools:
     return tools
 
 
-def _model(body: DefinitionParameters, settings: Settings) -> str | None:
+def _is_local(body: DefinitionParameters, serving: Serving) -> bool:
+    model = serving.models.find(body.model)
+    return model is None or model.description.is_local
+
+
+def _model(body: DefinitionParameters, serving: Serving) -> str | None:
     """Return the name of the model, or None for the one that is served when a turn begins."""
     if is_agent(body.model):
         raise InvalidRequest("'model' should be the name of a model, not of an agent.", param="model")
-    return None if body.model in (None, DEFAULT_MODEL) else resolve_model(body.model, settings)
+    return None if body.model in (None, DEFAULT_ALIAS) else serving.resolve(body.model)

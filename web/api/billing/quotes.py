@@ -78,7 +78,8 @@ def _quote(request: Request, turn: NewTurn, counted: int | None) -> Quote:
     account_id = request.caller.account_id
     with request.platform.database.connection() as connection:
         currency = currency_of(connection, account_id)
-        return quotes.quote(connection, account_id, turn, currency, request.allowance.context, counted)
+        models = request.platform.serving.state().models
+        return quotes.quote(connection, account_id, turn, currency, request.allowance.context, counted, models)
 
 
 def _quote_object(quote: Quote) -> QuoteObject:

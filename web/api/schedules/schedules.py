@@ -11,6 +11,7 @@ from models.platform.database import Connection
 from models.platform.errors import InvalidRequest, NotFound, TooLarge
 from models.platform.texts import truncate
 from models.schedules import firings, schedules
+from models.serving.served_models import DEFAULT_ALIAS
 from pipelines.chat.new_turn import NewTurn
 from pipelines.chat.turn_space import space_name, with_space
 from pipelines.schedules import cron, turns, user_schedules
@@ -30,7 +31,7 @@ from web.api.schedules.schemas import (
     firing_object,
     schedule_object,
 )
-from web.api.turns.models import DEFAULT_MODEL
+from web.api.turns.serving import serving_now
 from web.api.turns.turn_request import new_turn
 from web.http import bodies
 from web.http.paging import Listing, page_response
@@ -197,9 +198,7 @@ def _parse_turn(request: Request, body: Work) -> ScheduledWork:
             message = f"Unsupported parameter: 'work.request.{name}'. Scheduled turns always run in the background."
             raise InvalidRequest(message, param=f"work.request.{name}", code="unsupported_parameter")
     with _prefix_param("work.request"):
-        turn = _in_space(
-            request, new_turn(turn_request.model_copy(update={"background": True}), request.platform.settings)
-        )
+        turn = _in_space(request, new_turn(turn_request.model_copy(update={"background": True}), serving_now(request)))
         _check_scheduled(turn)
 
     def check(connection: Connection) -> None:
@@ -212,7 +211,7 @@ def _parse_turn(request: Request, body: Work) -> ScheduledWork:
             f"'work.request' is too large: it has {size:,} bytes as JSON, the maximum is {MAX_REQUEST_BYTES:,}.",
             param="work.request",
         )
-    plan = turns.turn_plan(turn, any_model=turn_request.model in (None, DEFAULT_MODEL))
+    plan = turns.turn_plan(turn, any_model=turn_request.model in (None, DEFAULT_ALIAS))
     return ScheduledWork("turn", {"request": stored_request}, plan, check)
 
 

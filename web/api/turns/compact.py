@@ -17,8 +17,9 @@ from web.api.turns.hints import CacheOptions, CacheRetention, ServiceTier
 from web.api.turns.input_items import InputItems, stored_items
 from web.api.turns.prompt_jobs import run_prompt_job
 from web.api.turns.request_body import read_body
+from web.api.turns.serving import serving_for
 from web.api.turns.started_turn import require_new_workers
-from web.api.turns.turn_request import ClientLabel, resolve_model
+from web.api.turns.turn_request import ClientLabel
 from web.http.responses import json_response
 from web.http.validation import RequestBody
 
@@ -50,12 +51,12 @@ class CompactedResponse(TypedDict):
 async def compact(request: Request) -> Response:
     """`POST /v1/responses/compact`: compact a conversation to its latest user messages and quotes of the rest."""
     body = await read_body(request, CompactContext)
-    resolve_model(body.model, request.platform.settings)
+    model = (await serving_for(request, body.model)).resolve(body.model)
     if body.input is None and body.previous_response_id is None:
         raise InvalidRequest("Missing required parameter: 'input' or 'previous_response_id'.", param="input")
     require_new_workers(request)
     items = [] if body.input is None else stored_items(body.input)
-    prompt = PromptRequest({}, items, previous_id=body.previous_response_id)
+    prompt = PromptRequest({"model": model}, items, previous_id=body.previous_response_id)
     result = await run_prompt_job(request, compact_context.KIND, prompt)
     compacted: CompactedResponse = {
         "id": request.new_id("resp"),

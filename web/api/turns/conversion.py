@@ -7,21 +7,21 @@ one such request at a time checked, so that the schemas of others are next.
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from models.platform.settings import Settings
 from web.api.request import Request
+from web.api.turns.serving import Serving, serving_for
 from web.http.threads import run_in_thread
 
 Body = TypeVar("Body")
 Converted = TypeVar("Converted")
 
 
-async def convert(request: Request, convert_body: Callable[[Body, Settings], Converted], body: Body) -> Converted:
-    """Return `convert_body(body, settings)`: at once for a body without schemas, else from a thread."""
-    settings = request.platform.settings
+async def convert(request: Request, convert_body: Callable[[Body, Serving], Converted], body: Body) -> Converted:
+    """Return `convert_body(body, serving)`: at once for a body without schemas, else from a thread."""
+    serving = await serving_for(request, getattr(body, "model", None))
     if not has_schemas(body):
-        return convert_body(body, settings)
+        return convert_body(body, serving)
     async with request.platform.schema_checks.take(request.caller.account_id):
-        return await run_in_thread(convert_body, body, settings)
+        return await run_in_thread(convert_body, body, serving)
 
 
 def has_schemas(body: Any) -> bool:

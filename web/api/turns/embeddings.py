@@ -18,13 +18,13 @@ from typing_extensions import TypedDict
 from models.platform.errors import Conflict, InvalidRequest, JobFailed, NotFound, RequestError, Unavailable
 from models.platform.settings import Settings
 from models.platform.texts import truncate
+from models.serving.served_models import DEFAULT_ALIAS
 from models.turns import embeddings
 from models.turns.embeddings import NUMBER_BYTES, EmbeddingResult
 from pipelines.embeddings.enqueue_embedding import enqueue_embedding
 from pipelines.inference.registry import embedder_name
 from web.api.job_results import abandon_job, job_headers, take_result
 from web.api.request import Request
-from web.api.turns.models import DEFAULT_MODEL
 from web.api.turns.request_body import read_body
 from web.api.turns.turn_request import ClientLabel
 from web.http.disconnects import DeferredResponse
@@ -128,7 +128,7 @@ def _encode(vector: bytes, encoding: str) -> list[float] | str:
 
 def _check(body: CreateEmbeddings, settings: Settings) -> None:
     model = embedder_name(settings)
-    if body.model not in (None, DEFAULT_MODEL, model):
+    if body.model not in (None, DEFAULT_ALIAS, model):
         raise NotFound(
             f"The model '{truncate(str(body.model))}' does not exist or does not support embeddings. Use '{model}'.",
             param="model",

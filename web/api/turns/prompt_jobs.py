@@ -6,6 +6,7 @@ from models.platform.errors import InvalidRequest, Unavailable
 from pipelines.chat.prompt_jobs import PromptRequest, enqueue_prompt_job
 from web.api.job_results import cancel_job, delete_ended_job, last_event
 from web.api.request import Request
+from web.api.turns.serving import serving_for
 from web.http.threads import run_in_thread
 
 #: Seconds to wait for the result.
@@ -21,7 +22,10 @@ async def run_prompt_job(
     """
     job_id = request.new_id("job")
     limits = request.admission.limits
-    await run_in_thread(enqueue_prompt_job, request.platform.database, request.caller, kind, prompt, job_id, limits)
+    models = (await serving_for(request)).models
+    await run_in_thread(
+        enqueue_prompt_job, request.platform.database, request.caller, kind, prompt, job_id, limits, models
+    )
     request.platform.queue.nudge(request.caller.account_id)
     try:
         last = await last_event(request, job_id, TIMEOUT if timeout is None else timeout)

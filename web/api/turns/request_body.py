@@ -10,12 +10,11 @@ from functools import partial
 from pydantic import BaseModel
 
 from models.platform.errors import InvalidRequest
-from pipelines.inference.registry import may_reason
 from web.api.request import Request
 from web.api.turns.sampling_parameters import TemplateParameters
+from web.api.turns.serving import serving_for
 from web.http import bodies
 from web.http.ignored_fields import header_value, validate_tolerantly
-from web.http.threads import run_in_thread
 from web.http.validation import Model, missing_parameter
 
 #: The request header that makes unknown fields an error, and its value.
@@ -65,7 +64,11 @@ def _parse_tolerantly(model: type[Model], body: bytes) -> tuple[Model, list[str]
 async def _ignored_reasoning(request: Request, body: BaseModel) -> list[str]:
     """Return the fields that ask for reasoning, if the model is known not to reason."""
     fields = [*body.reasoning_fields()] if isinstance(body, TemplateParameters) else []
-    return [] if not fields or await run_in_thread(may_reason, request.platform.settings) else fields
+    if not fields:
+        return []
+    name = getattr(body, "model", None)
+    models = (await serving_for(request, name)).models
+    return [] if (models.find(name) or models.default).description.may_reason else fields
 
 
 def _name_ignored(request: Request, ignored: Sequence[str]) -> None:

@@ -10,9 +10,9 @@ from pydantic import AfterValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from models.platform.errors import InvalidRequest
-from models.platform.settings import Settings
+from models.serving.served_models import ModelDescription
 from pipelines.chat.prompt import MAX_LOGPROBS, max_logprob_tokens
-from pipelines.inference.registry import OPTIONAL_PARAMETERS, honoured_parameters, model_name
+from pipelines.inference.model_parameters import check_honoured
 from web.http.validation import RequestBody
 
 #: Tokens with a bias, and alternatives with a log probability.
@@ -82,8 +82,11 @@ class SamplingParameters(RequestBody):
     ignore_eos: bool | None = Field(None, description="Only for plain text without tools.")
 
 
-def sampling_parameters(body: SamplingParameters, settings: Settings, *, logprobs: bool) -> dict[str, Any]:
-    """Return the stored parameters: `temperature`, `top_p`, and the others that are set. Raises InvalidRequest."""
+def sampling_parameters(body: SamplingParameters, model: ModelDescription | None, *, logprobs: bool) -> dict[str, Any]:
+    """Return the stored parameters: `temperature`, `top_p`, and the others that are set. Raises InvalidRequest.
+
+    `model` is None for an agent, whose model is known when its turn begins.
+    """
     parameters = {
         "presence_penalty": body.presence_penalty,
         "frequency_penalty": body.frequency_penalty,
@@ -99,16 +102,18 @@ def sampling_parameters(body: SamplingParameters, settings: Settings, *, logprob
     if logprobs:
         parameters |= {"logprobs": True, "top_logprobs": body.top_logprobs or 0}
     stored = {name: value for name, value in parameters.items() if value is not None}
-    _check_honoured(stored, settings)
+    if model is not None:
+        check_honoured(stored, model)
     return {"temperature": body.temperature, "top_p": body.top_p, **stored}  # None: the engine's default
 
 
-def template_parameters(body: TemplateParameters, settings: Settings) -> dict[str, Any]:
-    """Return the stored arguments of the chat template, if there are any. Raises InvalidRequest."""
+def template_parameters(body: TemplateParameters, model: ModelDescription | None) -> dict[str, Any]:
+    """Return the stored arguments of the chat template, if there are any. Raises as `sampling_parameters`."""
     thinking = {} if body.enable_thinking is None else {"enable_thinking": body.enable_thinking}
     arguments = {**(body.chat_template_kwargs or {}), **thinking}
     stored: dict[str, Any] = {"chat_template_kwargs": arguments} if arguments else {}
-    _check_honoured(stored, settings)
+    if model is not None:
+        check_honoured(stored, model)
     return stored
 
 
@@ -161,21 +166,3 @@ def _repetition_penalty(body: SamplingParameters) -> float | None:
             param="repeat_penalty",
         )
     return body.repeat_penalty if body.repetition_penalty is None else body.repetition_penalty
-
-
-#: Values of parameters without effect. They are accepted for every engine.
-NEUTRAL = {
-    "presence_penalty": (0,), "frequency_penalty": (0,), "repetition_penalty": (1,), "top_k": (0, -1), "min_p": (0,),
-    "typical_p": (1,), "top_logprobs": (0,),
-}  # fmt: skip
-
-
-def _check_honoured(parameters: dict[str, Any], settings: Settings) -> None:
-    for name in sorted((OPTIONAL_PARAMETERS & parameters.keys()) - honoured_parameters(settings)):
-        if parameters[name] not in NEUTRAL.get(name, ()) or (name == "top_logprobs" and "logprobs" in parameters):
-            raise InvalidRequest(
-                f"Unsupported parameter: '{name}'. The model '{model_name(settings)}' does not support it.",
-                param=name,
-                code="unsupported_parameter",
-            )
-        del parameters[name]

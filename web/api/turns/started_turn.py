@@ -16,13 +16,12 @@ from models.platform.errors import LimitExceeded, NotFound, RequestError, Unavai
 from models.platform.texts import truncate
 from models.turns import responses
 from models.turns.responses import Response
-from pipelines.agents.agent_turns import is_agent
+from pipelines.agents.agent_turns import engine_model, is_agent
 from pipelines.chat.new_turn import AcceptedTurn, NewTurn, TurnIds
 from pipelines.chat.recalled_memories import response_with_texts
 from pipelines.chat.response_objects import response_object
 from pipelines.chat.start_turn import start_turns
 from pipelines.chat.turn_space import with_space
-from pipelines.inference.registry import context_size
 from web.access import idempotency
 from web.access.gate import Admission
 from web.access.idempotency import REPLAYED
@@ -198,6 +197,7 @@ def _start(
             shares_fields=platform.compatibility.at_least(SINCE),
             web_process=web_process,
             routing=platform.routing,
+            models=platform.serving.state().models,
         )
     _announce(request, accepted)
     return AcceptedTurns(accepted, seed, headers=admission.headers)
@@ -311,10 +311,16 @@ def _delete(request: Request, response: Response) -> None:
         request.platform.queue.forget_journal(response.job_id)
 
 
+def _context(request: Request, turn: NewTurn) -> int:
+    """Return the context of the model that a turn names; of the default one for an agent."""
+    models = request.platform.serving.state().models
+    return (models.find(engine_model(turn.request)) or models.default).description.context
+
+
 @contextmanager
 def _tokens_drawn(request: Request, turns: Sequence[NewTurn]) -> Iterator[Admission]:
     """Draw the most tokens of the answers from the limit per minute, and return them to it if a turn is rejected."""
-    gate, context = request.platform.gate, context_size(request.platform.settings)
+    gate, context = request.platform.gate, _context(request, turns[0])
     max_tokens = sum(min(turn.request["max_output_tokens"] or 0, context) for turn in turns)
     if request.repeat != "first":
         max_tokens = 0  # an earlier request has drawn it

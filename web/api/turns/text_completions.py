@@ -13,7 +13,7 @@ from starlette.responses import Response as HttpResponse
 from typing_extensions import TypedDict
 
 from models.platform.errors import InvalidRequest, JobFailed, RequestError
-from models.platform.settings import Settings
+from models.serving.state import ServingCache
 from models.turns.responses import Response
 from pipelines.agents.agent_turns import is_agent
 from pipelines.chat.new_turn import NewTurn
@@ -36,6 +36,7 @@ from web.api.turns.choice_chunks import ChoiceChunks, CompletionStream
 from web.api.turns.choices import MAX_CHOICES, headers_of, stream_choices, wait_for_all
 from web.api.turns.request_body import read_body
 from web.api.turns.sampling_parameters import SamplingParameters
+from web.api.turns.serving import Serving, serving_for
 from web.api.turns.started_turn import StartedTurn, start_all
 from web.api.turns.turn_request import ClientLabel, CreateResponse, StopSequences, new_turn
 from web.http.disconnects import DeferredResponse
@@ -112,19 +113,19 @@ class TextCompletion(TypedDict):
 async def create(request: Request) -> EventStream | DeferredResponse:
     """`POST /v1/completions`: complete one or more prompts, streamed as chunks with `stream`."""
     body = await read_body(request, CreateCompletion)
-    turns = text_turns(body, request.platform.settings)
+    turns = text_turns(body, await serving_for(request, body.model))
     choices = await start_all(request, turns, stream=bool(body.stream))
     each = len(turns) // len(body.prompt)
     prompts = [prompt if body.echo else "" for prompt in body.prompt for _ in range(each)]
     if not body.stream:
         return DeferredResponse(partial(_completion, request, choices, prompts), choices[0].on_disconnect)
-    head = _head(choices, request.platform.settings)
+    head = _head(choices, request.platform.serving)
     stream = CompletionStream(head, len(choices), include_usage=body.include_usage)
     chunks = [TextChunks(choice.response, stream, index, prompts[index]) for index, choice in enumerate(choices)]
     return stream_choices(request, choices, chunks)
 
 
-def text_turns(body: CreateCompletion, settings: Settings) -> list[NewTurn]:
+def text_turns(body: CreateCompletion, serving: Serving) -> list[NewTurn]:
     """Convert the body to the turns of its choices, those of the first prompt first. Raises InvalidRequest."""
     if is_agent(body.model):
         message = (
@@ -135,10 +136,10 @@ def text_turns(body: CreateCompletion, settings: Settings) -> list[NewTurn]:
     if (total := count * len(body.prompt)) > MAX_PROMPTS:
         message = f"The request has {total} choices in all ('n' of each prompt). The maximum is {MAX_PROMPTS}."
         raise InvalidRequest(message, param="n", code="invalid_value")
-    return [turn for prompt in body.prompt for turn in turns_of_choices(_turn(body, prompt, settings), count)]
+    return [turn for prompt in body.prompt for turn in turns_of_choices(_turn(body, prompt, serving), count)]
 
 
-def _turn(body: CreateCompletion, prompt: str, settings: Settings) -> NewTurn:
+def _turn(body: CreateCompletion, prompt: str, serving: Serving) -> NewTurn:
     parameters = {
         "input": prompt,
         "max_output_tokens": body.max_tokens or DEFAULT_TOKENS,
@@ -147,17 +148,17 @@ def _turn(body: CreateCompletion, prompt: str, settings: Settings) -> NewTurn:
         "memory": {"recall": False, "remember": False},  # nothing is added to the prompt
         **{name: getattr(body, name) for name in ("model", "stop", "stream", "user", *SamplingParameters.model_fields)},
     }
-    return new_turn(validate(CreateResponse, parameters), settings)
+    return new_turn(validate(CreateResponse, parameters), serving)
 
 
-def _head(choices: Sequence[StartedTurn], settings: Settings) -> dict[str, Any]:
+def _head(choices: Sequence[StartedTurn], serving: ServingCache) -> dict[str, Any]:
     first = choices[0].response
     return {
         "id": "cmpl-" + first.id.removeprefix("resp_"),
         "object": "text_completion",
         "created": int(first.created_at.timestamp()),
         "model": first.request["model"],
-        "system_fingerprint": system_fingerprint(settings),
+        "system_fingerprint": system_fingerprint(serving, first.request["model"]),
     }
 
 
@@ -169,7 +170,7 @@ async def _completion(request: Request, choices: Sequence[StartedTurn], prompts:
         for index, (prompt, response) in enumerate(zip(prompts, responses, strict=True))
     ]
     usage = sum_usage([response["usage"] or {} for response in responses])
-    completion = {**_head(choices, request.platform.settings), "choices": texts, "usage": usage}
+    completion = {**_head(choices, request.platform.serving), "choices": texts, "usage": usage}
     return json_response(completion, headers=headers_of(choices))
 
 

@@ -4,25 +4,22 @@ Unsupported parameters of OpenAI's API that would change the answer are rejected
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, StringConstraints, Tag
 
 from models.memory.spaces import MAX_NAME
-from models.platform.errors import InvalidRequest, NotFound
+from models.platform.errors import InvalidRequest
 from models.platform.settings import Settings
-from models.platform.texts import truncate
+from models.serving.served_models import ModelDescription
 from pipelines.agents.agent_turns import is_agent
 from pipelines.chat.memory_prompt import MAX_MEMORIES
 from pipelines.chat.new_turn import NewTurn
 from pipelines.chat.prompt import output_format_of
-from pipelines.inference.registry import model_name, sampling_defaults
 from web.api.turns.content_types import Id
 from web.api.turns.hints import CacheOptions, CacheRetention, ServiceTier, only_known
 from web.api.turns.input_items import InputItems, stored_items
 from web.api.turns.mcp_tools import sealed_credentials
-from web.api.turns.models import DEFAULT_MODEL
 from web.api.turns.sampling_parameters import (
     Effort,
     SamplingParameters,
@@ -33,6 +30,7 @@ from web.api.turns.sampling_parameters import (
     sampling_parameters,
     template_parameters,
 )
+from web.api.turns.serving import Serving
 from web.api.turns.tool_types import MAX_TOOLS, Tool, ToolChoice
 from web.api.turns.tools_and_formats import (
     ResolvedTools,
@@ -188,15 +186,15 @@ class CreateResponse(SamplingParameters, PromptParameters):
     moderation: Unsupported = None
 
 
-def new_turn(body: CreateResponse, settings: Settings, choices: int = 1) -> NewTurn:
+def new_turn(body: CreateResponse, serving: Serving, choices: int = 1) -> NewTurn:
     """Convert the body to a new turn, of which the request gets several with `choices`. Raises InvalidRequest."""
     _check_combinations(body)
     request = {
-        **prompt_parameters(body, settings),
+        **prompt_parameters(body, serving),
         "background": bool(body.background),
         "metadata": body.metadata or {},
-        **_sampling(body, settings, choices),
-        "sampling_defaults": asdict(sampling_defaults(settings)),
+        **_sampling(body, serving, choices),
+        "sampling_defaults": dict(_description(body, serving).sampling_defaults),
         "max_output_tokens": body.max_output_tokens,
         "max_tool_calls": body.max_tool_calls,
         "context_management": _compaction_options(body),
@@ -214,30 +212,34 @@ def new_turn(body: CreateResponse, settings: Settings, choices: int = 1) -> NewT
     return NewTurn(request, stored_items(body.input), *parse_thread(body), if_busy=body.if_busy or "queue")
 
 
+def _description(body: CreateResponse, serving: Serving) -> ModelDescription:
+    return serving.description(body.model) or serving.models.default.description
+
+
 def _compaction_options(body: CreateResponse) -> dict[str, Any] | None:
     return {"compact_threshold": body.context_management[0].compact_threshold} if body.context_management else None
 
 
-def prompt_parameters(body: PromptParameters, settings: Settings) -> dict[str, Any]:
+def prompt_parameters(body: PromptParameters, serving: Serving) -> dict[str, Any]:
     """Return the stored parameters that determine the prompt and the output format. Raises InvalidRequest.
 
     Blocks while new JSON Schemas are compiled; see `web.api.turns.conversion`.
     """
-    model = resolve_model(body.model, settings)
+    model = serving.resolve(body.model)
     tools = resolve_tools(body.tools, body.tool_choice, of_agent=is_agent(model))
     check_schemas(schemas_of(tools, body.text))
     parameters = {
         "model": model,
-        **({"engine_model": model_name(settings)} if is_agent(model) else {}),
+        **({"engine_model": serving.models.default.id} if is_agent(model) else {}),
         "instructions": body.instructions,
         "tools": tools.stored,
-        **_mcp_credentials(body, settings, tools),
+        **_mcp_credentials(body, serving.settings, tools),
         "tool_choice": tools.choice,
         "parallel_tool_calls": body.parallel_tool_calls is not False,
         "text": text_parameters(body.text),
         "truncation": body.truncation or "auto",
         **_reasoning(body.reasoning),
-        **template_parameters(body, settings),
+        **template_parameters(body, serving.description(body.model)),
     }
     check_calls(tools, output_format_of(parameters))
     return parameters
@@ -260,23 +262,6 @@ def parse_thread(body: PromptParameters) -> tuple[str | None, str | None]:
     return conversation_id, body.previous_response_id
 
 
-def resolve_model(name: str | None, settings: Settings) -> str:
-    """Return the name of the local model, also for `default` and None, and that of an agent as it is.
-
-    Raises NotFound for another name, as OpenAI. Whether the agent exists is found when the turn begins.
-    """
-    local = model_name(settings)
-    if name is not None and is_agent(name):
-        return name
-    if name not in (None, DEFAULT_MODEL, local):
-        raise NotFound(
-            f"The model '{truncate(str(name))}' does not exist. Available models are: '{local}', '{DEFAULT_MODEL}'.",
-            param="model",
-            code="model_not_found",
-        )
-    return local
-
-
 def _check_combinations(body: CreateResponse) -> None:
     if body.background and body.store is False:
         raise InvalidRequest(
@@ -292,11 +277,11 @@ def _check_combinations(body: CreateResponse) -> None:
         )
 
 
-def _sampling(body: CreateResponse, settings: Settings, choices: int) -> dict[str, Any]:
+def _sampling(body: CreateResponse, serving: Serving, choices: int) -> dict[str, Any]:
     check_plain_text(body, body.tools or (), body.text.format.type if body.text and body.text.format else "text")
     check_min_tokens(body, body.max_output_tokens, "max_output_tokens")
     wants_logprobs = LOGPROBS in (body.include or ()) or bool(body.top_logprobs)
-    parameters = sampling_parameters(body, settings, logprobs=wants_logprobs)
+    parameters = sampling_parameters(body, serving.description(body.model), logprobs=wants_logprobs)
     return parameters | logprob_limit(parameters, body.max_output_tokens, choices)
 
 

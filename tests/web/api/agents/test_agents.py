@@ -298,7 +298,7 @@ def test_a_model_is_an_agent_with_its_account_and_time(user, create_agent):
 
     assert model == {
         "id": "agent/helper", "object": "model", "created": agent["created_at"],
-        "owned_by": user.caller.account_id,
+        "owned_by": user.caller.account_id, "status": "available",
     }  # fmt: skip
     assert_error(user.request("GET", "/v1/models/agent/nobody"), 404, code="model_not_found")
 

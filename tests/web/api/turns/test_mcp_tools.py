@@ -13,10 +13,11 @@ from pipelines.agents.credentials import unseal
 from pipelines.chat.prompt import output_format_of
 from tests.web.api_client import assert_error
 from web.api.turns.input_items import stored_items
+from web.api.turns.serving import Serving
 from web.api.turns.turn_request import CreateResponse, new_turn
 from web.http.ignored_fields import validate_tolerantly
 
-SETTINGS = Settings(engine="scripted", secret_key="a secret of the tests")
+SETTINGS = Serving.of(Settings(engine="scripted", secret_key="a secret of the tests"))
 
 URL = "https://mcp.example.com/mcp?team=1"
 DOCS = {"type": "mcp", "server_label": "docs", "server_url": URL}

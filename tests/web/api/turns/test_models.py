@@ -2,7 +2,6 @@
 
 import pytest
 
-from models.platform.errors import Unavailable
 from models.serving.served_models import ModelDescription, ServedModel, ServedModels
 from models.serving.state import QueueState, ServingState
 from web.access.rights import Rights
@@ -13,7 +12,9 @@ from web.api.turns import models
 @pytest.fixture
 def client(make_client, monkeypatch):
     """The routes, for an account with an agent."""
-    agent = {"id": "agent/helper", "object": "model", "created": 1, "owned_by": "acct_alice"}
+    agent = {
+        "id": "agent/helper", "object": "model", "created": 1, "owned_by": "acct_alice", "status": "available"
+    }  # fmt: skip
     monkeypatch.setattr(models, "_agent_models", lambda request: {agent["id"]: agent})
     return make_client(
         Route("GET", "/v1/models", models.list_models, Rights.READ),
@@ -26,7 +27,7 @@ def test_the_list_has_openais_shape(client):
 
     assert answer["object"] == "list"
     assert [model["id"] for model in answer["data"]] == ["scripted", "default", "all-minilm-l6-v2", "agent/helper"]
-    assert {"id", "object", "created", "owned_by"} == set(answer["data"][0])
+    assert {"id", "object", "created", "owned_by", "status"} == set(answer["data"][0])
 
 
 def test_a_model_is_read_by_name(client):
@@ -47,15 +48,6 @@ def test_a_model_has_its_work_and_the_wait_of_a_turn_that_is_sent_now(client):
     assert "sangha" not in client.get("/v1/models/agent/helper").json()
 
 
-def test_a_model_is_read_also_while_postgres_is_down(client):
-    def state():
-        raise Unavailable("Postgres is down")
-
-    client.app.state.platform.serving.state = state
-
-    assert client.get("/v1/models/scripted").json()["id"] == "scripted"
-
-
 def test_an_agent_is_read_as_a_model(client):
     assert client.get("/v1/models/agent/helper").json()["id"] == "agent/helper"
 
@@ -73,3 +65,21 @@ def test_an_unknown_model_is_a_404(client, name):
 
     assert response.status_code == 404
     assert response.json()["error"]["code"] == "model_not_found"
+
+
+def test_models_of_workers_and_endpoints_are_listed_with_their_state(make_client, monkeypatch):
+    monkeypatch.setattr(models, "_agent_models", lambda request: {})
+    # Given a default model that is served, another that is not, and one of an endpoint
+    client = make_client(Route("GET", "/v1/models", models.list_models, Rights.READ))
+    small = ServedModel("small", ModelDescription("small"), "inference", slots=2)
+    large = ServedModel("large", ModelDescription("large"), "inference.large")
+    hosted = ServedModel("huge", ModelDescription("huge", endpoint="groq"), "upstream.groq", slots=16)
+    serving = client.app.state.platform.serving
+    serving._known = ServingState(ServedModels([small, large, hosted], small))
+    # When
+    listed = client.get("/v1/models").json()["data"]
+    # Then
+    assert [(each["id"], each["owned_by"], each["status"]) for each in listed[:4]] == [
+        ("small", "sangha", "available"), ("default", "sangha", "available"), ("large", "sangha", "unavailable"),
+        ("huge", "groq", "available"),
+    ]  # fmt: skip

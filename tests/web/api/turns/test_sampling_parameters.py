@@ -7,12 +7,13 @@ from models.platform.settings import Settings
 from models.platform.upstreams import Upstream
 from pipelines.chat.prompt import max_logprob_tokens
 from web.api.turns.chat.completion_request import CreateChatCompletion, chat_turn, chat_turns
+from web.api.turns.serving import Serving
 from web.api.turns.turn_request import CreateResponse, new_turn
 
-LLAMACPP = Settings()
-SCRIPTED = Settings(engine="scripted")
-OPENAI = Settings(engine="openai", upstreams=(Upstream("x", "https://api.openai.com/v1", ("gpt",)),))
-VLLM = Settings(engine="openai", upstreams=(Upstream("x", "https://vllm.example.com/v1", ("m",)),))
+LLAMACPP = Serving.of(Settings())
+SCRIPTED = Serving.of(Settings(engine="scripted"))
+OPENAI = Serving.of(Settings(engine="openai", upstreams=(Upstream("x", "https://api.openai.com/v1", ("gpt",)),)))
+VLLM = Serving.of(Settings(engine="openai", upstreams=(Upstream("x", "https://vllm.example.com/v1", ("m",)),)))
 
 EVERYTHING = {
     "temperature": 0.5, "top_p": 0, "presence_penalty": 1.5, "frequency_penalty": -0.5, "top_logprobs": 3, "top_k": 40,

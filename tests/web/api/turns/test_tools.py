@@ -9,11 +9,12 @@ from models.platform.errors import InvalidRequest
 from models.platform.settings import Settings
 from tests.web.api_client import assert_error
 from web.api.turns.input_items import stored_items
+from web.api.turns.serving import Serving
 from web.api.turns.turn_request import CreateResponse, new_turn
 from web.http.ignored_fields import validate_tolerantly
 from web.http.validation import validate
 
-SETTINGS = Settings(engine="scripted")
+SETTINGS = Serving.of(Settings(engine="scripted"))
 
 FUNCTION = {"type": "function", "name": "look"}
 NESTED = {"type": "function", "function": {"name": "look", "description": "Looks."}}

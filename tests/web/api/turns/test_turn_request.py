@@ -8,10 +8,11 @@ from pydantic import ValidationError
 from models.platform.errors import InvalidRequest, NotFound
 from models.platform.settings import Settings
 from web.api.turns.input_items import stored_items
-from web.api.turns.turn_request import CreateResponse, new_turn, resolve_model
+from web.api.turns.serving import Serving
+from web.api.turns.turn_request import CreateResponse, new_turn
 from web.http.ignored_fields import validate_tolerantly
 
-SETTINGS = Settings(engine="scripted")
+SETTINGS = Serving.of(Settings(engine="scripted"))
 
 
 def parse(**body) -> CreateResponse:
@@ -65,12 +66,12 @@ def test_fields_without_effect_on_the_answer_are_ignored_and_named(fields, ignor
 
 @pytest.mark.parametrize("name", [None, "default", "scripted"])
 def test_the_local_model_has_an_alias(name):
-    assert resolve_model(name, SETTINGS) == "scripted"
+    assert SETTINGS.resolve(name) == "scripted"
 
 
 def test_an_unknown_model_is_rejected_with_the_available_models():
     with pytest.raises(NotFound, match=r"'gpt-4o' does not exist. Available models are: 'scripted', 'default'"):
-        resolve_model("gpt-4o", SETTINGS)
+        SETTINGS.resolve("gpt-4o")
 
 
 def test_a_string_becomes_a_user_message():

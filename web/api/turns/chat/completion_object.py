@@ -7,11 +7,10 @@ from typing import Any, Literal, NotRequired
 from typing_extensions import TypedDict
 
 from models.platform.errors import Conflict, InvalidRequest, JobFailed, RequestError, WaitTimedOut
-from models.platform.settings import Settings
+from models.serving.state import ServingCache
 from pipelines.chat.logprobs import with_bytes
 from pipelines.chat.response_objects import reasoning_text
 from pipelines.chat.service_tiers import ServedTier
-from pipelines.inference.registry import context_size, model_name
 
 FinishReason = Literal["stop", "length", "content_filter", "tool_calls", "function_call"]
 
@@ -122,7 +121,7 @@ class ChatCompletion(TypedDict):
 
 
 def completion_object(
-    responses: Sequence[Mapping[str, Any]], settings: Settings, *, calls_functions: bool = False
+    responses: Sequence[Mapping[str, Any]], serving: ServingCache, *, calls_functions: bool = False
 ) -> ChatCompletion:
     """Convert ended responses with answers to the choices of a completion.
 
@@ -145,7 +144,7 @@ def completion_object(
         ],
         "usage": sum_usage([response["usage"] for response in responses]),
         "service_tier": first["service_tier"],
-        "system_fingerprint": system_fingerprint(settings),
+        "system_fingerprint": system_fingerprint(serving, first["model"]),
         "metadata": first["metadata"],
     }
 
@@ -155,9 +154,14 @@ def completion_id(response_id: str) -> str:
     return "chatcmpl-" + response_id.removeprefix("resp_")
 
 
-def system_fingerprint(settings: Settings) -> str:
-    """Return a hash of engine, model and context size: if it changes, the same seed may produce another answer."""
-    configuration = f"{settings.engine} {model_name(settings)} {context_size(settings)}"
+def system_fingerprint(serving: ServingCache, model: str) -> str:
+    """Return a hash of a model's engine, name and context: if it changes, the same seed may produce another answer.
+
+    An agent has that of the default model.
+    """
+    models = serving.latest().models
+    known = (models.find(model) or models.default).description
+    configuration = f"{known.engine} {known.name} {known.context}"
     return "fp_" + hashlib.sha256(configuration.encode()).hexdigest()[:10]
 
 

@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, Tag, ValidationInfo, model_validator
 
 from models.platform.errors import InvalidRequest, NotFound
-from models.platform.settings import Settings
 from pipelines.chat.new_turn import NewTurn
 from web.api.turns import tools_and_formats
 from web.api.turns.chat.messages import ChatMessage, message_items
@@ -19,6 +18,7 @@ from web.api.turns.choices import MAX_CHOICES
 from web.api.turns.content_types import MAX_ITEMS, FunctionName
 from web.api.turns.hints import CacheOptions, CacheRetention, ServiceTier, Verbosity
 from web.api.turns.sampling_parameters import Effort, SamplingParameters, TemplateParameters
+from web.api.turns.serving import Serving
 from web.api.turns.tool_types import (
     MAX_TOOLS,
     ChatTool,
@@ -194,23 +194,23 @@ FORMER_NAMES = (
 )
 
 
-def chat_turn(body: CreateChatCompletion, settings: Settings, choices: int = 1) -> NewTurn:
+def chat_turn(body: CreateChatCompletion, serving: Serving, choices: int = 1) -> NewTurn:
     """Convert the body to the turn of each choice. Raises InvalidRequest, and NotFound for an unknown model."""
     names = PARAMETER_NAMES + (FORMER_NAMES if body.calls_functions else ())
     try:
-        return replace(new_turn(to_response_body(body), settings, choices), is_completion=body.store is True)
+        return replace(new_turn(to_response_body(body), serving, choices), is_completion=body.store is True)
     except (InvalidRequest, NotFound) as error:
         message, param = _renamed(error.message, names), _renamed(error.param or "", names)
         raise type(error)(message, param=param or None, code=error.code) from None
 
 
-def chat_turns(body: CreateChatCompletion, settings: Settings) -> list[NewTurn]:
+def chat_turns(body: CreateChatCompletion, serving: Serving) -> list[NewTurn]:
     """Convert the body to the turns of its choices. Raises as `chat_turn`."""
     count = check_choices(body.n, body.best_of)
     if count > 1 and body.store:
         raise InvalidRequest(f"Unsupported value for 'n': {count}. A stored completion has one choice.", param="n",
                              code="unsupported_value")  # fmt: skip
-    return turns_of_choices(chat_turn(body, settings, count), count)
+    return turns_of_choices(chat_turn(body, serving, count), count)
 
 
 def check_choices(n: int | None, best_of: int | None) -> int:

@@ -30,7 +30,7 @@ async def create(request: Request) -> EventStream | DeferredResponse:
 
 
 def _chunks(request: Request, choices: Sequence[StartedTurn], body: CreateChatCompletion) -> list[ChatChunks]:
-    head = chunk_head(choices[0].response, request.platform.settings)
+    head = chunk_head(choices[0].response, request.platform.serving)
     stream = CompletionStream(head, len(choices), include_usage=body.include_usage)
     return [
         ChatChunks(choice.response, stream, index, calls_functions=body.calls_functions)
@@ -41,5 +41,5 @@ def _chunks(request: Request, choices: Sequence[StartedTurn], body: CreateChatCo
 async def _completion(request: Request, choices: Sequence[StartedTurn], *, calls_functions: bool) -> HttpResponse:
     """Wait for the ends of the turns and return the completion. Raises an error for a turn without an answer."""
     responses = await wait_for_all(request, choices, turn_error)
-    completion = completion_object(responses, request.platform.settings, calls_functions=calls_functions)
+    completion = completion_object(responses, request.platform.serving, calls_functions=calls_functions)
     return json_response(completion, headers=headers_of(choices))

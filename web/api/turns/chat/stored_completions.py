@@ -139,7 +139,7 @@ def _parse_list(query: QueryParams) -> ListCompletions:
 
 
 def _object(request: Request, response: Response) -> ChatCompletion:
-    return completion_object([response_object(response)], request.platform.settings)
+    return completion_object([response_object(response)], request.platform.serving)
 
 
 def _read(request: Request) -> Response:

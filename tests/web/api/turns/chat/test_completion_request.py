@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from models.platform.errors import InvalidRequest, NotFound
 from models.platform.settings import Settings
 from web.api.turns.chat.completion_request import CreateChatCompletion, chat_turn
+from web.api.turns.serving import Serving
 from web.http.ignored_fields import validate_tolerantly
 from web.http.validation import validate
 
-SETTINGS = Settings(engine="scripted")
+SETTINGS = Serving.of(Settings(engine="scripted"))
 HELLO = [{"role": "user", "content": "hello"}]
 CALL = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
 ANSWER = {"role": "tool", "content": "x", "tool_call_id": "call_1"}
