@@ -10,6 +10,7 @@ from models.serving.queues import model_queue
 from pipelines.agents.server_tools import load_tools
 from pipelines.chat import compact_context, token_count, turn
 from pipelines.chat.job_model import check_served
+from pipelines.chat.job_requests import engine_of_attempt
 from pipelines.chat.turn_recall import TurnRecall
 from pipelines.inference.llamacpp.embedder import load_embedder
 from pipelines.inference.own_prompts import OwnPrompts
@@ -54,14 +55,12 @@ def declare_actors(runner: JobRunner) -> dict[str, int]:
     sharing = SlotSharing(engine.slots)
     if engine.continues:
         sharing.watch_lanes(runner.database)
-    run_turn = partial(
-        turn.run,
-        engine,
-        recall=recaller,
-        own_prompts=OwnPrompts(engine),
-        load_tools=partial(load_tools, runner.settings),
-        priority_seconds=runner.settings.priority_seconds,
-    )
+    own_prompts, tools = OwnPrompts(engine), partial(load_tools, runner.settings)
+
+    def run_turn(attempt: Attempt) -> Outcome:
+        own_engine = engine_of_attempt(engine, attempt)
+        return turn.run(own_engine, attempt, recaller, own_prompts, tools, runner.settings.priority_seconds)
+
     end_turn = partial(turn.end, endpoint=engine.endpoint)
     handlers = {
         "turn.run": Handler(_of_model(engine.name, _by_queue(sharing, run_turn, yields=engine.continues)), end_turn),

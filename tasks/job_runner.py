@@ -264,7 +264,7 @@ class JobRunner:
         }
         if job.failures + 1 < CATALOGUE[job.kind].attempts:
             log.warning("Attempt %d of job %s failed; it will be retried: %r", job.attempt, job.id, error)
-            self._settlement.retry(attempt, public_error, trace)
+            self._settlement.retry(attempt, public_error, trace, getattr(error, "retry_after", None) or 0)
             return
         log.error("Job %s is dead after attempt %d: %r", job.id, job.attempt, error)
         ending = self._dead_ending(handler, attempt, public_error)

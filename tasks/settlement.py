@@ -49,14 +49,18 @@ class Settlement:
         else:
             self._end(attempt, outcome)
 
-    def retry(self, attempt: Attempt, error: Mapping[str, Any], traceback: str) -> None:
-        """Schedule another attempt after a failure."""
+    def retry(self, attempt: Attempt, error: Mapping[str, Any], traceback: str, retry_after: float = 0) -> None:
+        """Schedule another attempt after a failure, no sooner than after `retry_after` seconds."""
         job, events = attempt.job, attempt.journal.archivable()
         try:
-            self._database.run(lambda connection: attempts.retry(connection, job, error, traceback, events))
+            self._database.run(
+                lambda connection: attempts.retry(connection, job, error, traceback, events, retry_after=retry_after)
+            )
         except psycopg.Error:  # the events may be the reason, and the next attempt finds them in Redis
             log.exception("Job %s: cannot archive its events; retrying it without them", job.id)
-            self._database.run(lambda connection: attempts.retry(connection, job, error, traceback))
+            self._database.run(
+                lambda connection: attempts.retry(connection, job, error, traceback, retry_after=retry_after)
+            )
 
     def release(self, job: Job, events: Sequence[Event], *, delay: float) -> None:
         """Put the job back without counting a failure."""

@@ -22,7 +22,7 @@ from models.serving.queues import endpoint_queue
 from pipelines.agents.server_tools import load_tools
 from pipelines.chat import compact_context, token_count, turn
 from pipelines.chat.job_model import requested_model
-from pipelines.chat.transcript import read_transcript
+from pipelines.chat.job_requests import engine_of_attempt
 from pipelines.chat.turn_recall import TurnRecall
 from pipelines.inference.engine import Engine
 from pipelines.inference.llamacpp.embedder import load_embedder
@@ -106,22 +106,6 @@ def model_name(attempt: Attempt, endpoint: str) -> str:
     return (requested_model(attempt) or "").removeprefix(f"{endpoint}/")
 
 
-def engine_of_attempt(model: Model, attempt: Attempt) -> OpenAIEngine:
-    """Return the engine of one attempt: its requests have the job's idempotency keys, and say if they are repeats."""
-    return model.engine.for_job(attempt.job.id, is_repeat=may_repeat(attempt))
-
-
-def may_repeat(attempt: Attempt) -> bool:
-    """Return whether an earlier attempt may have sent this one's request.
-
-    One that failed or crashed may have; otherwise the journal has the beginning of the step that is to be generated.
-    """
-    if attempt.job.failures or attempt.job.attempt == 1:
-        return attempt.job.failures > 0
-    step = read_transcript(attempt.history, attempt.tokens).step
-    return step.begun and step.usage is None
-
-
 class Runs:
     """How the pool runs its kinds of jobs."""
 
@@ -150,7 +134,7 @@ class Runs:
                 engine, attempt, self._recaller, model.own_prompts, self._load_tools, self._priority_seconds
             )
 
-        engine = engine_of_attempt(model, attempt)
+        engine = engine_of_attempt(model.engine, attempt)
         guarded: Run = lambda running: run_guarded(  # noqa: E731 - one of two
             self._results, engine, running, run, partial(self._check_residency, running.job)
         )

@@ -181,10 +181,19 @@ RETURNING id
 
 
 def retry(
-    connection: Connection, job: Job, error: Mapping[str, Any], traceback: str, events: Sequence[Event] = ()
+    connection: Connection,
+    job: Job,
+    error: Mapping[str, Any],
+    traceback: str,
+    events: Sequence[Event] = (),
+    *,
+    retry_after: float = 0,
 ) -> None:
-    """Put the job back after a failure, to run again after its kind's backoff. Raises Fenced."""
-    delay = backoff(job)
+    """Put the job back after a failure, to run again after its kind's backoff. Raises Fenced.
+
+    retry_after  seconds for which it waits at least: another server wants to be left alone
+    """
+    delay = max(backoff(job), retry_after)
     execute_fenced(connection, job, RETRY, {"delay": delay, "error": Jsonb(error), "traceback": traceback})
     archive_missing(connection, job.id, events)
 

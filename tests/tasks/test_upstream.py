@@ -11,10 +11,11 @@ from models.journal.events import event
 from models.platform.errors import ConfigurationError, PermanentFailure
 from models.platform.settings import Settings
 from models.platform.upstreams import Upstream
+from pipelines.chat.job_requests import engine_of_attempt, may_repeat
 from pipelines.inference.openai.engine import OpenAIEngine
 from tasks import upstream as pool
 from tasks.job_runner import JobRunner
-from tasks.upstream import Endpoints, declare_actors, engine_of_attempt, may_repeat
+from tasks.upstream import Endpoints, declare_actors
 from tasks.worker import run_worker
 
 GROQ = Upstream("groq", "https://api.groq.example/v1", ("big", "small"), "sk-hunter2", slots=3, context=9000)
@@ -120,7 +121,7 @@ def test_a_request_that_an_earlier_attempt_may_have_sent_is_a_repeat(
     attempt.job.arguments["model"] = "big"
 
     assert may_repeat(attempt) is repeats
-    engine = engine_of_attempt(endpoints.model_of(attempt), attempt)
+    engine = engine_of_attempt(endpoints.model_of(attempt).engine, attempt)
     assert isinstance(engine, OpenAIEngine)
     assert (engine._job_id, engine._is_repeat) == ("job_1", repeats)
 

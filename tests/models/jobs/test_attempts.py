@@ -1,5 +1,7 @@
 """Claim, retry, release and end jobs."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from models.jobs import attempts
@@ -170,6 +172,15 @@ def test_a_retry_stores_the_error_and_the_traceback_and_delays_the_job(job_store
     assert (after.state, after.failures, after.published_at) == ("scheduled", 1, None)
     assert (after.error, after.traceback) == ({"code": "c", "message": "m"}, "Traceback …")
     assert job_store.claim(job.id) is None  # not due yet
+
+
+def test_a_retry_waits_as_long_as_another_server_asks_for(job_store, account):
+    job = job_store.start(account)
+
+    with job_store.database.transaction() as connection:
+        attempts.retry(connection, job, {}, "", retry_after=120)
+
+    assert job_store.job(job.id).run_at > datetime.now(UTC) + timedelta(seconds=100)
 
 
 def test_a_release_counts_no_failure_and_may_delay_the_job(job_store, account):

@@ -24,10 +24,20 @@ def engine(llamacpp_engine: LlamaCppEngine) -> LlamaCppEngine:
 
 @pytest.fixture
 def remote_engine(engine: LlamaCppEngine) -> Iterator[OpenAIEngine]:
+    yield from connected(engine)
+
+
+@pytest.fixture
+def continuing_engine(engine: LlamaCppEngine) -> Iterator[OpenAIEngine]:
+    yield from connected(engine, continues=True)
+
+
+def connected(engine: LlamaCppEngine, *, continues: bool = False) -> Iterator[OpenAIEngine]:
+    """Yield an engine that reaches the server of llama.cpp over TCP."""
     key = engine._loopback.headers["Authorization"].removeprefix("Bearer ")
     with Links() as links:
         link = links.open("llama-server", Path(engine._loopback.path))
-        upstream = Upstream("local", f"http://127.0.0.1:{link.port}/v1", (engine.name,), key)
+        upstream = Upstream("local", f"http://127.0.0.1:{link.port}/v1", (engine.name,), key, continues=continues)
         remote = engine_of(Settings(engine="openai", upstreams=(upstream,)))
         yield remote
         remote.close()
@@ -53,6 +63,22 @@ def test_both_engines_generate_and_count_the_same(engine: LlamaCppEngine, remote
     assert remote[1].generated_tokens == local[1].generated_tokens
     assert abs(remote_engine.count(PROMPT) - engine.count(PROMPT)) < engine.count(PROMPT)
     remote_engine.close()
+
+
+def test_llama_server_continues_a_partial_answer(engine: LlamaCppEngine, continuing_engine: OpenAIEngine) -> None:
+    """Greedy, it goes on exactly as it would have."""
+    text, finish = answer(continuing_engine)
+    begun = text[: len(text) // 2]
+    # Given a beginning that ends with a whole word, as tokens may not be cut elsewhere
+    begun = begun[: begun.rindex(" ")]
+    sampling = Sampling(finish.generated_tokens, temperature=0)
+
+    *outputs, end = continuing_engine.generate(PROMPT, prefix=begun, sampling=sampling, cancelled=lambda: False)
+
+    rest = "".join(output.text for output in outputs if isinstance(output, Token))
+    assert (begun + rest).startswith(text)
+    assert isinstance(end, Finish)
+    assert abs(end.prompt_tokens - finish.prompt_tokens) <= 4  # the continued text is no part of the prompt
 
 
 def test_a_schema_is_enforced(remote_engine: OpenAIEngine) -> None:
