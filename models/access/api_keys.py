@@ -1,6 +1,6 @@
 """API keys: credentials of applications. A secret is shown once and stored as its hash."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -18,6 +18,7 @@ class ApiKey:
     """A key without its secret. `hint` is the secret's beginning and end; `user_id` is its creator.
 
     memory         what requests that name no end user recall and remember
+    key_models     the models that its requests may use; None: those that the account may
     key_residency  `local`: no turn of its requests leaves the operator's network; None: as the account says
     """
 
@@ -30,6 +31,7 @@ class ApiKey:
     created_at: datetime
     memory: KeyMemory
     key_residency: Residency | None = None
+    key_models: list[str] | None = None
     expires_at: datetime | None = None
     last_used_at: datetime | None = None
     revoked_at: datetime | None = None
@@ -73,9 +75,9 @@ def count_active(connection: Connection, account_id: str, user_id: str, *, excep
 # A repeated request has the same id. Its first response was never received, so the first secret is replaced.
 INSERT = f"""
 INSERT INTO api_keys (id, account_id, user_id, name, hint, hash, scopes, expires_at, memory,
-                      key_residency)
+                      key_residency, key_models)
 VALUES (%(id)s, %(account_id)s, %(user_id)s, %(name)s, %(hint)s, %(hash)s, %(scopes)s, %(expires_at)s, %(memory)s,
-        %(residency)s)
+        %(residency)s, %(models)s)
 ON CONFLICT (id) DO UPDATE SET hint = excluded.hint, hash = excluded.hash
     WHERE api_keys.account_id = excluded.account_id AND api_keys.user_id = excluded.user_id
 RETURNING {COLUMNS}
@@ -95,13 +97,31 @@ def insert(
     expires_at: datetime | None,
     memory: KeyMemory = "named",
     residency: Residency | None = None,
+    models: Sequence[str] | None = None,
 ) -> ApiKey:
     """Store a key."""
     owner = {"id": key_id, "account_id": account_id, "user_id": user_id}
     grant = {"hash": secret_hash, "scopes": list(scopes), "expires_at": expires_at, "memory": memory}
-    row = fetch_one(connection, INSERT, {**owner, **grant, "residency": residency, "name": name, "hint": hint})
+    row = fetch_one(
+        connection,
+        INSERT,
+        {**owner, **grant, "residency": residency, "models": _array(models), "name": name, "hint": hint},
+    )
     assert row is not None, f"The key id {key_id} belongs to another member."
     return _key(row)
+
+
+def _array(models: Sequence[str] | None) -> list[str] | None:
+    return None if models is None else list(models)
+
+
+MODELS_OF = "SELECT key_models FROM api_keys WHERE id = %(id)s AND account_id = %(account_id)s"
+
+
+def models_of(connection: Connection, key_id: str, account_id: str) -> list[str] | None:
+    """Return the models that a key may use; None for all of the account's."""
+    row = fetch_one(connection, MODELS_OF, {"id": key_id, "account_id": account_id})
+    return row["key_models"] if row else None
 
 
 READ = f"""
@@ -160,6 +180,7 @@ def revoke_all_of(connection: Connection, user_id: str) -> int:
 UPDATE = f"""
 UPDATE api_keys SET name = coalesce(%(name)s, name), memory = coalesce(%(memory)s, memory),
                     key_residency = coalesce(%(residency)s, key_residency),
+                    key_models = CASE WHEN %(set_models)s THEN %(models)s::text[] ELSE key_models END,
                     expires_at = CASE WHEN %(set_expiry)s THEN %(expires_at)s ELSE expires_at END
 WHERE id = %(id)s AND account_id = %(account_id)s
   AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
@@ -177,12 +198,17 @@ def update(
     residency: Residency | None,
     set_expiry: bool,
     expires_at: datetime | None,
+    set_models: bool = False,
+    models: Sequence[str] | None = None,
 ) -> ApiKey | None:
-    """Change the name, the memory and the residency of a valid key, and its expiry time if `set_expiry`.
+    """Change the name, the memory and the residency of a valid key, its expiry time if `set_expiry`, and its
+    models if `set_models`.
 
     None leaves a field as it is. Returns None if the key is no longer valid.
     """
     values = {
+        "set_models": set_models,
+        "models": _array(models),
         "name": name,
         "memory": memory,
         "residency": residency,

@@ -58,7 +58,7 @@ def for_session(connection: Connection, *, session_id: str, user_id: str, accoun
 # A valid key of a member. Its use is recorded once a minute.
 KEY = f"""
 WITH valid_key AS (
-    SELECT id, user_id, account_id, scopes, memory, key_residency, last_used_at FROM api_keys
+    SELECT id, user_id, account_id, scopes, memory, key_residency, key_models, last_used_at FROM api_keys
     WHERE hash = %(hash)s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
 ), used AS (
     UPDATE api_keys SET last_used_at = now() FROM valid_key
@@ -67,7 +67,7 @@ WITH valid_key AS (
 )
 SELECT valid_key.id, valid_key.user_id, valid_key.account_id, valid_key.scopes, valid_key.memory, memberships.role,
        {EFFECTIVE_LIMITS} AS limits, accounts.billed_since IS NOT NULL AS billed, valid_key.key_residency,
-       accounts.account_residency
+       valid_key.key_models, accounts.account_residency
 FROM valid_key
 JOIN memberships USING (account_id, user_id)
 JOIN accounts ON accounts.id = valid_key.account_id
@@ -132,4 +132,4 @@ def for_api_key(connection: Connection, secret: str) -> AuthContext | None:
         memory=row["memory"],
         residency=strictest(row["key_residency"], row["account_residency"]),
     )
-    return AuthContext(caller, plans.parse_limits(row["limits"]), row["billed"])
+    return AuthContext(caller, plans.parse_limits(row["limits"]).within(row["key_models"]), row["billed"])

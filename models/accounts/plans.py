@@ -1,7 +1,7 @@
 """The limits of accounts, and the models that they may use."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from models.platform.errors import NotAllowed
@@ -39,12 +39,18 @@ class Limits:
         """Return whether the account may use a model."""
         return self.models is None or model in self.models
 
+    def within(self, models: Sequence[str] | None) -> "Limits":
+        """Return the limits of an API key that may use only some of the models; None: all of the account's."""
+        if models is None:
+            return self
+        return replace(self, models=[name for name in models if self.allow(name)])
+
     def check_model(self, model: str) -> None:
         """Raise NotAllowed unless the account may use a model."""
         if not self.allow(model):
             names = ", ".join(f"'{name}'" for name in self.models or ()) or "none"
             raise NotAllowed(
-                f"The plan of the account does not include the model '{model}'. It includes: {names}.",
+                f"The plan of the account, or the API key, does not include the model '{model}'. Included: {names}.",
                 param="model",
                 code="model_not_allowed",
             )

@@ -7,7 +7,7 @@ It is returned once, at creation.
 import secrets
 import string
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -48,6 +48,7 @@ class NewApiKey:
     expires_at: datetime | None = None
     memory: KeyMemory = "named"
     residency: Residency | None = None
+    models: Sequence[str] | None = None
 
 
 def make_secret() -> str:
@@ -76,7 +77,7 @@ def create(
     with database.transaction() as connection:
         _check_creator(connection, caller, new.scopes, key_id)
         key = _insert(connection, caller, new, key_id, secret)
-        details = {"name": key.name, "scopes": list(key.scopes), "memory": key.memory, **_residency(key)}
+        details = {"name": key.name, "scopes": list(key.scopes), "memory": key.memory, **_restrictions(key)}
         _record(connection, "key.created", caller, origin, key_id, details)
     return key, secret
 
@@ -92,8 +93,10 @@ def change(
     residency: Residency | None = None,
     change_expiry: bool = False,
     expires_at: datetime | None = None,
+    change_models: bool = False,
+    models: Sequence[str] | None = None,
 ) -> ApiKey:
-    """Change the name, the memory, the residency and, with `change_expiry`, the expiry of a key.
+    """Change the name, the memory and the residency of a key, with `change_expiry` and `change_models` also those.
 
     Raises NotFound, InvalidRequest, NotAllowed for a later expiry of another member's key or its access to their
     memories, and Conflict `key_ended` for a revoked or expired key.
@@ -108,10 +111,11 @@ def change(
         key = api_keys.update(
             connection, key_id, caller.account_id,
             name=name, memory=memory, residency=residency, set_expiry=change_expiry, expires_at=expires_at,
+            set_models=change_models, models=models,
         )  # fmt: skip
         if key is None:
             raise Conflict("This API key has been revoked or has expired. Create a new one.", code="key_ended")
-        details = {"name": key.name, "memory": key.memory, "expires_at": key.expires_at, **_residency(key)}
+        details = {"name": key.name, "memory": key.memory, "expires_at": key.expires_at, **_restrictions(key)}
         _record(connection, "key.changed", caller, origin, key_id, details)
     return key
 
@@ -185,11 +189,13 @@ def _insert(connection: Connection, caller: Caller, new: NewApiKey, key_id: str,
         expires_at=new.expires_at,
         memory=new.memory,
         residency=new.residency,
+        models=new.models,
     )
 
 
-def _residency(key: ApiKey) -> Mapping[str, object]:
-    return {"residency": key.key_residency} if key.key_residency else {}
+def _restrictions(key: ApiKey) -> Mapping[str, object]:
+    models = {} if key.key_models is None else {"models": key.key_models}
+    return {**({"residency": key.key_residency} if key.key_residency else {}), **models}
 
 
 def _record(

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from models.access import api_keys
 from models.accounts import admin
 from models.accounts.accounts import Caller, Role
 from models.accounts.plans import Allowance
@@ -83,7 +84,9 @@ def child_turn(
     models = read_models(connection, default_description(settings), explicit=settings.default_model is not None)
     allowance = Allowance(context=models.default.description.context, billed=True)
     if account is not None:
-        allowance = replace(allowance, limits=account.limits)
+        key_id = job.arguments.get(KEY_ARGUMENT)
+        models_of_key = api_keys.models_of(connection, key_id, response.account_id) if key_id else None
+        allowance = replace(allowance, limits=account.limits.within(models_of_key))
     prepared = prepare_turn(connection, caller, turn, wait["response_id"], wait["job_id"], allowance, models=models)
     key = {KEY_ARGUMENT: job.arguments[KEY_ARGUMENT]} if KEY_ARGUMENT in job.arguments else {}
     new_job = replace(

@@ -24,6 +24,9 @@ from web.http.validation import RequestBody, parse_query
 
 ScopeName = Literal["read", "write", "inference", "billing", "admin"]
 
+#: Names of models.
+ModelNames = Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=64)]
+
 #: The longest lifetime of a key: ten years, in seconds.
 MAX_LIFETIME = 10 * 366 * 86_400
 
@@ -33,7 +36,7 @@ class CreateApiKey(RequestBody):
 
     `memory` says which memories requests without an end user's name use: none (`named`), or those of the key's user
     (`owner`), for an application that serves only this user. With `residency` `local` no turn of the key's requests
-    leaves the operator's network.
+    leaves the operator's network. With `models` its requests may use only these, of those that the account may.
     """
 
     name: PublicName
@@ -42,15 +45,20 @@ class CreateApiKey(RequestBody):
     expires_in: int | None = Field(None, ge=1, le=MAX_LIFETIME)
     memory: KeyMemory = "named"
     residency: Residency | None = None
+    models: ModelNames | None = None
 
 
 class UpdateApiKey(RequestBody):
-    """The body of `PATCH /v1/api_keys/{id}`. Omitted fields stay unchanged; `expires_at: null` removes the expiry."""
+    """The body of `PATCH /v1/api_keys/{id}`. Omitted fields stay unchanged; `expires_at: null` removes the expiry.
+
+    `models: null` lets its requests use all models that the account may.
+    """
 
     name: PublicName | None = None
     expires_at: UnixTime | None = None
     memory: KeyMemory | None = None
     residency: Residency | None = None
+    models: ModelNames | None = None
 
 
 class ApiKeyObject(TypedDict):
@@ -63,6 +71,7 @@ class ApiKeyObject(TypedDict):
     scopes: list[ScopeName]
     memory: KeyMemory
     residency: Residency | None
+    models: list[str] | None
     status: api_keys.KeyStatus
     user_id: str
     created_at: int
@@ -113,7 +122,7 @@ def read(request: Request) -> Response:
 
 
 def update(request: Request) -> Response:
-    """`PATCH /v1/api_keys/{id}`: change the name, the expiry, the memory or the residency of an API key."""
+    """`PATCH /v1/api_keys/{id}`: change the name, the expiry, the memory, the residency or the models of an API key."""
     body = bodies.parse(request.body, UpdateApiKey)
     key = keys.change(
         request.platform.database,
@@ -123,6 +132,8 @@ def update(request: Request) -> Response:
         name=body.name,
         memory=body.memory,
         residency=body.residency,
+        change_models="models" in body.model_fields_set,
+        models=body.models,
         change_expiry="expires_at" in body.model_fields_set,
         expires_at=from_unix(body.expires_at),
     )
@@ -147,6 +158,7 @@ def api_key_object(key: ApiKey) -> ApiKeyObject:
         "scopes": [scope.value for scope in key.scopes],
         "memory": key.memory,
         "residency": key.key_residency,
+        "models": key.key_models,
         "status": key.status,
         "user_id": key.user_id,
         "created_at": int(key.created_at.timestamp()),
@@ -168,4 +180,4 @@ def _new_api_key(body: CreateApiKey) -> NewApiKey:
     scopes = (
         keys.DEFAULT_SCOPES if body.scopes is None else tuple(scope for scope in Scope if scope.value in body.scopes)
     )
-    return NewApiKey(body.name, scopes, expires_at, body.memory, body.residency)
+    return NewApiKey(body.name, scopes, expires_at, body.memory, body.residency, body.models)

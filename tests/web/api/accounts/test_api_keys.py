@@ -285,3 +285,20 @@ def test_only_its_creator_extends_a_key(user, other_user, database):
         assert_error(answer, 403, param="expires_at", code="not_your_key")
     assert other_user.client.patch(path, json={"expires_at": soon - 60}, headers=headers).status_code == 200
     assert user.request("PATCH", path, json={"expires_at": None}).status_code == 200
+
+
+def test_a_key_with_models_may_use_only_these(api, user, create_key):
+    # Given keys for a model that there is, and for another one
+    allowed, other = create_key(models=["scripted"]), create_key(models=["large"])
+    body = {"model": "default", "input": "hello", "background": True}
+    # When turns are asked for with each
+    answers = [request_with_key(api, key["key"], "POST", "/v1/responses", json=body) for key in (allowed, other)]
+    # Then only the first key may, and the second one does not see the model
+    assert answers[0].status_code == 200, answers[0].text
+    assert_error(answers[1], 403, code="model_not_allowed")
+    listed = request_with_key(api, other["key"]).json()["data"]
+    assert "scripted" not in [model["id"] for model in listed]
+    # And once its models are removed, it may, too
+    changed = user.request("PATCH", f"/v1/api_keys/{other['id']}", json={"models": None}).json()
+    assert changed["models"] is None
+    assert request_with_key(api, other["key"], "POST", "/v1/responses", json=body).status_code == 200
