@@ -10,7 +10,7 @@ import threading
 import time
 
 from models.accounts import files
-from models.jobs import leases, outbox, unclaimed_results
+from models.jobs import completion_windows, leases, outbox, unclaimed_results
 from models.jobs.jobs import enqueue
 from models.platform.code_check import OutdatedWarning
 from models.platform.compatibility import finalize_when_due
@@ -153,6 +153,7 @@ class Clock:
     def _queue_due(self, connection: Connection) -> int:
         """Queue the jobs that have become due, and return their number."""
         queued = outbox.promote_due(connection) + outbox.unpublish_lost(connection, self._queue.broker_age())
+        queued += completion_windows.promote_late(connection)
         if time.monotonic() >= self._unblock_due_at:
             queued += outbox.unblock_left(connection)
             self._unblock_due_at = time.monotonic() + UNBLOCK_INTERVAL

@@ -90,9 +90,10 @@ COUNT = sql.SQL("SELECT count(*) AS count FROM {}")
 
 #: Tables whose rows are kept until their owner deletes them; all others are checked above.
 KEPT = frozenset({
-    "accounts", "agent_versions", "audit_events", "billing_details", "circuit_breakers", "conversation_items",
-    "conversations", "credit_draws", "credit_grants", "credit_notes", "ended_jobs", "endpoint_failures",
-    "gateway_events", "identities", "invoice_lines", "invoices", "mcp_servers", "mcp_tool_pins", "meditations",
+    "accounts", "agent_versions", "audit_events", "billing_details", "circuit_breakers", "completion_windows",
+    "conversation_items", "conversations", "credit_draws", "credit_grants", "credit_notes", "ended_jobs",
+    "endpoint_failures", "gateway_events", "identities", "invoice_lines", "invoices", "mcp_servers",
+    "mcp_tool_pins", "meditations",
     "memberships", "memory_passages", "memory_sources", "memory_spaces", "memory_speakers", "memory_vector_codes",
     "memory_vectors", "payment_methods", "payments", "plan_versions", "plans", "postings", "prices", "quota_usage",
     "refunds", "route_moves", "schedules", "schema_compatibility", "sellers", "served_models", "signing_keys",

@@ -20,8 +20,20 @@ TIERS: Mapping[str, ServedTier] = {"flex": "flex", "priority": "priority", "fast
 CLASSES: Mapping[ServedTier, ServiceClass] = {"default": "standard", "flex": "batch", "priority": "priority"}
 
 
+#: Seconds of the units of a completion window.
+UNITS: Mapping[str, int] = {"m": 60, "h": 3600}
+
+
+def window_seconds(request: Mapping[str, Any]) -> int | None:
+    """Return the seconds within which a background turn is to be complete; None: as soon as possible."""
+    window: str | None = request.get("completion_window")
+    return int(window[:-1]) * UNITS[window[-1]] if window else None
+
+
 def served_tier(request: Mapping[str, Any]) -> ServedTier:
-    """Return the tier that a turn's request gets."""
+    """Return the tier that a turn's request gets. One with a completion window is background work."""
+    if request.get("completion_window"):
+        return "flex"
     return TIERS.get(request.get("service_tier") or "", "default")
 
 

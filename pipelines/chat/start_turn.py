@@ -15,6 +15,7 @@ from models.accounts.ownership import Access
 from models.accounts.plans import UNLIMITED, Allowance
 from models.accounts.residency import strictest
 from models.billing.spending import MostTokens, applicable_limits, reserve
+from models.jobs import completion_windows
 from models.jobs.budgets import BudgetLimits, open_budget
 from models.jobs.cancellation import Cancellation
 from models.jobs.jobs import NewJob
@@ -37,6 +38,7 @@ from pipelines.chat import job_model
 from pipelines.chat.memory_prompt import remember_enabled
 from pipelines.chat.new_turn import AcceptedTurn, NewTurn, TurnIds
 from pipelines.chat.response_objects import SHARED_ARGUMENT, ResponseObject, response_object
+from pipelines.chat.service_tiers import window_seconds
 from pipelines.chat.thread import apply_busy_policy, find_thread, resolve_items
 from pipelines.chat.turn_tokens import most_tokens, reserved_tokens
 from pipelines.routing.enqueue import MOST_TOKENS, NewTurnRouting, SpillPlan
@@ -140,6 +142,7 @@ class PreparedTurn:
     thread   the one it continues, None where it begins one
     budget   the limits of the tree of jobs that it begins; None: it has none
     answers  the decisions on calls of earlier turns that its input brings
+    window   the seconds within which it is to be complete; None: as soon as possible
     """
 
     response: Response
@@ -148,6 +151,7 @@ class PreparedTurn:
     most_tokens: MostTokens
     budget: BudgetLimits | None = None
     answers: Sequence[Answer] = ()
+    window: int | None = None
 
     @property
     def opening_events(self) -> list[Event]:
@@ -206,6 +210,7 @@ def prepare_turn(
     )
     most = most_tokens(effective.request, items, allowance, definition, history=thread is not None)
     opening, shared = _opening_events(response_object(response), shares_fields=shares_fields)
+    window = window_seconds(effective.request)
     job = NewJob(
         kind="turn.run",
         account_id=caller.account_id,
@@ -218,7 +223,7 @@ def prepare_turn(
             **({KEY_ARGUMENT: caller.key_id} if caller.key_id else {}),
             **residency_argument(residency),
             **({MOST_TOKENS: [most.input_tokens, most.output_tokens]} if most.input_tokens else {}),
-            **({CLASS_ARGUMENT: "priority"} if most.service_class == "priority" else {}),
+            **({CLASS_ARGUMENT: most.service_class} if most.service_class == "priority" or window else {}),
             **token_draw_arguments(caller.key_id, allowance.limits.tokens_per_minute, allowance.estimated_tokens),
         },
         id=job_id,
@@ -232,7 +237,7 @@ def prepare_turn(
         queue=target.queue if target else None,
     )
     budget = budget_of(definition) if definition else None
-    return PreparedTurn(response, job, thread, most, budget, answers)
+    return PreparedTurn(response, job, thread, most, budget, answers, window)
 
 
 def _insert_all(
@@ -263,7 +268,7 @@ def _connect(
 ) -> AbstractContextManager[Connection]:
     """Check out a connection, with a transaction if anything is locked or changed beside one insertion."""
     limited = allowance.limits.tokens_per_month is not None or allowance.billed
-    changes_more = bool(prepared[0].budget or prepared[0].answers or plans) or limited
+    changes_more = bool(prepared[0].budget or prepared[0].answers or prepared[0].window or plans) or limited
     alone = len(prepared) == 1 and prepared[0].thread is None and not changes_more
     return database.connection() if alone else database.batch()
 
@@ -281,6 +286,8 @@ def _insert(
         lock_serial_key(connection, prepared.thread)
     take_answers(connection, caller, prepared.answers, prepared.response.id)
     responses.insert_with_job(connection, prepared.response, prepared.job)
+    if prepared.window is not None:
+        completion_windows.insert(connection, prepared.job.id, prepared.window)
     if prepared.budget is not None:
         open_budget(connection, prepared.job.id, account_id, prepared.budget)
     return interrupted

@@ -8,6 +8,7 @@ import pytest
 
 from models.accounts.plans import Allowance
 from models.billing import billing_details, spending
+from models.jobs import completion_windows
 from models.jobs.jobs import NewJob, enqueue
 from models.memory import facts
 from models.memory.spaces import SpaceKey
@@ -249,3 +250,20 @@ def test_a_late_turn_with_priority_that_is_cancelled_has_the_standard_price(harn
     harness.settle(attempt, turn.end(attempt, "cancelled", None))
 
     assert cost(harness, started.response.job_id) == 2
+
+
+def test_a_turn_with_a_completion_window_is_background_work_also_after_its_promotion(harness, engine):
+    started = harness.start(model=engine.name, background=True, completion_window="2h")
+    with harness.database.connection() as connection:
+        connection.execute(
+            "UPDATE completion_windows SET promote_at = now() WHERE job_id = %s", (started.response.job_id,)
+        )
+        assert completion_windows.promote_late(connection) == 1
+
+    attempt = harness.attempt(started)
+    ending = turn.run(engine, attempt)
+    harness.settle(attempt, ending)
+
+    assert attempt.job.queue == "inference"
+    assert cost(harness, started.response.job_id) == 6
+    assert orjson.loads(ending.events[-1].data)["response"]["service_tier"] == "flex"

@@ -119,6 +119,15 @@ class MemoryOptions(RequestBody):
     limit: int | None = Field(None, ge=1, le=MAX_MEMORIES)
 
 
+class BackgroundOptions(RequestBody):
+    """When a background response is to be complete: `soonest`, or within a time such as `2h` or `30m`, which has the
+    price of background work. `continuation_id` is accepted without effect.
+    """
+
+    completion_window: Annotated[str, StringConstraints(pattern=r"^(soonest|[1-9][0-9]{0,3}[mh])$")] | None = None
+    continuation_id: ClientLabel | None = None
+
+
 class CompactionOptions(RequestBody):
     """When a turn compacts its conversation: if the prompt has more tokens than this, by default 3/4 of the context."""
 
@@ -175,6 +184,7 @@ class CreateResponse(SamplingParameters, PromptParameters):
     # The end user whose memories the turn uses.
     user: ClientLabel | None = None
     safety_identifier: ClientLabel | None = None
+    background_options: BackgroundOptions | None = None
     # The tier of service, which decides the class of the price.
     service_tier: ServiceTier = None
     # Hints, accepted without effect.
@@ -204,6 +214,7 @@ def new_turn(body: CreateResponse, serving: Serving, choices: int = 1) -> NewTur
         "safety_identifier": body.safety_identifier,
         "prompt_cache_key": body.prompt_cache_key,
         **({"service_tier": body.service_tier} if body.service_tier else {}),
+        **_completion_window(body),
         **({"approvals": body.approvals} if body.approvals else {}),
         **({"residency": body.residency} if body.residency else {}),
         "seed": body.seed,
@@ -260,6 +271,21 @@ def parse_thread(body: PromptParameters) -> tuple[str | None, str | None]:
         )
     conversation_id = conversation.id if isinstance(conversation, ConversationReference) else conversation
     return conversation_id, body.previous_response_id
+
+
+def _completion_window(body: CreateResponse) -> dict[str, str]:
+    """Return the time within which a background response is to be complete. Raises InvalidRequest for another one."""
+    window = body.background_options.completion_window if body.background_options else None
+    if window in (None, "soonest"):
+        return {}
+    if not body.background or body.stream or body.service_tier in ("priority", "fast", "ultrafast"):
+        raise InvalidRequest(
+            f"Unsupported value for 'background_options.completion_window': '{window}'. It needs 'background': true, "
+            "and neither a stream nor a service tier with priority.",
+            param="background_options.completion_window",
+            code="unsupported_value",
+        )
+    return {"completion_window": str(window)}
 
 
 def _check_combinations(body: CreateResponse) -> None:

@@ -188,3 +188,28 @@ def test_memory_options_are_validated():
     with pytest.raises(InvalidRequest) as error:
         new_turn(parse(store=False, memory={"remember": True}), SETTINGS)
     assert error.value.param == "memory.remember"
+
+
+WINDOW = {"background": True, "background_options": {"completion_window": "2h", "continuation_id": "c"}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "window"),
+    [
+        (WINDOW, "2h"),
+        ({**WINDOW, "service_tier": "flex"}, "2h"),
+        ({"background_options": {"completion_window": "soonest"}}, None),
+        ({"background_options": {}}, None),
+    ],
+)
+def test_a_completion_window_is_part_of_the_request(fields, window):
+    assert new_turn(parse(**fields), SETTINGS).request.get("completion_window") == window
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"background": False}, {"stream": True}, {"service_tier": "priority"}],
+)
+def test_a_completion_window_needs_a_background_response_that_nobody_waits_for(fields):
+    with pytest.raises(InvalidRequest, match="completion_window"):
+        new_turn(parse(**{**WINDOW, **fields}), SETTINGS)
