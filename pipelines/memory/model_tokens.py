@@ -11,7 +11,7 @@ from models.jobs.quota import monthly_usage
 from models.jobs.usage import BACKGROUND
 from models.platform.database import Connection
 from models.platform.settings import Settings
-from pipelines.inference.registry import model_name
+from pipelines.inference.registry import default_model
 
 #: Tokens of a prompt's instructions, and of the frame of each memory in it.
 INSTRUCTION_TOKENS, FRAME_TOKENS = 200, 16
@@ -39,7 +39,7 @@ def tokens_left(connection: Connection, account_id: str, settings: Settings) -> 
 
     By the models and tokens of its plan, and by the tokens of the served model that its money pays for.
     """
-    model, required = model_name(settings), settings.gateway in METHOD_GATEWAYS
+    model, required = default_model(settings), settings.gateway in METHOD_GATEWAYS
     left = [
         _left_of_month(connection, account_id, model),
         spending.tokens_left(connection, account_id, model, method_required=required),
@@ -64,7 +64,7 @@ def reserve_money(connection: Connection, jobs: Sequence[NewJob], settings: Sett
 
     Any of a call's tokens may be of its answer.
     """
-    model, required = model_name(settings), settings.gateway in METHOD_GATEWAYS
+    model, required = default_model(settings), settings.gateway in METHOD_GATEWAYS
     for account_id in {job.account_id for job in jobs}:
         most = {job.id: _most(model, job.reserved_tokens) for job in jobs if job.account_id == account_id}
         spending.reserve(connection, account_id, most, method_required=required)
