@@ -18,7 +18,7 @@ from models.jobs.workers import delete_silent
 from models.memory import meditation_changes
 from models.platform.object_store import ObjectStore
 from models.schedules import firings
-from models.serving import served_models
+from models.serving import served_models, spill_budget
 from pipelines.delivery.mailers import FolderMailer
 from pipelines.maintenance.expired_files import FILES_ONLY
 from pipelines.memory import index_space
@@ -83,6 +83,7 @@ def run(objects: ObjectStore, mailbox: FolderMailer | None, attempt: Attempt) ->
     with attempt.database.connection() as connection:
         delete_silent(connection)
         served_models.delete_forgotten(connection)
+        spill_budget.prune(connection)
     index_space.sweep(attempt)
     return plain_ending(attempt, "completed", result={"pruned": total})
 

@@ -239,3 +239,26 @@ def test_accounts_of_users_whom_an_earlier_version_verified_leave_the_plan_of_un
             for member in (verified, unverified)
         ]
     assert plans == [accounts.DEFAULT_PLAN, accounts.UNVERIFIED_PLAN]
+
+
+def test_days_of_the_spill_budget_are_kept_for_400_days(database, begin, tmp_path):
+    # Given counts of turns of two days, one of them long ago
+    queue = new_id("queue")
+    with database.connection() as connection:
+        for days in (401, 399):
+            connection.execute(
+                "INSERT INTO turn_counts (turn_day, turn_queue, ended_turns)"
+                " VALUES ((now() AT TIME ZONE 'UTC')::date - %s, %s, 7)",
+                (days, queue),
+            )
+            connection.execute(
+                "INSERT INTO spill_days (spill_day, upstream) VALUES ((now() AT TIME ZONE 'UTC')::date - %s, %s)",
+                (days, queue),
+            )
+    # When the platform prunes
+    run_prune(begin, tmp_path)
+    # Then the later day is left
+    with database.connection() as connection:
+        counts = connection.execute("SELECT turn_day FROM turn_counts WHERE turn_queue = %s", (queue,)).fetchall()
+        days = connection.execute("SELECT spill_day FROM spill_days WHERE upstream = %s", (queue,)).fetchall()
+    assert (len(counts), len(days)) == (1, 1)
