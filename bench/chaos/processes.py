@@ -12,6 +12,7 @@ from bench.chaos.proxy import Link, Links
 from bench.harness.processes import ConfiguredProcess, ConfiguredScheduler, ConfiguredWeb, ConfiguredWorker
 from bench.harness.stack import LIGHT_POOLS, BrokerName, Servers
 from models.platform.settings import Settings
+from models.platform.upstreams import upstream_variables
 from ops.embedded_servers import Postgres
 from ops.rabbitmq import free_ports
 
@@ -89,15 +90,19 @@ def _through_links(process: ConfiguredProcess, kind: str, links: Mapping[str, Li
 
 def set_version(process: ConfiguredProcess, code: Path | None) -> None:
     """Let the process run that code from its next start on, with the pools it knows; None: the code of this version."""
-    process.variables = _variables_of(process.name, code)
+    process.variables = _variables_of(process.name, code, process.settings)
     if process.name == LIGHT:
         pools = [pool for pool in LIGHT_POOLS if code is None or pool not in previous.UNKNOWN_POOLS]
         process.arguments = ["worker", *pools]
 
 
-def _variables_of(name: str, code: Path | None) -> Mapping[str, str]:
-    """Return the variables of a process of a version. The clock of the last web process is behind."""
-    variables = dict(previous.variables(code)) if code else {}
+def _variables_of(name: str, code: Path | None, settings: Settings) -> Mapping[str, str]:
+    """Return the variables of a process of a version, whose previous one knows no endpoint.
+
+    The clock of the last web process is behind.
+    """
+    unknown = dict.fromkeys(upstream_variables(settings.upstreams), "")
+    variables = {**previous.variables(code), **unknown} if code else {}
     if name == WEBS[-1]:
         folders = [str(SKEWED_CLOCK), variables.get("PYTHONPATH", "")]
         variables |= {"PYTHONPATH": os.pathsep.join(filter(None, folders)), "CHAOS_CLOCK_SKEW": str(CLOCK_SKEW)}

@@ -216,7 +216,7 @@ def endpoint_death(bench: Bench, cloud: ScriptedEndpoint) -> Death:
         bench.progress.report("the endpoint dies in mid-answer")
         before = len(cloud.book())
         cloud.change(tokens=LONG, rate=LONG_RATE, fault="drop", after=DIES_AFTER)
-        turns = [BackgroundStream(stream(ours.client(number))) for number in range(STREAMS)]
+        turns = [BackgroundStream(stream(ours.client(number), number)) for number in range(STREAMS)]
         events = [turn.read_to_end(PATIENCE) for turn in turns]
         cloud.heal()
         hit = len({request.text for request in cloud.book(before) if request.sent})
@@ -229,7 +229,7 @@ def engine_death(bench: Bench, cloud: ScriptedEndpoint) -> Death:
     with platform(bench, cloud, slots=STREAMS, script=script) as ours:
         bench.progress.report("the local engine dies in mid-answer")
         cloud.change(tokens=LONG, rate=LONG_RATE, continues=True)
-        turns = [BackgroundStream(stream(ours.client(number))) for number in range(STREAMS)]
+        turns = [BackgroundStream(stream(ours.client(number), number)) for number in range(STREAMS)]
         for turn in turns:
             turn.wait_for(is_delta, 2)
         worker = ours.children["worker-1"]
@@ -238,9 +238,9 @@ def engine_death(bench: Bench, cloud: ScriptedEndpoint) -> Death:
     return death_of_turns(len(turns), events)
 
 
-def stream(client: Client) -> Iterator[ReceivedEvent]:
-    """Stream one turn."""
-    return client.stream("hello", **WITHOUT_MEMORY)
+def stream(client: Client, number: int) -> Iterator[ReceivedEvent]:
+    """Stream one turn, whose text tells it apart in the endpoint's book."""
+    return client.stream(f"hello {number}", **WITHOUT_MEMORY)
 
 
 def death_of_turns(hit: int, turns: Sequence[Sequence[ReceivedEvent]]) -> Death:
