@@ -88,10 +88,11 @@ WITH lines AS (
     CROSS JOIN LATERAL regexp_split_to_table(events, E'\n') AS line
     WHERE line ~ '^{"type":"sangha:(engine[.](started|changed)|answer[.]restarted|step[.]generated)"'
 ), steps AS (
-    SELECT *, count(*) FILTER (WHERE type = 'sangha:engine.started') OVER before AS step
+    SELECT job_id, account_id, output_tokens, event, type, number,
+           count(*) FILTER (WHERE type = 'sangha:engine.started') OVER before AS step
     FROM lines WINDOW before AS (PARTITION BY job_id ORDER BY number)
 ), kept AS (
-    SELECT * FROM steps WHERE NOT EXISTS (
+    SELECT job_id, account_id, event, type, number, step FROM steps WHERE NOT EXISTS (
         SELECT FROM steps AS restart
         WHERE restart.job_id = steps.job_id AND restart.step = steps.step AND restart.number > steps.number
           AND restart.type = 'sangha:answer.restarted' AND steps.type = 'sangha:engine.changed')
