@@ -171,7 +171,8 @@ def declare_actors(runner: JobRunner) -> dict[str, int]:
     if not list(endpoints):
         raise ConfigurationError("SANGHA_UPSTREAMS names no endpoint that the pool upstream could serve")
     for upstream, model in pool_models(runner.settings):
-        runner.serve(describe_upstream(upstream, model), endpoint_queue(upstream.name))
+        takes_spilled = runner.settings.spill_target == (upstream, model)
+        runner.serve(describe_upstream(upstream, model, takes_spilled=takes_spilled), endpoint_queue(upstream.name))
     runs = Runs(runner, endpoints)
     handlers = {
         "turn.run": Handler(runs.turn, runs.end_turn),

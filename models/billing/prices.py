@@ -91,14 +91,18 @@ def price_at(
 
 
 # The newest of each endpoint that is in force. A price of the class for any endpoint comes before the standard ones.
+# A turn of a local model may be moved to an endpoint's, whose own price is charged unless the endpoint has one for the
+# turn's model.
 IN_FORCE = f"""
-SELECT DISTINCT ON (endpoint) {COLUMNS} FROM prices
-WHERE model = %(model)s AND currency = %(currency)s AND valid_from <= now()
+SELECT DISTINCT ON (endpoint, model) {COLUMNS} FROM prices
+WHERE currency = %(currency)s AND valid_from <= now()
+  AND (model = %(model)s OR (model, endpoint) IN (
+       SELECT model_name, model_endpoint FROM served_models WHERE description @> '{{"takes_spilled": true}}'))
   AND (service_class = %(service_class)s OR service_class = 'standard' AND NOT EXISTS (
        SELECT FROM prices AS general
        WHERE general.model = %(model)s AND general.currency = %(currency)s AND general.valid_from <= now()
          AND general.service_class = %(service_class)s AND general.endpoint = ''))
-ORDER BY endpoint, service_class <> %(service_class)s, valid_from DESC
+ORDER BY endpoint, model, service_class <> %(service_class)s, valid_from DESC
 """
 
 

@@ -38,6 +38,7 @@ class ModelDescription:
     is_local             whether it runs in the network of the installation
     supports_reflection  whether it is good enough to write facts and insights
     continues            whether the engine continues a partial answer
+    takes_spilled        whether turns that wait for local models are moved to it
     """
 
     name: str
@@ -51,6 +52,7 @@ class ModelDescription:
     is_local: bool = True
     supports_reflection: bool = False
     continues: bool = True
+    takes_spilled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ def pool_models(settings: Settings) -> Sequence[tuple[Upstream, str]]:
     return pairs[1:] if settings.engine == "openai" else pairs
 
 
-def describe_upstream(upstream: Upstream, model: str) -> ModelDescription:
+def describe_upstream(upstream: Upstream, model: str, *, takes_spilled: bool = False) -> ModelDescription:
     """Describe a model of an endpoint, as far as the settings know it."""
     return ModelDescription(
         name=model,
@@ -39,6 +39,7 @@ def describe_upstream(upstream: Upstream, model: str) -> ModelDescription:
         is_local=upstream.is_local,
         supports_reflection=True,
         continues=upstream.continues,
+        takes_spilled=takes_spilled,
     )
 
 

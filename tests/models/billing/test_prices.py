@@ -20,6 +20,8 @@ from models.billing.prices import (
 )
 from models.platform.errors import Conflict, InvalidRequest
 from models.platform.ids import new_id
+from models.serving import served_models
+from models.serving.served_models import ModelDescription
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -73,6 +75,22 @@ def test_a_price_of_the_endpoint_and_of_the_class_comes_before_a_general_one(dat
         assert price_at(connection, model, "EUR", None, endpoint="groq", service_class="batch") == batch
         assert price_at(connection, model, "EUR", None, service_class="priority").input == 1
         assert {price.input for price in prices_in_force(connection, model, "EUR")} == {1, 3}
+
+
+@pytest.mark.parametrize(("takes_spilled", "most"), [(True, 5), (False, 1)])
+def test_the_price_of_a_model_that_waiting_turns_are_moved_to_is_reserved(database, model, insert, takes_spilled, most):
+    # Given a dearer model of an endpoint
+    insert("1")
+    other, endpoint = new_id("model"), new_id("end")
+    insert("5", of=other, endpoint=endpoint)
+    description = ModelDescription(other, endpoint, takes_spilled=takes_spilled)
+    with database.connection() as connection:
+        served_models.register(connection, description, f"upstream.{endpoint}")
+        # When the prices are read that a turn of the first model may have
+        in_force = prices_in_force(connection, model, "EUR")
+        connection.execute("DELETE FROM served_models WHERE model_name = %s", (other,))
+    # Then the other one's is among them if turns are moved to it
+    assert max(price.input for price in in_force) == most
 
 
 def test_cached_tokens_are_part_of_the_input_and_priced_apart(insert):
