@@ -25,7 +25,7 @@ class JobKind:
 
 
 #: Pool → the queues that its workers serve, each with threads of its own. Background work has a queue with the suffix
-#: `_batch`, so that interactive work does not wait for it. The pool `upstream` has a queue per endpoint of the settings.
+#: `_batch`, so that interactive work does not wait for it. The pool `upstream` has a queue for each endpoint.
 POOLS: Mapping[str, Sequence[str]] = {
     "inference": ("inference", "inference_batch"),
     "upstream": (),
