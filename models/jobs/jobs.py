@@ -24,7 +24,7 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from models.accounts.ownership import Access, owned
-from models.jobs import ended_jobs
+from models.jobs import coalesced, ended_jobs
 from models.jobs.budgets import Draw, draw_argument
 from models.jobs.catalogue import CATALOGUE, batch_queue
 from models.jobs.serial_keys import lock_serial_key
@@ -182,41 +182,6 @@ RETURNING state = 'queued' AND NOT blocked AS due
 """
 
 
-# A transaction that adds work for a coalescing job holds the shared lock until its commit; the job takes the exclusive
-# lock before it reads the work.
-LOCK_BATCH_SHARED = "SELECT pg_advisory_xact_lock_shared(hashtextextended('gather ' || %(serial_key)s, 0))"
-LOCK_BATCH_EXCLUSIVE = "SELECT pg_advisory_xact_lock(hashtextextended('gather ' || %(serial_key)s, 0))"
-
-# A coalescing job, unless one is queued. Without a run_at it is delayed while more work is likely: by 1 second if the
-# account has inserted another job within the last second, by 5 if it has inserted eight within the last two. So a busy
-# account gets one job every few seconds instead of one per turn. At most one is queued behind a running one, so it is
-# not marked as blocked, and needs no lock that would serialise the turns of a user.
-INSERT_COALESCED = """
-INSERT INTO jobs (id, account_id, kind, queue, priority, arguments, state, run_at, serial_key, lane, owner_id)
-SELECT %(id)s, %(account_id)s, %(kind)s, %(queue)s, %(priority)s, %(arguments)s,
-       CASE WHEN due_at > now() THEN 'scheduled' ELSE 'queued' END, due_at, %(serial_key)s, %(lane)s,
-       %(owner_id)s
-FROM (SELECT coalesce(%(run_at)s, now() + CASE
-           WHEN (SELECT created_at FROM jobs WHERE account_id = %(account_id)s ORDER BY id DESC OFFSET 8 LIMIT 1)
-               > now() - interval '2 seconds'
-           THEN interval '5 seconds'
-           WHEN (SELECT created_at FROM jobs WHERE account_id = %(account_id)s ORDER BY id DESC OFFSET 1 LIMIT 1)
-               > now() - interval '1 second'
-           THEN interval '1 second' ELSE interval '0' END) AS due_at) AS time
-WHERE NOT EXISTS (SELECT FROM jobs WHERE serial_key = %(serial_key)s AND kind = %(kind)s
-                  AND state IN ('scheduled', 'queued'))
-RETURNING state = 'queued' AS due
-"""
-
-
-def wait_for_batch_writers(connection: Connection, job: Job) -> None:
-    """Wait until the transactions that added work for a claimed coalescing job have ended.
-
-    After this statement their work is visible, and later work gets a job of its own. Needs a connection in autocommit.
-    """
-    connection.execute(LOCK_BATCH_EXCLUSIVE, {"serial_key": job.serial_key})
-
-
 def enqueue(connection: Connection, job: NewJob, *, parent: Job | None = None) -> bool:
     """Insert a job in the caller's transaction. Nudge the relay after the commit.
 
@@ -247,10 +212,10 @@ def enqueue_many(connection: Connection, jobs: Sequence[NewJob]) -> Callable[[],
 def _insert(connection: Connection, job: NewJob, parent: Job | None) -> Cursor[DictRow]:
     _check_as_child(job, parent)
     if job.coalesce:
-        connection.execute(LOCK_BATCH_SHARED, {"serial_key": job.serial_key})
+        connection.execute(coalesced.LOCK_SHARED, {"serial_key": job.serial_key})
     elif job.serial_key is not None and parent is None:
         lock_serial_key(connection, job.serial_key)
-    inserted = connection.execute(INSERT_COALESCED if job.coalesce else INSERT, insert_parameters(job, parent))
+    inserted = connection.execute(coalesced.INSERT if job.coalesce else INSERT, insert_parameters(job, parent))
     if inserted.rowcount and job.opening:
         archive(connection, job.id, job.opening)
     return inserted

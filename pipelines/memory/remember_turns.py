@@ -13,7 +13,7 @@ from typing import Any
 from models.jobs import attempts
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
-from models.jobs.jobs import wait_for_batch_writers
+from models.jobs.coalesced import wait_for_batch_writers
 from models.memory import memories, pending_turns, sources, spaces
 from models.memory.memories import NewMemory
 from models.memory.spaces import SpaceKey
@@ -49,7 +49,7 @@ def run(embed: Embed, settings: Settings, attempt: Attempt) -> Ending:
     job, done, time_slice = attempt.job, (attempt.job.progress or {}).get("done", 0), TimeSlice(attempt)
     remembered = set[SpaceKey]()
     with attempt.database.connection() as connection:
-        wait_for_batch_writers(connection, job)
+        wait_for_batch_writers(connection, job.serial_key)
     while turns := _next_turns(attempt):
         if done:
             attempt.report_progress(done, note="turns remembered")
