@@ -25,6 +25,9 @@ EXTENSION_EVENTS: Mapping[str, str] = {
     "sangha:engine.started": "Generation begins. `item_id`; `model`; `endpoint` that serves it, or null for a local "
     "model; `prompt_tokens`; `dropped_messages`, the number of earlier messages that did not fit the context; `step`, "
     "from the second generation of a turn on.",
+    "sangha:engine.prompt_read": "The engine has read the prompt and has begun to generate; only local models "
+    "that run in llama.cpp report it. `item_id`; `prompt_tokens`; `cached_tokens`, how many of them were cached from "
+    "earlier turns of the conversation.",
     "sangha:engine.changed": "Another engine continues the answer, or begins it again. `item_id`; `model`; `endpoint`; "
     "`from_model`; `from_endpoint`; `reason`, why the turn was moved, or null; `tokens` of the generation so far; "
     "`prompt_tokens` as the new engine counts them.",

@@ -24,6 +24,7 @@ from pipelines.chat.transcript import (
     ENGINE_CHANGED,
     ENGINE_STARTED,
     MEMORIES_RECALLED,
+    PROMPT_READ,
     Step,
     Transcript,
     restart,
@@ -36,6 +37,7 @@ from pipelines.inference.engine import (
     Finish,
     GeneratedCall,
     Message,
+    PromptRead,
     ReasoningToken,
     Token,
     Tool,
@@ -207,6 +209,7 @@ def generate(
         return limit
     if answer.call_items and not engine.continues:
         return "stop"  # keep the journalled calls: the client may be executing them
+    cached = CachedTokens(attempt.journal, answer, prompt, own_prompts)
     finish: Finish | None = None
     for output in engine.generate(
         prompt.messages,
@@ -220,17 +223,48 @@ def generate(
     ):
         if isinstance(output, Finish):
             finish = output
+        elif isinstance(output, PromptRead):
+            cached.prompt_read = output
         else:
             _write(answer, output, tools)
+            cached.journal_once()
     if finish is None or finish.reason == "cancelled":
         return "stop"  # the attempt raises the reason
     answer.count_hidden_reasoning(finish.hidden_reasoning)
     answer.count_prompt(finish.prompt_tokens)
     if own_prompts is not None:
         thread, own = answer.response.thread, (prompt.messages, prompt.output_format)
-        answer.count_cached(own_prompts.cached_tokens(thread, *own, finish))
+        answer.count_cached(cached.count(own_prompts, finish))
         own_prompts.record(thread, *own, Message("assistant", answer.text, tuple(answer.tool_calls)), finish)
     return limit if finish.reason == "length" else finish.reason
+
+
+class CachedTokens:
+    """The cached tokens of a generation: counted once, and journalled where the engine knows them when it begins.
+
+    prompt_read  what the engine has read; None before, and of an engine that knows it only in the end
+    """
+
+    def __init__(self, journal: Journal, answer: AnswerWriter, prompt: Prompt, own_prompts: OwnPrompts | None) -> None:
+        self._journal, self._answer, self._prompt, self._own_prompts = journal, answer, prompt, own_prompts
+        self._count: int | None = None
+        self.prompt_read: PromptRead | None = None
+
+    def journal_once(self) -> None:
+        """Journal them after the first output, which does not wait for the count."""
+        if self.prompt_read is None or self._own_prompts is None:
+            return
+        read, self.prompt_read = self.prompt_read, None
+        item_id = response_objects.output_message_id(self._answer.response, self._answer.transcript.step.number)
+        tokens = {"prompt_tokens": read.prompt_tokens, "cached_tokens": self.count(self._own_prompts, read)}
+        self._journal.write(PROMPT_READ, {"item_id": item_id, **tokens})
+
+    def count(self, own_prompts: OwnPrompts, read: PromptRead | Finish) -> int:
+        """Return how many cached tokens may be reported."""
+        if self._count is None:
+            thread, prompt = self._answer.response.thread, self._prompt
+            self._count = own_prompts.cached_tokens(thread, prompt.messages, prompt.output_format, read)
+        return self._count
 
 
 def _most_output(answer: AnswerWriter, prompt: Prompt, tools: TurnTools) -> tuple[int, TurnEnd]:

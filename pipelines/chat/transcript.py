@@ -16,6 +16,7 @@ from models.turns.responses import TokenUsage
 
 MEMORIES_RECALLED = "sangha:memory.recalled"
 ENGINE_STARTED, ENGINE_CHANGED = "sangha:engine.started", "sangha:engine.changed"
+PROMPT_READ = "sangha:engine.prompt_read"
 ANSWER_RESTARTED = "sangha:answer.restarted"
 STEP_GENERATED = "sangha:step.generated"
 #: Their payloads name the job that the turn waits for, by the id of an item.

@@ -200,8 +200,19 @@ class Finish:
     hidden_reasoning: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class PromptRead:
+    """The engine has read the prompt and generates. It precedes the output, once, of engines that know it by then.
+
+    prompt_tokens, cached_tokens  as in Finish
+    """
+
+    prompt_tokens: int
+    cached_tokens: int
+
+
 #: What `generate` yields.
-EngineOutput = ReasoningToken | Token | GeneratedCall | Finish
+EngineOutput = PromptRead | ReasoningToken | Token | GeneratedCall | Finish
 
 
 class Engine(Protocol):

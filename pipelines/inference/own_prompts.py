@@ -13,7 +13,7 @@ from hashlib import blake2b
 from threading import Lock
 
 from models.platform.errors import SanghaError
-from pipelines.inference.engine import Engine, Finish, Message, OutputFormat
+from pipelines.inference.engine import Engine, Finish, Message, OutputFormat, PromptRead
 
 #: Threads whose last prompt is kept, about 20 bytes a message.
 MAX_THREADS = 4096
@@ -45,15 +45,17 @@ class OwnPrompts:
         self._prompts: OrderedDict[str, _Prompt] = OrderedDict()
         self._lock = Lock()
 
-    def cached_tokens(self, thread: str, prompt: Sequence[Message], output_format: OutputFormat, finish: Finish) -> int:
+    def cached_tokens(
+        self, thread: str, prompt: Sequence[Message], output_format: OutputFormat, read: PromptRead | Finish
+    ) -> int:
         """Return how many cached tokens may be reported of a generation."""
-        if not finish.cached_tokens:
+        if not read.cached_tokens:
             return 0
         with self._lock:
             earlier = self._prompts.get(thread)
         shared = self._shared_tokens(earlier, prompt, output_format) if earlier else 0
         least = shared if self._engine.counts_exactly else shared - BLOCK_TOKENS + 1
-        return min(finish.cached_tokens, shared) if finish.cached_tokens >= least else 0
+        return min(read.cached_tokens, shared) if read.cached_tokens >= least else 0
 
     def record(
         self, thread: str, prompt: Sequence[Message], output_format: OutputFormat, answer: Message, finish: Finish

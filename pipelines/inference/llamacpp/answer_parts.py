@@ -28,6 +28,11 @@ class AnswerParts:
             ignore_eos=below_minimum or self._sampling.ignore_eos,
         )
 
+    @property
+    def is_first(self) -> bool:
+        """Whether the current part is the first one, which reads the prompt."""
+        return self._finish is None
+
     def add(self, output: ReasoningToken | Token | Finish) -> None:
         """Count the output of the current part."""
         if not isinstance(output, Finish):

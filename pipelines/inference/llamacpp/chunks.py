@@ -8,7 +8,7 @@ from typing import Any, Literal
 import orjson
 
 from models.platform.errors import PermanentFailure, SanghaError
-from pipelines.inference.engine import EngineError, Finish, ReasoningToken, Token, TokenLogprob
+from pipelines.inference.engine import EngineError, Finish, PromptRead, ReasoningToken, Token, TokenLogprob
 
 #: Seconds between two calls of `cancelled` while no chunk arrives.
 POLL_INTERVAL = 0.02
@@ -47,6 +47,7 @@ class TokenBuffer:
         self.cached = self.generated = self._taken_tokens = 0
         self._reasoning = self._uncounted_reasoning = self._text = self._uncounted = ""
         self._reasoned = 0
+        self._prompt_read: PromptRead | None = None
         self._logprobs: list[TokenLogprob] = []
 
     def add(self, chunk: Mapping[str, Any]) -> None:
@@ -54,6 +55,7 @@ class TokenBuffer:
         if progress := chunk.get("prompt_progress"):
             self.prompt_tokens = progress["total"] if self.prompt_tokens is None else self.prompt_tokens
             self.cached = min(progress["cache"], self.prompt_tokens or 0)
+            self._prompt_read = PromptRead(self.prompt_tokens or 0, self.cached)
             return
         choice = chunk["choices"][0]
         self._uncounted_reasoning += choice["delta"].get("reasoning_content") or ""
@@ -73,8 +75,14 @@ class TokenBuffer:
         self._text, self._uncounted = self._text + self._uncounted, ""
         self.generated = generated
 
-    def take(self) -> Iterator[ReasoningToken | Token]:
-        """Yield the reasoning that has not been taken yet as one token, and the text as another."""
+    def take(self) -> Iterator[PromptRead | ReasoningToken | Token]:
+        """Yield the reasoning that has not been taken yet as one token, and the text as another.
+
+        Before the first of them yield that the prompt has been read: its progress is known after each batch.
+        """
+        if self._prompt_read and self.generated:
+            yield self._prompt_read
+            self._prompt_read = None
         if self._reasoning:
             yield ReasoningToken(self._reasoning, self._reasoned - self._taken_tokens)
             self._reasoning, self._taken_tokens = "", self._reasoned
@@ -90,7 +98,7 @@ class TokenBuffer:
 
 def read_tokens(
     chunks: ChunkQueue, cancelled: Callable[[], bool], prompt_tokens: int | None
-) -> Iterator[ReasoningToken | Token | Finish]:
+) -> Iterator[PromptRead | ReasoningToken | Token | Finish]:
     """Yield tokens, then a Finish. `prompt_tokens` is None without a prefix, where llama.cpp's own count is right.
 
     The first token is yielded at once, later ones as they are collected. Raises what `error_from` returns.

@@ -28,6 +28,7 @@ from pipelines.inference.engine import (
     Finish,
     Message,
     OutputFormat,
+    PromptRead,
     ReasoningToken,
     Sampling,
     Token,
@@ -170,11 +171,15 @@ class LlamaCppEngine:
 
     def _generate_text(
         self, partial: PartialAnswer, sampling: Sampling, cancelled: Callable[[], bool], cache_owner: str | None
-    ) -> Generator[ReasoningToken | Token | Finish, None, None]:
+    ) -> Generator[PromptRead | ReasoningToken | Token | Finish, None, None]:
         """Yield the model's output, in the parts that `AnswerParts` describes."""
         parts = AnswerParts(sampling)
         while (part := parts.next_part()) is not None:
             for output in self._continue(partial, part, cancelled, cache_owner):
+                if isinstance(output, PromptRead):
+                    if parts.is_first:
+                        yield output
+                    continue
                 parts.add(output)
                 if not isinstance(output, Finish):
                     partial = partial.followed_by(output)
@@ -183,7 +188,7 @@ class LlamaCppEngine:
 
     def _continue(
         self, partial: PartialAnswer, sampling: Sampling, cancelled: Callable[[], bool], cache_owner: str | None
-    ) -> Iterator[ReasoningToken | Token | Finish]:
+    ) -> Iterator[PromptRead | ReasoningToken | Token | Finish]:
         """Yield the model's output. llama.cpp's count of the prompt's tokens is right only without a partial answer."""
         body = self._request_body(partial, sampling)
         if not partial.has_output:
@@ -203,7 +208,7 @@ class LlamaCppEngine:
         cancelled: Callable[[], bool],
         prompt_tokens: int | None,
         cache_owner: str | None,
-    ) -> Iterator[ReasoningToken | Token | Finish]:
+    ) -> Iterator[PromptRead | ReasoningToken | Token | Finish]:
         chunks = ChunkQueue()
         try:
             running = self._threads.submit(self._run, body, chunks, cache_owner)

@@ -13,6 +13,7 @@ from pipelines.inference.engine import (
     Finish,
     GeneratedCall,
     OutputFormat,
+    PromptRead,
     ReasoningToken,
     Sampling,
     Token,
@@ -51,11 +52,13 @@ class OutputParser:
         self._pending_tokens = self._yielded_tokens = 0
         self._checks_json = not sampling.stop
 
-    def parse(self, outputs: Iterable[ReasoningToken | Token | Finish]) -> Iterator[EngineOutput]:
+    def parse(self, outputs: Iterable[PromptRead | ReasoningToken | Token | Finish]) -> Iterator[EngineOutput]:
         """Yield text and calls. Raises EngineError where the model violated the output format."""
         for output in outputs:
             if isinstance(output, Finish):
                 yield from self._finish(output)
+            elif isinstance(output, PromptRead):
+                yield output
             elif isinstance(output, ReasoningToken):
                 self._yielded_tokens += output.count
                 yield output

@@ -11,8 +11,8 @@ from models.platform.ids import new_id
 from models.turns import conversations
 from pipelines.chat import turn
 from pipelines.chat.response_objects import response_object
-from pipelines.chat.transcript import ANSWER_RESTARTED, TEXT_DELTA
-from pipelines.inference.engine import EngineError, Token
+from pipelines.chat.transcript import ANSWER_RESTARTED, PROMPT_READ, TEXT_DELTA
+from pipelines.inference.engine import EngineError, PromptRead, Token
 from pipelines.inference.own_prompts import ANSWER_HEADER_TOKENS, OwnPrompts
 
 ITEM = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "a guess of more words"}]}
@@ -124,6 +124,31 @@ def test_cached_tokens_are_reported_up_to_those_of_earlier_turns_of_the_thread(h
     # Then what others may have sent is not counted
     assert of_second == 20 + 10 - ANSWER_HEADER_TOKENS
     assert (of_first, of_changed, of_empty_conversation, of_conversation_with_items) == (0, 0, 0, 0)
+
+
+def test_the_stream_shows_cached_tokens_once_the_engine_generates(harness, fake_engine):
+    # Given an engine that knows that it has cached all of each prompt
+    engine, own = fake_engine(PromptRead(1000, 1000), "a ", "b"), ("word " * 20).strip()
+    engine.cached_tokens = 1000
+    own_prompts = OwnPrompts(engine)
+
+    def stream(text, **options):
+        started = harness.start(text, **options)
+        attempt = harness.attempt(started)
+        harness.settle(attempt, turn.run(engine, attempt, own_prompts=own_prompts))
+        return started.response.id, events(harness, started)
+
+    # When a thread begins and continues
+    first, of_first = stream(own)
+    _, of_second = stream("more", previous=first)
+
+    # Then the event has what may be reported, as the usage does
+    shown = [[payload for type_, payload in each if type_ == PROMPT_READ] for each in (of_first, of_second)]
+    assert [[payload["cached_tokens"] for payload in each] for each in shown] == [[0], [20 + 2 - ANSWER_HEADER_TOKENS]]
+    types = [type_ for type_, _ in of_second]
+    assert types.index(TEXT_DELTA) < types.index(PROMPT_READ) < len(types) - types[::-1].index(TEXT_DELTA) - 1
+    usage = of_second[-1][1]["response"]["usage"]
+    assert usage["input_tokens_details"]["cached_tokens"] == shown[1][0]["cached_tokens"]
 
 
 def test_an_empty_answer_is_completed(harness, fake_engine):

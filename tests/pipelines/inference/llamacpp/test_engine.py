@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import orjson
 import pytest
@@ -17,6 +18,7 @@ from pipelines.inference.engine import (
     GeneratedCall,
     Message,
     OutputFormat,
+    PromptRead,
     Sampling,
     Token,
     Tool,
@@ -74,7 +76,7 @@ def answer(
 ) -> tuple[list[Token], Finish]:
     *tokens, finish = engine.generate(prompt, prefix=prefix, sampling=sampling, cancelled=cancelled)
     assert isinstance(finish, Finish)
-    assert all(isinstance(token, Token) for token in tokens)
+    assert all(isinstance(token, PromptRead | Token) for token in tokens)
     return [token for token in tokens if isinstance(token, Token)], finish
 
 
@@ -91,7 +93,7 @@ def generate(
         prompt, prefix=prefix, sampling=sampling, cancelled=not_cancelled, output_format=output_format, calls=calls
     )
     assert isinstance(finish, Finish)
-    assert finish.generated_tokens == sum(item.count for item in items if not isinstance(item, Finish))
+    assert finish.generated_tokens == sum(item.count for item in items if not isinstance(item, Finish | PromptRead))
     answer_text = "".join(item.text for item in items if isinstance(item, Token))
     return answer_text, [item for item in items if isinstance(item, GeneratedCall)], finish
 
@@ -166,6 +168,8 @@ def test_a_cancelled_generation_frees_its_slot(engine: LlamaCppEngine) -> None:
     for item in engine.generate(STORY, prefix="", sampling=ENDLESS, cancelled=cancel.is_set):
         if isinstance(item, Finish):
             break
+        if isinstance(item, PromptRead):
+            continue
         tokens.append(item)
         if len(tokens) == 3:
             cancel.set()
@@ -239,8 +243,8 @@ def test_two_generations_run_at_once(engine: LlamaCppEngine) -> None:
 
     def run(subject: str) -> Finish:
         items = engine.generate([Message("user", subject)], prefix="", sampling=GREEDY, cancelled=not_cancelled)
-        first = next(items)
-        assert isinstance(first, Token)
+        read, first = next(items), next(items)
+        assert (type(read), type(first)) == (PromptRead, Token)
         barrier.wait()
         *_, last = items
         assert isinstance(last, Finish)
@@ -370,6 +374,19 @@ def test_a_limit_of_0_tokens_generates_none(engine: LlamaCppEngine) -> None:
 def test_the_engine_reports_name_slots_and_context(engine: LlamaCppEngine) -> None:
     assert engine.context == 512
     assert (engine.name, engine.slots, engine.continues) == ("smollm2-135m-instruct", 2, True)
+
+
+def test_the_tokens_of_a_prompt_and_those_cached_precede_the_first_token_once(engine: LlamaCppEngine) -> None:
+    # Given a prompt of several batches that was read before
+    answer(engine, STORY)
+    # When it is answered again, in two parts
+    read, *outputs = engine.generate(STORY, prefix="", sampling=replace(GREEDY, min_tokens=3), cancelled=not_cancelled)
+    # Then what the end has of the prompt is known at the beginning
+    finish = outputs[-1]
+    assert isinstance(finish, Finish)
+    assert read == PromptRead(finish.prompt_tokens, finish.cached_tokens)
+    assert finish.cached_tokens > 0
+    assert not any(isinstance(output, PromptRead) for output in outputs)
 
 
 def test_closing_cancels_generations_and_rejects_new_ones() -> None:

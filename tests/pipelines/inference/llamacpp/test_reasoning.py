@@ -14,6 +14,7 @@ from pipelines.inference.engine import (
     GeneratedCall,
     Message,
     OutputFormat,
+    PromptRead,
     ReasoningToken,
     Sampling,
     Token,
@@ -91,7 +92,9 @@ def generate(
         reasoning=reasoning,
     )  # fmt: skip
     assert isinstance(finish, Finish)
-    assert finish.generated_tokens == sum(output.count for output in outputs if not isinstance(output, Finish))
+    assert finish.generated_tokens == sum(
+        output.count for output in outputs if not isinstance(output, Finish | PromptRead)
+    )
     thought = "".join(output.text for output in outputs if isinstance(output, ReasoningToken))
     text = "".join(output.text for output in outputs if isinstance(output, Token))
     return thought, text, [output for output in outputs if isinstance(output, GeneratedCall)], finish
