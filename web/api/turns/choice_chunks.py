@@ -27,6 +27,10 @@ class CompletionStream:
         self._include_usage = include_usage
         self._usages: list[Mapping[str, Any]] = []
 
+    def show_tier(self, tier: str) -> None:
+        """Show the tier that serves the completion in the chunks from now on."""
+        self._head = {**self._head, "service_tier": tier}
+
     def chunk(self, choice: Mapping[str, Any]) -> Frame:
         """Return the chunk of a choice."""
         usage = {"usage": None} if self._include_usage else {}

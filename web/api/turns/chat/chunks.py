@@ -63,6 +63,8 @@ class ChatChunks(ChoiceChunks):
 
     def _other_chunks(self, event: Event) -> Iterator[Frame]:
         match event.type:
+            case b"response.in_progress" if self._index == 0:  # the choice whose tier a completion shows
+                self._stream.show_tier(orjson.loads(event.data)["response"]["service_tier"])
             case b"response.reasoning_text.delta" | b"response.reasoning_summary_text.delta":
                 delta = orjson.loads(event.data)["delta"]
                 if new_text := self._delivered.add(event.sequence, REASONING_INDEX, delta):

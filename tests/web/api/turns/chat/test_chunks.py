@@ -142,6 +142,18 @@ def test_after_a_rewind_only_new_text_is_sent(text, kept, rest_of_text):
     assert (text_of(values), rest) == (text + rest_of_text, DONE)
 
 
+def test_chunks_show_the_tier_that_serves_once_it_is_known():
+    journal = Journal()
+    journal.append_text("a")
+    journal("response.in_progress", response={**completed(), "service_tier": "priority"})
+    journal.append_text("b")
+    journal.end(service_tier="priority")
+
+    values, _ = parse_frames(journal.events, include_usage=True)
+
+    assert [value["service_tier"] for value in values] == ["default", "default", *["priority"] * 3]
+
+
 def test_a_restarted_answer_with_other_text_ends_the_stream_with_an_error():
     journal = Journal()
     journal.append_text("one ", "two ")
