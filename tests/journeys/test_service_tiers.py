@@ -1,5 +1,7 @@
 """Turns with priority pass those of other accounts, and background work leaves its queue within its window."""
 
+import time
+
 import pytest
 
 from bench.harness.waiting import wait_until
@@ -9,6 +11,10 @@ pytestmark = ON_REDIS
 
 #: Accounts whose turns wait, and the threads of the worker.
 OTHERS, SLOTS = 8, 2
+
+TWO_HOURS = {"completion_window": "2h"}
+
+OF_ACCOUNT = "SELECT id, job_id FROM responses WHERE account_id = %s"
 
 MESSAGES = [{"role": "user", "content": "hello"}]
 
@@ -56,11 +62,12 @@ def test_a_response_and_chunks_show_the_tier_that_served(stack, user, seconds, t
     assert chunk_tiers(stack, user, service_tier="priority")[-1] == tier
 
 
-def test_a_background_turn_leaves_the_batch_queue_after_half_of_its_window(stack, user):
-    # Given a turn with a window that waits without a worker
-    turn = user.create_response(background_options={"completion_window": "2h"})
-    queue = "SELECT queue FROM jobs WHERE id = %s"
-    assert stack.rows(queue, turn["job_id"]) == [{"queue": "inference_batch"}]
+QUEUE = "SELECT queue FROM jobs WHERE id = %s"
+
+
+def assert_promoted_and_answered(stack, user, turn):
+    """Assert that a turn with a window, which waits without a worker, leaves its queue, and is background work."""
+    assert stack.rows(QUEUE, turn["job_id"]) == [{"queue": "inference_batch"}]
     # When half of the window has passed
     stack.rows(
         "WITH late AS (UPDATE completion_windows SET promote_at = promote_at - interval '1 hour' WHERE job_id = %s)"
@@ -68,7 +75,24 @@ def test_a_background_turn_leaves_the_batch_queue_after_half_of_its_window(stack
         turn["job_id"],
     )
     # Then the scheduler moves it, and it is answered as background work
-    wait_until(lambda: stack.rows(queue, turn["job_id"]) == [{"queue": "inference"}], 30)
+    wait_until(lambda: stack.rows(QUEUE, turn["job_id"]) == [{"queue": "inference"}], 30)
     stack.start_worker("tokens=4,rate=0")
     ended = user.wait_for_end(turn["id"])
     assert (ended["status"], ended["service_tier"]) == ("completed", "flex")
+
+
+def test_a_background_turn_leaves_the_batch_queue_after_half_of_its_window(stack, user):
+    turn = user.create_response(background_options=TWO_HOURS)
+
+    assert_promoted_and_answered(stack, user, turn)
+
+
+def test_a_scheduled_turn_leaves_the_batch_queue_after_half_of_its_window(stack, user):
+    # Given a schedule whose turns have a window, and which fires
+    request = {"model": "default", "input": "hello", "background_options": TWO_HOURS}
+    trigger = {"type": "once", "at": int(time.time()) + 2}
+    body = {"name": "soon", "trigger": trigger, "work": {"kind": "turn", "request": request}}
+    assert user.request("POST", "/v1/schedules", json=body).status_code == 201
+    (turn,) = wait_until(lambda: stack.rows(OF_ACCOUNT, user.account), 30)
+
+    assert_promoted_and_answered(stack, user, turn)
