@@ -233,22 +233,24 @@ def read_models(connection: Connection, fallback: ModelDescription, *, explicit:
     """Return the known models.
 
     fallback  the default model as the settings describe it, used until its worker has described it
-    explicit  whether it is the default also if only one other model is known
+    explicit  whether an operator has named the default model. Otherwise the workers know it: it is the one that they
+              serve from the default queue, or the only one
     """
     rows = [_served_model(row) for row in fetch_all(connection, LIST, {"recent": RECENT})]
     (undescribed,) = fetch_all(connection, UNDESCRIBED, {"recent": RECENT})
     slots = int(undescribed["slots"])
-    unregistered = ServedModel(fallback.name, fallback, DEFAULT_QUEUE, slots)
     by_name = {model.description.name: model for model in rows if not is_endpoint_queue(model.queue)}
-    if fallback.name in by_name:
+    served = next((model for model in by_name.values() if model.queue == DEFAULT_QUEUE and model.is_available), None)
+    if served is not None and not explicit:
+        default = served
+    elif fallback.name in by_name:
         default = by_name[fallback.name]
-        if default.queue == DEFAULT_QUEUE and slots:
-            rows[rows.index(default)] = default = replace(default, slots=default.slots + slots)
     elif len(by_name) == 1 and not explicit and not slots:
         (default,) = by_name.values()
     else:
-        default = unregistered
-        rows.insert(0, default)
+        rows.insert(0, default := ServedModel(fallback.name, fallback, DEFAULT_QUEUE))
+    if default.queue == DEFAULT_QUEUE and slots:
+        rows[rows.index(default)] = default = replace(default, slots=default.slots + slots)
     return ServedModels(_with_ids(rows), default)
 
 

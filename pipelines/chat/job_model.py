@@ -1,17 +1,32 @@
 """The model that a job in a queue of models asks for, and the move of a job that another worker's model has claimed."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from models.jobs.attempt_context import Attempt
 from models.jobs.catalogue import batch_queue, is_batch
 from models.platform.database import fetch_one
 from models.platform.errors import Moved
-from models.serving.queues import model_queue
-from models.serving.served_models import local_queue
+from models.serving.queues import DEFAULT_QUEUE, model_queue
+from models.serving.served_models import ServedModel, local_queue
 from pipelines.agents.agent_turns import engine_model, is_agent
+from pipelines.agents.definitions import Definition
 
-#: The job argument with the model's name. Jobs of earlier versions lack it.
+#: The job argument with the model's name. None: the default model, whichever it is when the job runs. Jobs of earlier
+#: versions lack it.
 ARGUMENT = "model"
 
 OF_RESPONSE = "SELECT request FROM responses WHERE job_id = %(job_id)s"
+
+
+def argument(
+    target: ServedModel | None, request: Mapping[str, Any], definition: Definition | None
+) -> Mapping[str, str | None]:
+    """Return the argument of a turn's job with the model that it is enqueued for, if that is known."""
+    if target is None:
+        return {}
+    named = definition.model if definition else not request.get("any_model")
+    return {ARGUMENT: target.description.name if named or target.queue != DEFAULT_QUEUE else None}
 
 
 def check_served(attempt: Attempt, served: str) -> None:
@@ -31,11 +46,12 @@ def requested_model(attempt: Attempt) -> str | None:
     """Return the name of the model that the job's request names; None if any model will do."""
     arguments = attempt.job.arguments
     if ARGUMENT in arguments:
-        return str(arguments[ARGUMENT])
+        model: str | None = arguments[ARGUMENT]
+        return model
     request = arguments.get("request") or {}
     if attempt.job.kind == "turn.run":
         with attempt.database.connection() as connection:
             row = fetch_one(connection, OF_RESPONSE, {"job_id": attempt.job.id})
         request = row["request"] if row else {}
-    model = engine_model(request) if request.get("model") else None
-    return None if is_agent(model) else model
+    named = engine_model(request) if request.get("model") else None
+    return None if is_agent(named) else named

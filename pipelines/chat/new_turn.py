@@ -30,6 +30,7 @@ class NewTurn:
         text                 {"format": {"type": "text" | "json_object" | "json_schema", …}}
         truncation           "auto": drop the oldest turns; "disabled": fail with context_length_exceeded
         context_management   {"compact_threshold": …}: see `pipelines.chat.context_management`
+        any_model            True: no model was named, except perhaps by the agent
         store                False: delete the turn once it has been read
         memory               {"recall": …, "remember": …, "limit": …, "space": …}: see `pipelines.chat.memory_prompt`
         sampling_defaults    the engine's temperature, top_p and penalties where the request has none

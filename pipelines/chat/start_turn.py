@@ -217,7 +217,7 @@ def prepare_turn(
         owner_id=caller.user_id,
         arguments={
             "response_id": response_id,
-            **({job_model.ARGUMENT: target.description.name} if target else {}),
+            **job_model.argument(target, turn.request, definition),
             **({SHARED_ARGUMENT: shared} if shared else {}),
             **({web_processes.ARGUMENT: web_process} if web_process else {}),
             **({KEY_ARGUMENT: caller.key_id} if caller.key_id else {}),

@@ -51,7 +51,8 @@ def start(
     served = models.default.id
     planned = plan["request"]
     tier = BACKGROUND_TIERS.get(planned.get("service_tier"), planned.get("service_tier"))
-    request = {**planned, "model": planned["model"] or served, "service_tier": tier}
+    any_model = {"any_model": True} if planned["model"] is None else {}
+    request = {**planned, "model": planned["model"] or served, "service_tier": tier, **any_model}
     if is_agent(request["model"]):
         request["engine_model"] = served
     turn = NewTurn(**{**plan, "request": request})

@@ -57,6 +57,14 @@ def test_the_only_known_model_is_the_default_unless_another_one_is_named(empty_d
     assert models(empty_database, explicit=True).default.id == "small"
 
 
+def test_the_model_that_workers_serve_as_the_default_one_is_the_default_also_for_processes_with_other_settings(
+    empty_database,
+):
+    serve(empty_database, LARGE, "inference")
+    assert models(empty_database).default.id == "large"
+    assert models(empty_database, explicit=True).default.id == "small"
+
+
 def test_a_worker_of_the_previous_version_serves_the_default_model(empty_database):
     serve(empty_database, LARGE, "inference.large")
     with empty_database.connection() as connection:

@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints, Tag
 from models.memory.spaces import MAX_NAME
 from models.platform.errors import InvalidRequest
 from models.platform.settings import Settings
-from models.serving.served_models import ModelDescription
+from models.serving.served_models import DEFAULT_ALIAS, ModelDescription
 from pipelines.agents.agent_turns import is_agent
 from pipelines.chat.memory_prompt import MAX_MEMORIES
 from pipelines.chat.new_turn import NewTurn
@@ -241,6 +241,7 @@ def prompt_parameters(body: PromptParameters, serving: Serving) -> dict[str, Any
     check_schemas(schemas_of(tools, body.text))
     parameters = {
         "model": model,
+        **({"any_model": True} if body.model in (None, DEFAULT_ALIAS) or is_agent(model) else {}),
         **({"engine_model": serving.models.default.id} if is_agent(model) else {}),
         "instructions": body.instructions,
         "tools": tools.stored,
