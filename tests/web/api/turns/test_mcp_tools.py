@@ -53,7 +53,7 @@ def test_servers_are_stored_in_openais_form_without_their_credentials():
         TypeAdapter(OpenAITool).validate_python(tool, strict=True)
     assert "secret-t" not in json.dumps(request), "headers and the token are encrypted"
     assert [*request["mcp_credentials"]] == ["docs"]
-    sealed = unseal(SETTINGS, request["mcp_credentials"]["docs"])
+    sealed = unseal(SETTINGS.settings, request["mcp_credentials"]["docs"])
     assert (sealed.headers, sealed.authorization) == ({"X-Team": "secret-team"}, "secret-token")
 
 

@@ -23,7 +23,8 @@ def test_omitted_parameters_are_stored_as_defaults():
     turn = new_turn(parse(), SETTINGS)
 
     assert turn.request == {
-        "model": "scripted", "instructions": None, "background": False, "metadata": {}, "temperature": None,
+        "model": "scripted", "any_model": True, "instructions": None, "background": False, "metadata": {},
+        "temperature": None,
         "top_p": None, "max_output_tokens": None, "max_tool_calls": None, "user": None, "store": True, "seed": None,
         "stop": [], "tools": [], "tool_choice": "auto", "parallel_tool_calls": True, "truncation": "auto",
         "text": {"format": {"type": "text"}}, "safety_identifier": None, "prompt_cache_key": None,
