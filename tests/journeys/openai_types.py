@@ -8,6 +8,7 @@ from typing import Any
 
 import openai
 import orjson
+from openai.types import Model
 from openai.types.responses import (
     Response,
     ResponseError,
@@ -18,7 +19,8 @@ from pydantic import BaseModel, TypeAdapter
 
 #: Fields of ours beside OpenAI's; `name` is in OpenAI's API but not in its client, the penalties are in Open Responses.
 EXTENSION_FIELDS: Mapping[type, set[str]] = {
-    Response: {"frequency_penalty", "job_id", "presence_penalty", "recalled", "seed", "stop", "store"},
+    Model: {"sangha", "status"},
+    Response: {"frequency_penalty", "job_id", "presence_penalty", "recalled", "sangha", "seed", "stop", "store"},
     ResponseInProgressEvent: {"sangha"},
     ResponseError: {"reason"},
     ResponseFunctionCallArgumentsDoneEvent: {"name"},

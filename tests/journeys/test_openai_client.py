@@ -5,7 +5,6 @@ import time
 import openai
 import pytest
 from openai import OpenAI
-from openai.types import Model
 from openai.types.responses import ResponseItemList
 from openai.types.responses.input_token_count_response import InputTokenCountResponse
 
@@ -213,12 +212,15 @@ def test_response_in_progress_cannot_be_deleted(client: OpenAI):
 
 
 def test_models(client: OpenAI):
+    wait_until(lambda: {model.to_dict()["status"] for model in client.models.list()} == {"available"}, 20)
     models = list(client.models.list())
 
     assert {"default", "scripted"} <= {model.id for model in models}
     for model in models:
         assert_valid_model(model)
-        assert client.models.retrieve(model.id) == Model.model_validate(model.to_dict())
+        alone = client.models.retrieve(model.id).to_dict()
+        alone.pop("sangha", None)  # how busy it is
+        assert alone == model.to_dict()
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("gpt-4o")
 
