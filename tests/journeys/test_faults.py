@@ -17,6 +17,7 @@ from pipelines.chat.start_turn import new_turn_ids, start_turn
 from pipelines.chat.transcript import ANSWER_RESTARTED
 from tests.journeys.answers import SCRIPT, TEXT, TOKENS, assert_complete, attempts, fault
 from tests.journeys.stack import ON_REDIS, AccountOwner, Installation, record_time
+from web.api.turns.serving import Serving
 from web.api.turns.turn_request import CreateResponse, new_turn
 
 
@@ -209,7 +210,7 @@ def _create_turn_on_a_killed_process(user: AccountOwner) -> None:
 def test_sweeper_publishes_a_turn_that_no_relay_has_published(stack: Installation, user: AccountOwner):
     stack.start_worker(SCRIPT)
     (member,) = stack.rows("SELECT user_id FROM memberships WHERE account_id = %s", user.account)
-    turn: NewTurn = new_turn(CreateResponse(input="hello"), stack.settings)
+    turn: NewTurn = new_turn(CreateResponse(input="hello"), Serving.of(stack.settings))
 
     started = start_turn(stack.database, Caller(member["user_id"], user.account, Role.OWNER), turn, *new_turn_ids())
     since = time.monotonic()
