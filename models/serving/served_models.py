@@ -256,7 +256,8 @@ def read_models(connection: Connection, fallback: ModelDescription, *, explicit:
 
 def _served_model(row: Mapping[str, Any]) -> ServedModel:
     known = {each.name for each in fields(ModelDescription)}
-    description = ModelDescription(**{name: value for name, value in row["description"].items() if name in known})
+    stored = {name: value for name, value in row["description"].items() if name in known}
+    description = ModelDescription(**{"name": row["model_name"], **stored})
     return ServedModel(row["model_name"], description, row["model_queue"], row["slots"])
 
 

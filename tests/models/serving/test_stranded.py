@@ -9,10 +9,16 @@ from models.serving.stranded import list_unserved, move_stranded
 
 @pytest.fixture
 def database(database):
-    """The database without workers."""
+    """The database without workers and models, also afterwards."""
+    delete_workers_and_models(database)
+    yield database
+    delete_workers_and_models(database)
+
+
+def delete_workers_and_models(database):
     with database.connection() as connection:
         connection.execute("DELETE FROM workers")
-    return database
+        connection.execute("DELETE FROM served_models")
 
 
 def serve(database, model, queue):
