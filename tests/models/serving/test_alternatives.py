@@ -9,11 +9,16 @@ from models.serving.alternatives import other_endpoint
 
 @pytest.fixture
 def database(database):
-    """The database without models, workers and breakers."""
+    """The database without models, workers and breakers, also afterwards."""
+    delete_all(database)
+    yield database
+    delete_all(database)
+
+
+def delete_all(database):
     with database.connection() as connection:
         for table in ("served_models", "workers", "circuit_breakers"):
             connection.execute(f"DELETE FROM {table}")
-    return database
 
 
 def serve(database, endpoint, model="big", *, is_local=False, has_worker=True):

@@ -9,7 +9,7 @@ from bench.chaos.proxy import Links
 from models.platform.errors import PermanentFailure
 from models.platform.settings import Settings
 from models.platform.upstreams import Upstream
-from pipelines.inference.engine import PLAIN_TEXT, Finish, Message, OutputFormat, Sampling, Token
+from pipelines.inference.engine import PLAIN_TEXT, Finish, Message, OutputFormat, PromptRead, Sampling, Token
 from pipelines.inference.llamacpp.engine import LlamaCppEngine
 from pipelines.inference.openai.engine import OpenAIEngine
 from tests.pipelines.inference.openai.generation import engine_of
@@ -51,7 +51,9 @@ def answer(
         PROMPT, prefix="", sampling=sampling, cancelled=lambda: False, output_format=output_format
     )
     assert isinstance(finish, Finish)
-    assert finish.generated_tokens == sum(output.count for output in outputs if not isinstance(output, Finish))
+    assert finish.generated_tokens == sum(
+        output.count for output in outputs if not isinstance(output, Finish | PromptRead)
+    )
     text = "".join(output.text for output in outputs if isinstance(output, Token))
     return text, finish
 
