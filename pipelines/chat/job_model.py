@@ -22,11 +22,14 @@ OF_RESPONSE = "SELECT request FROM responses WHERE job_id = %(job_id)s"
 def argument(
     target: ServedModel | None, request: Mapping[str, Any], definition: Definition | None
 ) -> Mapping[str, str | None]:
-    """Return the argument of a turn's job with the model that it is enqueued for, if that is known."""
+    """Return the argument of a turn's job with the model that it is enqueued for, if that is known.
+
+    What is known may have changed since the request was read. A turn that named no model is for any default one then.
+    """
+    is_named = bool(definition.model if definition else not request.get("any_model"))
     if target is None:
-        return {}
-    named = definition.model if definition else not request.get("any_model")
-    return {ARGUMENT: target.description.name if named or target.queue != DEFAULT_QUEUE else None}
+        return {} if is_named else {ARGUMENT: None}
+    return {ARGUMENT: target.description.name if is_named or target.queue != DEFAULT_QUEUE else None}
 
 
 def check_served(attempt: Attempt, served: str) -> None:

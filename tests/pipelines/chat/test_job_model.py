@@ -22,6 +22,7 @@ AGENT = Definition()
         (TARGET, UNNAMED, replace(AGENT, model="small"), {"model": "small"}),
         (replace(TARGET, queue="upstream.cloud"), UNNAMED, None, {"model": "small"}),
         (None, NAMED, None, {}),
+        (None, UNNAMED, None, {"model": None}),
     ],
 )
 def test_a_turn_names_its_model_unless_it_is_for_the_default_one(target, request_, definition, expected):
