@@ -212,6 +212,8 @@ def _parse_turn(request: Request, body: Work) -> ScheduledWork:
             param="work.request",
         )
     plan = turns.turn_plan(turn, any_model=turn_request.model in (None, DEFAULT_ALIAS))
+    if request.caller.residency == "local":  # that of the key, which a firing has no more
+        plan["request"] = {**plan["request"], "residency": "local"}
     return ScheduledWork("turn", {"request": stored_request}, plan, check)
 
 
