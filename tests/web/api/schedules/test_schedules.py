@@ -73,6 +73,23 @@ def test_a_firing_references_the_turn_that_it_started(create_schedule, get_sched
     assert get_schedule(created["id"])["last_firing"] == firing
 
 
+def test_turns_of_a_schedule_stay_where_the_key_that_created_it_keeps_them(user, fire, database):
+    # Given a key whose turns may not leave
+    new_key = {"name": "at home", "scopes": ["inference", "read", "write"], "residency": "local"}
+    key = user.request("POST", "/v1/api_keys", json=new_key).json()["key"]
+    # When it creates a schedule, which fires
+    body = {"name": "a test", "trigger": HOURLY, "work": TURN}
+    created = user.client.post("/v1/schedules", json=body, headers={"Authorization": f"Bearer {key}"}).json()
+    fire(created["id"])
+    # Then the turn may not leave, either
+    with database.connection() as connection:
+        row = connection.execute(
+            "SELECT arguments ->> 'residency' AS residency FROM jobs WHERE account_id = %s AND kind = 'turn.run'",
+            (user.caller.account_id,),
+        ).fetchone()
+    assert row["residency"] == "local"
+
+
 def test_a_schedule_for_one_time_ends_after_it(create_schedule, get_schedule, fire, database):
     created = create_schedule(trigger={"type": "once", "at": int(time.time()) + 3600})
     assert created["next_fire_times"] == [created["trigger"]["at"]]
