@@ -18,7 +18,7 @@ from models.platform.errors import ConfigurationError, PermanentFailure
 from models.platform.settings import Settings
 from models.platform.upstreams import Upstream
 from models.serving.endpoint_results import EndpointResults
-from models.serving.queues import endpoint_queue
+from models.serving.queues import endpoint_of, endpoint_queue
 from pipelines.agents.server_tools import load_tools
 from pipelines.chat import compact_context, token_count, turn
 from pipelines.chat.job_model import requested_model
@@ -82,11 +82,10 @@ class Endpoints:
 
     def of_job(self, job: Job) -> Endpoint:
         """Return the endpoint whose queue the job is in. Raises PermanentFailure."""
-        queue = job.queue
-        for endpoint in self:
-            if queue in (own := endpoint_queue(endpoint.name), batch_queue(own)):
-                return endpoint
-        raise PermanentFailure(f"No endpoint has the queue {queue}.", code="model_not_found")
+        endpoint = self._endpoints.get(endpoint_of(job.queue) or "")
+        if endpoint is None:
+            raise PermanentFailure(f"No endpoint has the queue {job.queue}.", code="model_not_found")
+        return endpoint
 
     def model_of(self, attempt: Attempt) -> Model:
         """Return the model of a job: its route's, or that of its request. Raises PermanentFailure."""

@@ -3,6 +3,8 @@
 import hashlib
 import re
 
+from models.jobs.catalogue import BATCH_SUFFIX
+
 #: The queue of the default model. Earlier versions know no other.
 DEFAULT_QUEUE = "inference"
 
@@ -23,6 +25,11 @@ def endpoint_queue(endpoint: str) -> str:
 def is_endpoint_queue(queue: str) -> bool:
     """Return whether an endpoint answers the turns of a queue."""
     return queue.startswith(ENDPOINT_PREFIX)
+
+
+def endpoint_of(queue: str) -> str | None:
+    """Return the endpoint that answers the turns of a queue, also of its twin for background work, or None."""
+    return queue.removeprefix(ENDPOINT_PREFIX).removesuffix(BATCH_SUFFIX) if is_endpoint_queue(queue) else None
 
 
 def _safe(name: str) -> str:

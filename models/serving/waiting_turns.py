@@ -4,11 +4,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from models.jobs.catalogue import BATCH_SUFFIX
 from models.platform.database import Connection, fetch_all
 from models.serving.breakers import Breaker, list_breakers
 from models.serving.forecast import turns_ahead, wait_behind
-from models.serving.queues import ENDPOINT_PREFIX, is_endpoint_queue
+from models.serving.queues import endpoint_of, is_endpoint_queue
 from models.serving.state import MAX_COUNTED, ServingState
 
 #: Why a turn waits. `conversation_busy`: for an earlier turn of its conversation. `retrying`: its last attempt could
@@ -87,9 +86,9 @@ def _waiting_turn(row: Mapping[str, Any], state: ServingState, breakers: Mapping
 
 def _endpoint_reason(queue: str, breakers: Mapping[str, Breaker]) -> WaitReason | None:
     """Return why an endpoint is not asked now; None for a local queue too."""
-    if not is_endpoint_queue(queue):
+    if (endpoint := endpoint_of(queue)) is None:
         return None
-    breaker = breakers.get(queue.removeprefix(ENDPOINT_PREFIX).removesuffix(BATCH_SUFFIX))
+    breaker = breakers.get(endpoint)
     if breaker is None or breaker.accepts:
         return None
     return "endpoint_saturated" if breaker.state == "closed" else "breaker_open"

@@ -8,12 +8,11 @@ from typing import Any
 from models.jobs.attempt_context import Attempt, Outcome
 from models.jobs.catalogue import batch_queue, is_batch
 from models.jobs.jobs import Job
-from models.jobs.route_costs import ROUTE, settle_route
-from models.platform.database import Connection
+from models.jobs.route_costs import ROUTE
 from models.platform.errors import JobError, Moved, PermanentFailure, Released, Unavailable
 from models.serving.alternatives import other_endpoint
 from models.serving.endpoint_results import Admission, EndpointResults
-from models.serving.moves import MAX_MOVES, ReturnReason, count_moves, route_home
+from models.serving.moves import MAX_MOVES, ReturnReason
 from models.serving.queues import endpoint_queue
 from pipelines.chat.job_model import requested_model
 from pipelines.inference.engine import (
@@ -26,6 +25,7 @@ from pipelines.inference.engine import (
     Message,
     OutputFormat,
 )
+from pipelines.routing.returned_turns import home_of, returned
 
 log = logging.getLogger(__name__)
 
@@ -79,38 +79,6 @@ def refusal(job: Job, endpoint: str, admission: Admission) -> Released:
     if home_of(job):
         return returned(job, admission.reason, message)
     return Released(message, delay=admission.retry_after + (0 if is_batch(job.queue) else PROBES_LATER))
-
-
-def home_of(job: Job) -> str | None:
-    """Return the queue that the job was moved from to an endpoint, or None."""
-    home = (job.arguments.get(ROUTE) or {}).get("home")
-    return str(home) if home else None
-
-
-def returned(
-    job: Job,
-    reason: ReturnReason,
-    message: str,
-    *,
-    stays: bool = False,
-    input_tokens: int = 0,
-    output_tokens: int = 0,
-) -> Moved:
-    """Return the move of a job to its home, which settles what it has spent of the spill budget.
-
-    stays                        it does not leave again
-    input_tokens, output_tokens  that the endpoint has read and generated for it
-    """
-    before, home, route = job.arguments[ROUTE], home_of(job), route_home(job, reason, stays=stays)
-    assert home is not None
-    assert route is not None
-    reserved = {"cost": before["cost"]} if "cost" in before else {}  # until it is settled, in the same transaction
-
-    def record(connection: Connection) -> None:
-        settle_route(connection, job.id, job.arguments, input_tokens=input_tokens, output_tokens=output_tokens)
-        count_moves(connection, before["endpoint"], reason)
-
-    return Moved(message, queue=home, route={**route, **reserved}, record=record)
 
 
 def elsewhere(attempt: Attempt, engine: Engine, reason: ReturnReason) -> Moved | None:

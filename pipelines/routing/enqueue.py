@@ -14,7 +14,7 @@ from models.platform.settings import Settings
 from models.serving import moves
 from models.serving.forecast import predicted_wait
 from models.serving.moves import Candidate, Reason, Target
-from models.serving.queues import endpoint_queue
+from models.serving.queues import endpoint_queue, is_endpoint_queue
 from models.serving.state import ServingCache, ServingState
 from pipelines.routing import residency
 from pipelines.routing.router import Outages, context_of, cost_of, target_of, unfinished_turns
@@ -76,7 +76,7 @@ class NewTurnRouting:
         assert self._target is not None
         queue, away = state.queue(home), state.queue(endpoint_queue(self._target.endpoint))
         after = self._settings.spill_after
-        if away.threads <= 0 or home.startswith("upstream."):
+        if away.threads <= 0 or is_endpoint_queue(home):
             return None
         if queue.threads <= 0:
             return "engine_down" if self._outages.seconds(home, queue) > after else None

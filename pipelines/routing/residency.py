@@ -6,21 +6,19 @@ UPDATE that moves it (`models.serving.moves`), and again before an endpoint gets
 """
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 from models.accounts import audit
 from models.accounts.accounts import Caller
 from models.accounts.audit import RequestOrigin
 from models.accounts.residency import Residency, read_residency, set_residency, strictest
-from models.jobs.catalogue import BATCH_SUFFIX
 from models.jobs.jobs import Job
-from models.jobs.route_costs import ROUTE, settle_route
 from models.platform.database import Connection, Database
 from models.platform.errors import Moved, NotAllowed, PermanentFailure
 from models.platform.settings import Settings
 from models.serving import moves
-from models.serving.queues import ENDPOINT_PREFIX, endpoint_queue
+from models.serving.queues import endpoint_of, endpoint_queue
 from pipelines.inference.registry import is_local
+from pipelines.routing.returned_turns import home_of, returned
 
 #: The argument of a job that says that it may not leave.
 ARGUMENT = "residency"
@@ -41,9 +39,8 @@ def argument(*residencies: str | None) -> Mapping[str, str]:
 
 def leaves_network(settings: Settings, queue: str) -> bool:
     """Return whether what answers the turns of a queue is outside of the operator's network."""
-    if not queue.startswith(ENDPOINT_PREFIX):
+    if (name := endpoint_of(queue)) is None:
         return not is_local(settings)
-    name = queue.removeprefix(ENDPOINT_PREFIX).removesuffix(BATCH_SUFFIX)
     upstream = next((each for each in settings.upstreams if each.name == name), None)
     return upstream is None or not upstream.is_local
 
@@ -68,18 +65,9 @@ def refused(job: Job, *, stays: bool) -> Moved | PermanentFailure:
 
     stays  nothing that may change later says so: it never leaves again
     """
-    route = moves.route_home(job, "residency", stays=stays)
-    if route is None:
-        return PermanentFailure(MESSAGE, code="residency")
-    before = job.arguments[ROUTE]
-    reserved = {"cost": before["cost"]} if "cost" in before else {}  # until it is settled, in the same transaction
-    record = partial(_record, job=job, endpoint=before.get("endpoint") or "")
-    return Moved("its residency is local", queue=route["home"], route={**route, **reserved}, record=record)
-
-
-def _record(connection: Connection, *, job: Job, endpoint: str) -> None:
-    settle_route(connection, job.id, job.arguments)
-    moves.count_moves(connection, endpoint, "residency")
+    if home_of(job):
+        return returned(job, "residency", "its residency is local", stays=stays)
+    return PermanentFailure(MESSAGE, code="residency")
 
 
 def change_account(

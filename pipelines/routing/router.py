@@ -19,7 +19,7 @@ from models.serving import breakers, moves
 from models.serving.breakers import Breaker
 from models.serving.moves import Candidate, MovedTurns, Reason, Target
 from models.serving.queued_turns import QueuedTurn, any_waits, read_queued
-from models.serving.queues import endpoint_queue
+from models.serving.queues import endpoint_queue, is_endpoint_queue
 from models.serving.state import QueueState, ServingCache, ServingState
 from pipelines.routing.policy import Situation, choose_spills, reason_of, returning
 
@@ -191,7 +191,7 @@ def _lock(connection: Connection) -> bool:
 def local_queues(state: ServingState) -> list[str]:
     """Return the queues of the local models' interactive turns."""
     queues = {model.queue for model in state.models} | {state.models.default.queue}
-    return sorted(queue for queue in queues if not queue.startswith("upstream."))
+    return sorted(queue for queue in queues if not is_endpoint_queue(queue))
 
 
 def unfinished_turns(state: ServingState) -> int:

@@ -22,7 +22,7 @@ from models.platform.upstreams import Upstream
 from models.serving import breakers
 from models.serving.served_models import ModelDescription
 from models.serving.state import ServingCache
-from pipelines.routing.endpoint_guard import returned
+from pipelines.routing.returned_turns import returned
 from pipelines.routing.router import Router
 
 UPSTREAM = Upstream("groq", "https://api.groq.test/v1", ("llama",), price_input=Decimal(1), price_output=Decimal(1))
