@@ -8,9 +8,9 @@ from models.serving.moves import ReturnReason, count_moves, route_home
 
 
 def home_of(job: Job) -> str | None:
-    """Return the queue that the job was moved from to an endpoint, or None."""
-    home = (job.arguments.get(ROUTE) or {}).get("home")
-    return str(home) if home else None
+    """Return the queue that the job was moved from; None where it was not moved, or is there again."""
+    home: str | None = (job.arguments.get(ROUTE) or {}).get("home")
+    return None if home == job.queue else home
 
 
 def returned(

@@ -102,6 +102,14 @@ def test_the_engine_of_another_host_gets_no_turn_that_may_not_leave(database, ac
     dispatch(database, job(account, "inference"), REMOTE_ENGINE)
 
 
+def test_a_turn_that_has_returned_to_the_engine_of_another_host_fails(database, account):
+    """It has no other queue to return to."""
+    returned = job(account, "inference", residency="local", route={**HOME, "endpoint": None, "moves": 2})
+    with pytest.raises(PermanentFailure) as raised:
+        dispatch(database, returned, REMOTE_ENGINE)
+    assert raised.value.code == "residency"
+
+
 def test_a_local_engine_may_have_every_turn(database, account):
     change(database, account, "local")
 
