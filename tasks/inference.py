@@ -6,6 +6,7 @@ from functools import partial
 from models.jobs.attempt_context import Attempt, Handler, Outcome, plain_ending
 from models.jobs.catalogue import batch_queue, is_batch, priority_queue, priority_share
 from models.platform.compatibility import Compatibility
+from models.platform.settings import Settings
 from models.serving.queues import model_queue
 from pipelines.agents.server_tools import load_tools
 from pipelines.chat import compact_context, token_count, turn
@@ -18,6 +19,7 @@ from pipelines.inference.registry import default_model, describe, load_engine
 from pipelines.memory import suggest_facts
 from pipelines.memory.meditation import suggest_insights
 from pipelines.memory.recall_counter import RecallCounter
+from pipelines.routing.residency import check_dispatch
 from tasks.job_runner import JobRunner
 from tasks.slot_sharing import Run, SlotSharing
 
@@ -33,6 +35,17 @@ def _of_model(model: str, run: Run) -> Run:
 
     def run_checked(attempt: Attempt) -> Outcome:
         check_served(attempt, model)
+        return run(attempt)
+
+    return run_checked
+
+
+def _at_home(settings: Settings, run: Run) -> Run:
+    """Run only jobs whose account lets the engine have its memories."""
+
+    def run_checked(attempt: Attempt) -> Outcome:
+        with attempt.database.connection() as connection:
+            check_dispatch(settings, connection, attempt.job)
         return run(attempt)
 
     return run_checked
@@ -66,8 +79,12 @@ def declare_actors(runner: JobRunner) -> dict[str, int]:
         "turn.run": Handler(_of_model(engine.name, _by_queue(sharing, run_turn, yields=engine.continues)), end_turn),
         "tokens.count": Handler(_of_model(engine.name, partial(token_count.run, engine)), plain_ending),
         "context.compact": Handler(_of_model(engine.name, partial(compact_context.run, engine)), plain_ending),
-        "memory.fact": Handler(sharing.batch(partial(suggest_facts.run, engine)), plain_ending),
-        "memory.insight": Handler(sharing.batch(partial(suggest_insights.run, engine)), plain_ending),
+        "memory.fact": Handler(
+            sharing.batch(_at_home(runner.settings, partial(suggest_facts.run, engine))), plain_ending
+        ),
+        "memory.insight": Handler(
+            sharing.batch(_at_home(runner.settings, partial(suggest_insights.run, engine))), plain_ending
+        ),
     }
     for kind, handler in handlers.items():
         runner.declare(kind, handler)
