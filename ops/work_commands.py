@@ -1,6 +1,7 @@
 """Subcommands that inspect jobs and what runs them, and repeat or end what has failed."""
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -41,10 +42,7 @@ def breakers_list(data_dir: Path | None) -> None:
 @data_dir
 def breakers_open(endpoint: str, data_dir: Path | None) -> None:
     """Send an endpoint no more requests, as before its maintenance."""
-    settings = prepare(quiet=True, data_dir=data_dir)
-    from ops.breakers import force
-
-    force(settings, endpoint, "open")
+    _force_breaker(data_dir, endpoint, "open")
 
 
 @breakers_group.command("close")
@@ -52,10 +50,7 @@ def breakers_open(endpoint: str, data_dir: Path | None) -> None:
 @data_dir
 def breakers_close(endpoint: str, data_dir: Path | None) -> None:
     """Send an endpoint requests whatever their results, and forget its failures."""
-    settings = prepare(quiet=True, data_dir=data_dir)
-    from ops.breakers import force
-
-    force(settings, endpoint, "closed")
+    _force_breaker(data_dir, endpoint, "closed")
 
 
 @breakers_group.command("auto")
@@ -63,10 +58,14 @@ def breakers_close(endpoint: str, data_dir: Path | None) -> None:
 @data_dir
 def breakers_auto(endpoint: str, data_dir: Path | None) -> None:
     """Let the results of an endpoint's requests decide again."""
+    _force_breaker(data_dir, endpoint, None)
+
+
+def _force_breaker(data_dir: Path | None, endpoint: str, state: Literal["open", "closed"] | None) -> None:
     settings = prepare(quiet=True, data_dir=data_dir)
     from ops.breakers import force
 
-    force(settings, endpoint, None)
+    force(settings, endpoint, state)
 
 
 @click.command()
