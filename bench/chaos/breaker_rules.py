@@ -59,7 +59,7 @@ def check_openings(
 
 
 def _is_excused(fault: InjectedFault, injected: Sequence[InjectedFault]) -> bool:
-    """Return whether another fault, at the same time, affects what counts the failures."""
+    """Return whether another fault at the same time keeps workers from counting failures."""
     return any(
         other is not fault and other.struck_at < fault.healed_at and other.healed_at > fault.struck_at
         and EXCUSING & set(names_in(other.target))

@@ -123,7 +123,7 @@ SELECT turn_queue, ended_turns FROM turn_counts WHERE turn_day = (now() AT TIME 
 
 
 def ended_today(connection: Connection) -> dict[str, int]:
-    """Return today's ended turns by queue, as far as the heartbeats of their workers have told."""
+    """Return how many turns ended today, by queue, up to the last heartbeat of each worker."""
     return {row["turn_queue"]: row["ended_turns"] for row in fetch_all(connection, ENDED_TODAY)}
 
 

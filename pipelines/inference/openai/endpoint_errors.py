@@ -1,4 +1,4 @@
-"""Convert what goes wrong with an endpoint into errors with a kind, by which callers decide what to do next.
+"""Map failures of an endpoint to errors. Callers decide by the kind of an error what to do next.
 
 EndpointError is raised where another attempt may succeed, EndpointRejection where none would. Faults of our API key,
 budget or URL concern the operator: callers only get the status.

@@ -212,7 +212,7 @@ def _parse_turn(request: Request, body: Work) -> ScheduledWork:
             param="work.request",
         )
     plan = turns.turn_plan(turn, any_model=turn_request.model in (None, DEFAULT_ALIAS))
-    if request.caller.residency == "local":  # that of the key, which a firing has no more
+    if request.caller.residency == "local":  # that of the API key, which a firing does not have
         plan["request"] = {**plan["request"], "residency": "local"}
     return ScheduledWork("turn", {"request": stored_request}, plan, check)
 

@@ -15,7 +15,7 @@ ALL = {"X-Sangha-Events": "all"}
 
 @pytest.fixture(scope="module", autouse=True)
 def quick():
-    """Streams are told at once of every change."""
+    """Report each change to streams without a delay."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("FIRST_AFTER", "TELL_INTERVAL", "CHECK_INTERVAL"):
             patch.setattr(waiting, name, 0.0)
