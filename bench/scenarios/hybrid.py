@@ -1,7 +1,7 @@
 """A local engine with a full queue, and an endpoint to which turns spill; LiteLLM's proxy before the same endpoint.
 
 Three measurements: how long turns wait that may leave, and whether those that may not keep their order; what Sangha and
-LiteLLM add to the endpoint's first token, in alternating rounds; and what becomes of streams when what generates them
+LiteLLM add to the endpoint's first token, in alternating rounds; and the streams that fail when what generates them
 dies in mid-answer. LiteLLM has a primary and a fallback; Sangha an endpoint and a local engine, of which either dies.
 """
 

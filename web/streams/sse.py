@@ -203,7 +203,7 @@ class EventStream:
 
     on_disconnect  awaited when the client disconnects before the end
     final_frame    sent when the stream is cut, for clients without an id to reconnect with
-    wait           the wait of the turn whose events it sends, of which the client is told
+    wait           the wait of the turn whose events it sends, which is reported to the client
     written        frames of the source that were written
     """
 
@@ -266,7 +266,7 @@ class EventStream:
         if not self._writing and (self._ping is None or self._ping.done()):
             self._ping = asyncio.get_running_loop().create_task(self._write_between(data, written))
         elif self.wait and written is not None:
-            self.wait.not_told()
+            self.wait.retract_report()
 
     def end(self) -> None:
         """Stop early and in order: the client gets all that was written, the final frame and the end of the body."""
@@ -314,7 +314,7 @@ class EventStream:
             await self._send_body(data)
             self._streams.touch(self)
         elif self.wait and written is not None:
-            self.wait.not_told()
+            self.wait.retract_report()
 
     async def _send_body(self, data: bytes) -> None:
         try:

@@ -1,6 +1,6 @@
-"""Tell streams why their turn waits, until an attempt at it begins.
+"""Report on streams why their turn waits, until an attempt at it begins.
 
-What they say is no event of a journal: it has no id and no number, so that resuming a stream is not affected. Streams
+A report is no event of a journal: it has no id and no number, so that resuming a stream is not affected. Streams
 that show all events get `sangha:engine.waiting`, those of OpenAI's types a comment. One read a second serves all
 streams of the process.
 """
@@ -24,14 +24,14 @@ log = logging.getLogger(__name__)
 #: Seconds between two reads, and the most of the time that reads may take.
 READ_INTERVAL, MAX_SHARE = 1.0, 0.05
 
-#: Seconds after which a stream is looked at first, after which it is told again at the earliest, and after which one
-#: whose turn does not wait is looked at again: its worker may have died.
-FIRST_AFTER, TELL_INTERVAL, CHECK_INTERVAL = 0.5, 3.0, 5.0
+#: Seconds after which a stream is looked at first, between two reports at least, and after which one whose turn does
+#: not wait is looked at again: its worker may have died.
+FIRST_AFTER, REPORT_INTERVAL, CHECK_INTERVAL = 0.5, 3.0, 5.0
 
-#: Changes of the predicted wait below which nobody is told, as seconds and as part.
+#: Smaller changes of the predicted wait, in seconds and as a share, are not reported.
 SMALLEST_CHANGE, SMALLEST_SHARE = 1.0, 0.2
 
-#: Streams that are told before others may run.
+#: Reports that are written before other tasks may run.
 BATCH = 100
 
 ReadWaiting = Callable[[Collection[str]], Mapping[str, WaitingTurn]]
@@ -41,20 +41,20 @@ Encode = Callable[[str, WaitingTurn], Frame]
 class Wait:
     """The wait of one stream's turn.
 
-    due_at   when it is looked at next
-    told     what the stream was told last; None: nothing since its turn last ran
-    ran      its turn did not wait when it was looked at
-    written  the frames of the stream when it was looked at
+    due_at    when it is looked at next
+    reported  what was reported last; None: nothing since its turn last ran
+    ran       its turn did not wait when it was looked at
+    written   the frames of the stream when it was looked at
     """
 
-    __slots__ = ("due_at", "encode", "job_id", "ran", "told", "told_at", "written")
+    __slots__ = ("due_at", "encode", "job_id", "ran", "reported", "reported_at", "written")
 
     def __init__(self, job_id: str, encode: Encode) -> None:
         self.job_id = job_id
         self.encode = encode
         self.due_at = time.monotonic() + FIRST_AFTER
-        self.told: WaitingTurn | None = None
-        self.told_at = 0.0
+        self.reported: WaitingTurn | None = None
+        self.reported_at = 0.0
         self.ran = False
         self.written = 0
 
@@ -69,66 +69,66 @@ class Wait:
         return not runs
 
     def update(self, turn: WaitingTurn | None, now: float) -> bool:
-        """Note what the turn waits for. Returns whether to tell the stream."""
+        """Note what the turn waits for. Returns whether to report it."""
         self.ran = turn is None
         if turn is None:
             self.due_at = now + CHECK_INTERVAL
-            self.told = None
+            self.reported = None
             return False
-        if self.told is not None and (now < self.told_at + TELL_INTERVAL or not differs(turn, self.told)):
+        if self.reported is not None and (now < self.reported_at + REPORT_INTERVAL or not differs(turn, self.reported)):
             return False
-        self.told, self.told_at = turn, now
+        self.reported, self.reported_at = turn, now
         return True
 
-    def not_told(self) -> None:
-        """Note that the stream could not be told: an event came first, or its client is slow."""
-        self.told = None
+    def retract_report(self) -> None:
+        """Note that the last report was not sent: an event came first, or the client is slow."""
+        self.reported = None
 
 
-def differs(turn: WaitingTurn, told: WaitingTurn) -> bool:
-    """Return whether a turn's wait differs enough from what its stream was told."""
-    if (turn.reason, turn.position) != (told.reason, told.position):
+def differs(turn: WaitingTurn, reported: WaitingTurn) -> bool:
+    """Return whether a turn's wait differs enough from what was reported last."""
+    if (turn.reason, turn.position) != (reported.reason, reported.position):
         return True
-    now, before = turn.predicted_wait, told.predicted_wait
+    now, before = turn.predicted_wait, reported.predicted_wait
     if now is None or before is None:
         return now is not before
     return abs(now - before) >= max(SMALLEST_CHANGE, SMALLEST_SHARE * before)
 
 
 class WaitingStreams:
-    """Tells the open streams of a process whose turns wait."""
+    """Reports on the open streams of a process what their turns wait for."""
 
     def __init__(self, streams: OpenStreams, read: ReadWaiting) -> None:
         self._streams = streams
         self._read = read
 
     async def run(self) -> None:
-        """Tell them, for ever."""
+        """Report until the task is cancelled."""
         pause = READ_INTERVAL
         while True:
             await asyncio.sleep(pause)
             begun = time.monotonic()
             try:
-                await self.tell()
+                await self.report()
             except Unavailable:
                 log.debug("Cannot read what turns wait for; trying again")
             except Exception:
                 log.exception("Cannot read what turns wait for; trying again")
             pause = max(READ_INTERVAL, (time.monotonic() - begun) / MAX_SHARE)
 
-    async def tell(self) -> None:
-        """Read once, and tell the streams that are due. Raises Unavailable."""
+    async def report(self) -> None:
+        """Read once, and report on the streams that are due. Raises Unavailable."""
         now = time.monotonic()
         due = [(stream, stream.wait) for stream in self._streams if stream.wait and stream.wait.is_due(stream, now)]
         if not due:
             return
         waiting = await run_in_thread(self._read, {wait.job_id for _, wait in due})
         for start in range(0, len(due), BATCH):
-            _tell(due[start : start + BATCH], waiting)
+            _report(due[start : start + BATCH], waiting)
             await asyncio.sleep(0)
 
 
-def _tell(due: Sequence[tuple[EventStream, Wait]], waiting: Mapping[str, WaitingTurn]) -> None:
+def _report(due: Sequence[tuple[EventStream, Wait]], waiting: Mapping[str, WaitingTurn]) -> None:
     now = time.monotonic()
     for stream, wait in due:
         turn = waiting.get(wait.job_id)

@@ -57,8 +57,8 @@ class Scene:
         await asyncio.sleep(0)
         return client, feed
 
-    async def tell(self):
-        await self.waiting.tell()
+    async def report(self):
+        await self.waiting.report()
         await asyncio.sleep(0)  # the writes
 
     async def close(self):
@@ -70,7 +70,7 @@ class Scene:
 @pytest.fixture
 def play(monkeypatch):
     """`play(scenario)` runs a coroutine function with a scene, in which all is due at once."""
-    for name in ("FIRST_AFTER", "TELL_INTERVAL", "CHECK_INTERVAL"):
+    for name in ("FIRST_AFTER", "REPORT_INTERVAL", "CHECK_INTERVAL"):
         monkeypatch.setattr(waiting, name, 0.0)
 
     def play(scenario):
@@ -88,7 +88,7 @@ def test_one_read_serves_all_streams(play):
     async def scenario(scene):
         clients = [(await scene.open(f"job_{number % 3}"))[0] for number in range(9)]
         scene.reader.turns = {"job_0": BUSY}
-        await scene.tell()
+        await scene.report()
         assert scene.reader.reads == [{"job_0", "job_1", "job_2"}]
         assert [b"sangha:engine.waiting" in client.body for client in clients] == [True, False, False] * 3
 
@@ -99,7 +99,7 @@ def test_the_event_has_no_id_and_no_number(play):
     async def scenario(scene):
         client, _ = await scene.open("job_0")
         scene.reader.turns = {"job_0": BUSY}
-        await scene.tell()
+        await scene.report()
         assert client.body == (
             b"first\n\nevent: sangha:engine.waiting\n"
             b'data: {"type":"sangha:engine.waiting","position":3,"predicted_wait":12.3,"reason":"busy"}\n\n'
@@ -117,30 +117,30 @@ def test_openais_client_does_not_see_the_comment():
     assert [(event.id, event.data) for event in events] == [("0", '{"type":"a"}'), ("1", '{"type":"b"}')]
 
 
-def test_a_stream_is_told_again_only_of_changes(play):
+def test_only_changes_are_reported_again(play):
     async def scenario(scene):
         client, _ = await scene.open("job_0")
         for turn in (BUSY, BUSY, WaitingTurn("busy", 3, 12.9), WaitingTurn("busy", 2, 9), WaitingTurn("no_worker", 2)):
             scene.reader.turns = {"job_0": turn}
-            await scene.tell()
+            await scene.report()
         assert client.body.count(b"event:") == 3
 
     play(scenario)
 
 
-def test_a_stream_is_told_at_most_once_in_an_interval(play, monkeypatch):
+def test_an_interval_has_at_most_one_report(play, monkeypatch):
     async def scenario(scene):
-        monkeypatch.setattr(waiting, "TELL_INTERVAL", 60.0)
+        monkeypatch.setattr(waiting, "REPORT_INTERVAL", 60.0)
         client, _ = await scene.open("job_0")
         for position in (5, 4, 3):
             scene.reader.turns = {"job_0": WaitingTurn("busy", position)}
-            await scene.tell()
+            await scene.report()
         assert client.body.count(b"event:") == 1
 
     play(scenario)
 
 
-def test_nothing_is_told_after_an_event_that_arrives_during_the_read(play):
+def test_nothing_is_reported_after_an_event_that_arrives_during_the_read(play):
     async def scenario(scene):
         client, feed = await scene.open("job_0")
         scene.reader.turns = {"job_0": BUSY}
@@ -154,26 +154,26 @@ def test_nothing_is_told_after_an_event_that_arrives_during_the_read(play):
             await client.wait_for(b"in_progress")
 
         scene.reader.before_answer = attempt_begins
-        await scene.tell()
+        await scene.report()
         assert client.body == b"first\n\nin_progress\n\n"
         # Until a later read has found that it waits again
         scene.reader.before_answer = lambda: None
-        await scene.tell()
+        await scene.report()
         assert b"engine.waiting" in client.body
 
     play(scenario)
 
 
-def test_a_turn_whose_worker_has_died_is_told_again(play):
+def test_the_wait_of_a_turn_whose_worker_has_died_is_reported_again(play):
     async def scenario(scene):
         client, feed = await scene.open("job_0")
-        await scene.tell()  # it runs
+        await scene.report()  # it runs
         feed.frames.put_nowait(b"token\n\n")
         await client.wait_for(b"token")
-        await scene.tell()  # it sends events, so it is not looked at
+        await scene.report()  # it sends events, so it is not looked at
         assert len(scene.reader.reads) == 1
         scene.reader.turns = {"job_0": WaitingTurn("no_worker", 1)}
-        await scene.tell()
+        await scene.report()
         assert client.body.endswith(b'"reason":"no_worker"}\n\n')
 
     play(scenario)
@@ -183,7 +183,7 @@ def test_a_stream_is_not_looked_at_in_its_first_moment(play, monkeypatch):
     async def scenario(scene):
         monkeypatch.setattr(waiting, "FIRST_AFTER", 60.0)
         await scene.open("job_0")
-        await scene.tell()
+        await scene.report()
         assert scene.reader.reads == []
 
     play(scenario)

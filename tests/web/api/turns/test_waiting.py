@@ -17,7 +17,7 @@ ALL = {"X-Sangha-Events": "all"}
 def quick():
     """Report each change to streams without a delay."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("FIRST_AFTER", "TELL_INTERVAL", "CHECK_INTERVAL"):
+        for name in ("FIRST_AFTER", "REPORT_INTERVAL", "CHECK_INTERVAL"):
             patch.setattr(waiting, name, 0.0)
         patch.setattr(waiting, "READ_INTERVAL", 0.02)
         patch.setattr(waiting, "MAX_SHARE", 1.0)
@@ -85,14 +85,14 @@ def test_a_stream_of_openais_types_gets_a_comment(user):
 
 
 def test_openais_client_receives_the_journal_only(user, database, redis_client):
-    # Given a stream that was told of its wait
+    # Given a stream with a report
     turn = create(user, background=True)
     base = str(user.client.base_url).rstrip("/")
     client = openai.OpenAI(base_url=f"{base}/v1", api_key=user.token)
     stream = client.responses.retrieve(turn["id"], stream=True)
     iterator = iter(stream)
     events = [next(iterator), next(iterator)]
-    wait_until(lambda: any(each.wait and each.wait.told for each in user.client.app.state.platform.streams))
+    wait_until(lambda: any(each.wait and each.wait.reported for each in user.client.app.state.platform.streams))
     # When the turn runs
     scripted = ScriptedJob.of_response(database, redis_client, user.caller.account_id, turn["job_id"])
     scripted.append_deltas(2)
