@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pipelines.chat.response_objects import ItemObject, ResponseObject
+from pipelines.chat.response_types import ItemObject, ResponseObject
 from web.access.rights import Rights
 from web.api import admin, jobs
 from web.api.accounts import (

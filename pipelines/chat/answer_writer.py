@@ -17,7 +17,7 @@ from pipelines.chat.call_items import GENERATED_CALLS, call_events, call_item, i
 from pipelines.chat.client_tools import ClientTool
 from pipelines.chat.logprobs import logprob_object
 from pipelines.chat.reasoning_writer import NewEvent, ReasoningWriter
-from pipelines.chat.response_objects import ItemStatus
+from pipelines.chat.response_types import ItemStatus
 from pipelines.chat.transcript import ITEM_ADDED, ITEM_DONE, STEP_GENERATED, TEXT_DELTA, Transcript, add_usage
 from pipelines.inference.engine import GeneratedCall, ReasoningToken, Token, ToolCall
 

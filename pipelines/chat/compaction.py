@@ -18,7 +18,8 @@ import orjson
 from models.platform.errors import PermanentFailure
 from pipelines.chat.call_items import CALLS, OUTPUTS, output_text, tool_call
 from pipelines.chat.key_quotes import Quote, select_quotes
-from pipelines.chat.response_objects import CompactionItem, item_text
+from pipelines.chat.response_objects import item_text
+from pipelines.chat.response_types import CompactionItem
 from pipelines.inference.engine import Engine, Message
 
 #: The prefix of the opaque text of a compaction, which identifies its format.

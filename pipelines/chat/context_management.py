@@ -22,7 +22,7 @@ from pipelines.chat.compaction import (
 )
 from pipelines.chat.mcp_items import as_callers_calls
 from pipelines.chat.prompt import compaction_threshold, messages_of, output_format_of
-from pipelines.chat.response_objects import CompactionItem
+from pipelines.chat.response_types import CompactionItem
 from pipelines.inference.context import count_if_it_may_fit
 from pipelines.inference.engine import Engine
 

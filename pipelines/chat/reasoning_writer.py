@@ -9,7 +9,7 @@ from typing import Any
 from models.journal.writer import Journal
 from models.turns.responses import Response
 from pipelines.chat import response_objects
-from pipelines.chat.response_objects import ItemStatus, ReasoningItem
+from pipelines.chat.response_types import ItemStatus, ReasoningItem
 from pipelines.chat.transcript import ITEM_ADDED, ITEM_DONE, REASONING_DELTA, SUMMARY_DELTA, Step
 from pipelines.inference.engine import ReasoningToken
 

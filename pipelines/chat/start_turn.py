@@ -37,7 +37,8 @@ from pipelines.agents.approval_answers import Answer, find_answers, take_answers
 from pipelines.chat import job_model
 from pipelines.chat.memory_prompt import remember_enabled
 from pipelines.chat.new_turn import AcceptedTurn, NewTurn, TurnIds
-from pipelines.chat.response_objects import SHARED_ARGUMENT, ResponseObject, response_object
+from pipelines.chat.response_objects import SHARED_ARGUMENT, response_object
+from pipelines.chat.response_types import ResponseObject
 from pipelines.chat.service_tiers import window_seconds
 from pipelines.chat.thread import apply_busy_policy, find_thread, resolve_items
 from pipelines.chat.turn_tokens import most_tokens, reserved_tokens

@@ -29,7 +29,7 @@ from pipelines.chat import response_objects, server_calls
 from pipelines.chat.answer_writer import AnswerWriter
 from pipelines.chat.memory_prompt import MemoryRecall
 from pipelines.chat.recalled_memories import references
-from pipelines.chat.response_objects import ItemStatus
+from pipelines.chat.response_types import ItemStatus
 from pipelines.chat.service_tiers import served_tier, tier_in_time
 from pipelines.chat.step import TurnEnd, generate_step
 from pipelines.chat.transcript import (

@@ -6,7 +6,8 @@ from typing_extensions import TypedDict
 
 from models.jobs.jobs import Job, JobState
 from models.jobs.route_costs import ROUTE
-from pipelines.chat.response_objects import RouteObject, route_object
+from pipelines.chat.response_objects import route_object
+from pipelines.chat.response_types import RouteObject
 
 #: Kinds whose result quotes a user's texts: only the request that waits for it may read it, not the whole account.
 PRIVATE_RESULTS = frozenset({"memory.search", "memory.fact", "memory.insight"})

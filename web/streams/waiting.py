@@ -15,7 +15,7 @@ import orjson
 from models.journal.events import WAITING
 from models.platform.errors import Unavailable
 from models.serving.waiting_turns import WaitingTurn
-from pipelines.chat.response_objects import WaitingObject
+from pipelines.chat.response_types import WaitingObject
 from web.http.threads import run_in_thread
 from web.streams.sse import EventStream, Frame, OpenStreams
 

@@ -10,7 +10,7 @@ from models.turns.responses import Response, TokenUsage
 from pipelines.chat import response_objects
 from pipelines.chat.call_items import call_item
 from pipelines.chat.client_tools import ClientTool
-from pipelines.chat.response_objects import ResponseObject
+from pipelines.chat.response_types import ResponseObject
 from pipelines.inference.engine import GeneratedCall, Tool
 
 LOOK_UP = ClientTool(Tool("look_up", "", {}), "function", "look_up")

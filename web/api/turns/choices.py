@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import orjson
 
 from models.platform.errors import JobFailed, RequestError, Unavailable
-from pipelines.chat.response_objects import ResponseObject
+from pipelines.chat.response_types import ResponseObject
 from web.api.job_results import cancel_job
 from web.api.request import Request
 from web.api.turns.choice_chunks import ChoiceChunks

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 from models.platform.errors import InvalidRequest
 from pipelines.chat import compact_context
 from pipelines.chat.prompt_jobs import PromptRequest
-from pipelines.chat.response_objects import ItemObject, ResponseUsage
+from pipelines.chat.response_types import ItemObject, ResponseUsage
 from web.api.request import Request
 from web.api.turns.content_types import Id
 from web.api.turns.hints import CacheOptions, CacheRetention, ServiceTier

@@ -17,7 +17,8 @@ from models.platform.errors import InvalidRequest, NotFound
 from models.platform.texts import truncate
 from models.turns.responses import Response
 from pipelines.chat.deletion import delete_response
-from pipelines.chat.response_objects import ResponseObject, public_item, response_object
+from pipelines.chat.response_objects import public_item, response_object
+from pipelines.chat.response_types import ResponseObject
 from web.api.job_events import StreamCursor, requested_position, resume_position, tree_frames
 from web.api.job_results import cancel_job
 from web.api.request import Request

@@ -6,7 +6,7 @@ from contextlib import suppress
 from models.platform.errors import Unavailable
 from models.serving.waiting_turns import WaitingTurn, read_waiting
 from models.turns.responses import Response
-from pipelines.chat.response_objects import ResponseObject
+from pipelines.chat.response_types import ResponseObject
 from web.api.platform import Platform
 from web.api.request import Request
 from web.streams.waiting import waiting_object
