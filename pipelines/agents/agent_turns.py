@@ -24,20 +24,26 @@ def resolve_agent(
 ) -> tuple[Mapping[str, Any], Definition | None]:
     """Return the request with the current version of its agent, and that version. Costs nothing without an agent.
 
+    A request that names no model, nor does its agent, gets the default one, which may have changed since it was read.
+
     models  the known models; None: only the `engine_model` of the request
 
     Raises NotFound for an agent that the account does not have, and for one whose model is not known any more, and
     InvalidRequest for a parameter that its model does not honour.
     """
     if not is_agent(request.get("model")):
-        return request, None
+        return ({**request, "model": models.default.id} if models and request.get("any_model") else request), None
     agent = request.get("agent") or _current_agent(connection, account_id, request["model"])
     definition = definitions.read_definition(connection, account_id, agent)
     resolved = {**request, "agent": dict(agent), "approvals": request.get("approvals") or "wait"}
     if definition.model not in (None, request["engine_model"]) and models is None:
         raise _not_served(definition.model, agent, request["engine_model"])
+    if definition.model is not None:
+        resolved.pop("any_model", None)
     if models is not None:
-        model = models.find(definition.model or request["engine_model"])
+        model = (
+            models.default if resolved.get("any_model") else models.find(definition.model or request["engine_model"])
+        )
         if model is None:
             raise _not_served(definition.model, agent, request["engine_model"])
         check_honoured(resolved, model.description)
@@ -53,7 +59,9 @@ def _not_served(model: str | None, agent: Mapping[str, Any], served: str) -> Not
 
 def served_by(models: ServedModels | None, request: Mapping[str, Any]) -> ServedModel | None:
     """Return the model that answers a request; None if the models are not known, or this one is not."""
-    return models.find(engine_model(request)) if models else None
+    if models is None:
+        return None
+    return models.default if request.get("any_model") else models.find(engine_model(request))
 
 
 def check_agent(connection: Connection, account_id: str, model: str) -> None:

@@ -10,7 +10,6 @@ from models.platform.errors import Moved
 from models.serving.queues import DEFAULT_QUEUE, model_queue
 from models.serving.served_models import ServedModel, local_queue
 from pipelines.agents.agent_turns import engine_model, is_agent
-from pipelines.agents.definitions import Definition
 
 #: The job argument with the model's name. None: the default model, whichever it is when the job runs. Jobs of earlier
 #: versions lack it.
@@ -19,17 +18,12 @@ ARGUMENT = "model"
 OF_RESPONSE = "SELECT request FROM responses WHERE job_id = %(job_id)s"
 
 
-def argument(
-    target: ServedModel | None, request: Mapping[str, Any], definition: Definition | None
-) -> Mapping[str, str | None]:
-    """Return the argument of a turn's job with the model that it is enqueued for, if that is known.
-
-    What is known may have changed since the request was read. A turn that named no model is for any default one then.
-    """
-    is_named = bool(definition.model if definition else not request.get("any_model"))
+def argument(target: ServedModel | None, request: Mapping[str, Any]) -> Mapping[str, str | None]:
+    """Return the argument of a turn's job with the model that it is enqueued for, if that is known."""
     if target is None:
-        return {} if is_named else {ARGUMENT: None}
-    return {ARGUMENT: target.description.name if is_named or target.queue != DEFAULT_QUEUE else None}
+        return {}
+    is_any = request.get("any_model") and target.queue == DEFAULT_QUEUE
+    return {ARGUMENT: None if is_any else target.description.name}
 
 
 def check_served(attempt: Attempt, served: str) -> None:
@@ -56,5 +50,5 @@ def requested_model(attempt: Attempt) -> str | None:
         with attempt.database.connection() as connection:
             row = fetch_one(connection, OF_RESPONSE, {"job_id": attempt.job.id})
         request = row["request"] if row else {}
-    named = engine_model(request) if request.get("model") else None
+    named = engine_model(request) if request.get("model") and not request.get("any_model") else None
     return None if is_agent(named) else named

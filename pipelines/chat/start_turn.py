@@ -218,7 +218,7 @@ def prepare_turn(
         owner_id=caller.user_id,
         arguments={
             "response_id": response_id,
-            **job_model.argument(target, turn.request, definition),
+            **job_model.argument(target, request),
             **({SHARED_ARGUMENT: shared} if shared else {}),
             **({web_processes.ARGUMENT: web_process} if web_process else {}),
             **({KEY_ARGUMENT: caller.key_id} if caller.key_id else {}),

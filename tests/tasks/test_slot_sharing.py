@@ -19,7 +19,7 @@ class Runs:
         self.running: list[Attempt] = []
         self.errors: dict[int, Exception] = {}
         self.threads: list[threading.Thread] = []
-        self.finished: set[int] = set()
+        self.finished: set[Attempt] = set()
         self._new_attempt = new_attempt
 
     def start(self, kind):
@@ -40,13 +40,13 @@ class Runs:
     def _work(self, attempt):
         self.running.append(attempt)
         try:
-            wait_until(lambda: attempt.should_stop() or id(attempt) in self.finished)
+            wait_until(lambda: attempt.should_stop() or attempt in self.finished)
             attempt.check()
         finally:
             self.running.remove(attempt)
 
     def finish(self, attempt):
-        self.finished.add(id(attempt))
+        self.finished.add(attempt)
         wait_until(lambda: attempt not in self.running)
 
 

@@ -4,26 +4,35 @@ from dataclasses import replace
 
 import pytest
 
-from models.serving.served_models import ModelDescription, ServedModel
-from pipelines.agents.definitions import Definition
+from models.serving.served_models import ModelDescription, ServedModel, ServedModels
+from pipelines.agents.agent_turns import resolve_agent, served_by
 from pipelines.chat.job_model import argument
 
 TARGET = ServedModel("small", ModelDescription("small"), "inference")
 UNNAMED, NAMED = {"model": "small", "any_model": True}, {"model": "small"}
-AGENT = Definition()
 
 
 @pytest.mark.parametrize(
-    ("target", "request_", "definition", "expected"),
+    ("target", "request_", "expected"),
     [
-        (TARGET, NAMED, None, {"model": "small"}),
-        (TARGET, UNNAMED, None, {"model": None}),
-        (TARGET, UNNAMED, AGENT, {"model": None}),
-        (TARGET, UNNAMED, replace(AGENT, model="small"), {"model": "small"}),
-        (replace(TARGET, queue="upstream.cloud"), UNNAMED, None, {"model": "small"}),
-        (None, NAMED, None, {}),
-        (None, UNNAMED, None, {"model": None}),
+        (TARGET, NAMED, {"model": "small"}),
+        (TARGET, UNNAMED, {"model": None}),
+        (replace(TARGET, queue="upstream.cloud"), UNNAMED, {"model": "small"}),
+        (None, NAMED, {}),
     ],
 )
-def test_a_turn_names_its_model_unless_it_is_for_the_default_one(target, request_, definition, expected):
-    assert argument(target, request_, definition) == expected
+def test_a_turn_names_its_model_unless_it_is_for_the_default_one(target, request_, expected):
+    assert argument(target, request_) == expected
+
+
+@pytest.mark.parametrize("former", ["small", "forgotten"])
+def test_a_request_without_a_model_gets_the_default_one_of_the_time_of_its_turn(former):
+    # Given a request that was read when another model was the default
+    request = {"model": former, "any_model": True}
+    large = ServedModel("large", ModelDescription("large"), "inference")
+    models = ServedModels([replace(TARGET, queue="inference.small"), large], large)
+    # When its turn is prepared
+    resolved, _ = resolve_agent(None, "acct", request, models)
+    # Then the present default model answers
+    assert (resolved["model"], served_by(models, resolved)) == ("large", large)
+    assert argument(served_by(models, resolved), resolved) == {"model": None}

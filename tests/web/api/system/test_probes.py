@@ -8,6 +8,7 @@ import pytest
 
 from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
 from models.platform.errors import Unavailable
+from models.platform.ids import new_id
 from models.serving.served_models import ModelDescription, ServedModel, ServedModels
 from models.serving.state import ServingState
 from web.access.rights import Rights
@@ -79,16 +80,17 @@ def test_readyz_names_unserved_models_and_open_breakers(settings, database, serv
     client = serve(app)
     model = ServedModel("small", ModelDescription("small"), "inference")
     app.state.platform.serving.state = lambda: ServingState(ServedModels([model], model))
+    endpoint = new_id("groq")
     with database.connection() as connection:
-        connection.execute("INSERT INTO circuit_breakers (upstream, breaker_state) VALUES ('groq', 'open')")
+        connection.execute("INSERT INTO circuit_breakers (upstream, breaker_state) VALUES (%s, 'open')", (endpoint,))
 
     response = client.get("/readyz")
     with database.connection() as connection:
-        connection.execute("DELETE FROM circuit_breakers WHERE upstream = 'groq'")
+        connection.execute("DELETE FROM circuit_breakers WHERE upstream = %s", (endpoint,))
 
     assert response.status_code == 200
     assert response.json()["unserved_models"] == ["small"]
-    assert "groq" in response.json()["open_breakers"]
+    assert endpoint in response.json()["open_breakers"]
 
 
 def test_requests_are_counted_by_route(client):
