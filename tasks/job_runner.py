@@ -138,6 +138,9 @@ class JobRunner:
 
     def execute(self, handler: Handler, job_id: str, message_id: str, queue: str | None = None) -> None:
         """Process one message of a queue: claim the job, run its pipeline and end it."""
+        if self.stopping.is_set():
+            self._decline(job_id)
+            return
         job = self._claim(job_id, message_id, queue)
         if job is None:
             return
@@ -155,6 +158,13 @@ class JobRunner:
                 if self._claimed.get(job.id) is job:
                     del self._claimed[job.id]
                     self._running.pop(job.id, None)
+
+    def _decline(self, job_id: str) -> None:
+        """Leave a job to other workers: a thread that waited for a message takes one more after it was stopped."""
+        with suppress(Unavailable), self.database.connection() as connection:
+            lane = attempts.decline(connection, job_id)
+            if lane is not None:
+                self.relay.nudge(lane)
 
     def _resend_if_forgotten(self, job: Job) -> None:
         """Publish the job again if its row lacks this claim, without waiting until its message counts as lost."""

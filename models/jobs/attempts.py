@@ -83,6 +83,15 @@ def claim(
     return Job(**row)
 
 
+DECLINE = UNPUBLISH + " RETURNING coalesce(lane, account_id) AS lane"
+
+
+def decline(connection: Connection, job_id: str) -> str | None:
+    """Have a job published again whose message a stopping worker has received. Returns its lane, unless it runs."""
+    row = fetch_one(connection, DECLINE, {"id": job_id})
+    return row["lane"] if row else None
+
+
 @dataclass(frozen=True, slots=True)
 class Ending:
     """The result of an attempt that ends its job.

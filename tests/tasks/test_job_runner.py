@@ -187,6 +187,20 @@ def test_released_job_is_continued_by_another_worker(runners, job_store, account
     assert event_types(other, job_store, job_id) == ["test.written", "test.written", "sangha:job.completed"]
 
 
+def test_a_stopping_worker_leaves_a_job_whose_message_it_receives_to_others(runners, job_store, account):
+    # Given a published job, and a worker that is stopping
+    stopping = runners("stopping")
+    stopping.release_all()
+    job_id = job_store.enqueue(account)
+    job_store.update(job_id, "published_at = now()")
+    # When it receives the job's message
+    stopping.execute(handler(raises(AssertionError("it ran"))), job_id, "m1")
+    # Then the job is published again, without an attempt
+    job = job_store.job(job_id)
+    assert (job.state, job.attempt, job.published_at) == ("queued", 0, None)
+    assert stopping.relay.nudges == 1
+
+
 def test_moved_job_is_continued_by_a_worker_of_the_other_queue(runners, job_store, account):
     runner, other = runners("worker"), runners("other")
     job_id = job_store.enqueue(account)
