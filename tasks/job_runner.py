@@ -161,10 +161,9 @@ class JobRunner:
 
     def _decline(self, job_id: str) -> None:
         """Leave a job to other workers: a thread that waited for a message takes one more after it was stopped."""
-        with suppress(Unavailable), self.database.connection() as connection:
-            lane = attempts.decline(connection, job_id)
-            if lane is not None:
-                self.relay.nudge(lane)
+        lane = self._retrying_database.run_in_autocommit(lambda connection: attempts.decline(connection, job_id))
+        if lane is not None:
+            self.relay.nudge(lane)
 
     def _resend_if_forgotten(self, job: Job) -> None:
         """Publish the job again if its row lacks this claim, without waiting until its message counts as lost."""
