@@ -9,6 +9,7 @@ argument `route`:
     home             the queue that it came from
     reason, at       of its last move
     moves            how often it was moved
+    attempt          how many attempts it had before it was moved to the endpoint
     cost             reserved of the spill budget, until it is settled; `spent` afterwards
     price_input, price_output
                      per million tokens, what the operator pays
@@ -36,6 +37,9 @@ from models.serving.queues import endpoint_queue
 
 #: Most moves of a turn. The last one brings it home.
 MAX_MOVES = 4
+
+#: What a route has only while it leads to an endpoint.
+OF_ENDPOINT = ("attempt", "cost", "price_input", "price_output")
 
 Reason = Literal["queue_full", "engine_down", "probe"]
 ReturnReason = Literal["endpoint_failed", "endpoint_saturated", "breaker_open", "residency"]
@@ -106,7 +110,7 @@ WITH waiting AS MATERIALIZED (
 UPDATE jobs SET queue = %(queue)s, published_at = NULL, sends = 0,
     arguments = jsonb_set(arguments, '{{route}}', %(route)s || jsonb_build_object(
         'reason', %(reason)s::text, 'at', now(), 'cost', move_cost::text,
-        'moves', coalesce((arguments -> 'route' ->> 'moves')::int, 0) + 1))
+        'attempt', attempt, 'moves', coalesce((arguments -> 'route' ->> 'moves')::int, 0) + 1))
 FROM waiting JOIN unnest(%(ids)s::text[], %(costs)s::numeric[]) AS given (given_id, move_cost) ON given_id = waiting_id
 WHERE id = waiting_id
 RETURNING id, coalesce(lane, account_id) AS lane, move_cost
@@ -162,8 +166,8 @@ def _spill_parameters(home: str, target: Target, turns: Sequence[Candidate], rea
     }
 
 
-# What was reserved is given back. What a turn that was begun has spent is not known here: all that was reserved for it
-# counts as spent.
+# What was reserved is given back. What a turn that the endpoint has begun has spent is not known here: all that was
+# reserved for it counts as spent. The days are locked in their order, so that two transactions do not block each other.
 RETURN = """
 WITH waiting AS MATERIALIZED (
     SELECT id AS waiting_id, arguments -> 'route' AS old_route FROM jobs
@@ -173,24 +177,27 @@ WITH waiting AS MATERIALIZED (
     ORDER BY id DESC LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
 ), moved AS (
     UPDATE jobs SET queue = old_route ->> 'home', published_at = NULL, sends = 0,
-        arguments = jsonb_set(arguments, '{route}', (old_route - 'cost' - 'price_input' - 'price_output')
+        arguments = jsonb_set(arguments, '{route}', (old_route - %(of_endpoint)s::text[])
             || jsonb_build_object('endpoint', NULL, 'model', NULL, 'reason', %(reason)s::text, 'at', now(),
                                   'moves', coalesce((old_route ->> 'moves')::int, 0) + 1))
     FROM waiting WHERE id = waiting_id
     RETURNING id, coalesce(lane, account_id) AS lane, old_route, attempt
 ), reserved AS (
     SELECT ((old_route ->> 'at')::timestamptz AT TIME ZONE 'UTC')::date AS day, (old_route ->> 'cost')::numeric AS cost,
-           attempt > 0 AS begun
+           attempt > coalesce((old_route ->> 'attempt')::int, 0) AS begun
     FROM moved WHERE old_route ? 'cost'
 ), days AS (
     SELECT day, sum(cost) AS cost, coalesce(sum(cost) FILTER (WHERE begun), 0) AS spent,
            count(*) FILTER (WHERE NOT begun) AS turns
     FROM reserved GROUP BY day
+), locked AS MATERIALIZED (
+    SELECT spill_day AS locked_day FROM spill_days JOIN days ON spill_day = days.day
+    WHERE upstream = %(endpoint)s ORDER BY spill_day FOR NO KEY UPDATE OF spill_days
 ), given_back AS (
     UPDATE spill_days SET reserved_cost = greatest(reserved_cost - days.cost, 0),
                           spent_cost = spent_cost + days.spent,
                           spilled_turns = greatest(spilled_turns - days.turns, 0)
-    FROM days WHERE spill_day = days.day AND upstream = %(endpoint)s
+    FROM days JOIN locked ON locked_day = days.day WHERE spill_day = days.day AND upstream = %(endpoint)s
 )
 SELECT id, lane FROM moved
 """
@@ -214,7 +221,9 @@ def return_home(
     """
     ids = list(job_ids) if job_ids is not None else None
     parameters = {"queue": endpoint_queue(endpoint), "endpoint": endpoint, "ids": ids, "account_id": account_id}
-    rows = fetch_all(connection, RETURN, {**parameters, "reason": reason, "limit": limit})
+    rows = fetch_all(
+        connection, RETURN, {**parameters, "reason": reason, "limit": limit, "of_endpoint": list(OF_ENDPOINT)}
+    )
     count_moves(connection, endpoint, reason, len(rows))
     return _moved(rows)
 
@@ -229,7 +238,7 @@ def route_home(job: Job, reason: ReturnReason, *, stays: bool = False) -> dict[s
     route = job.arguments.get(ROUTE) or {}
     if not route.get("home"):
         return None
-    kept = {name: value for name, value in route.items() if name not in ("cost", "price_input", "price_output")}
+    kept = {name: value for name, value in route.items() if name not in OF_ENDPOINT}
     moved = {"endpoint": None, "model": None, "reason": reason, "at": datetime.now(UTC).isoformat()}
     return {**kept, **moved, "moves": route.get("moves", 0) + 1, **({"stays": True} if stays else {})}
 

@@ -270,3 +270,18 @@ def test_what_a_begun_turn_has_reserved_counts_as_spent_when_it_is_returned(stor
     bring_home(store)
 
     assert day(store) == (1, 0, Decimal("0.5"))
+
+
+def test_attempts_of_the_local_engine_before_the_move_have_spent_nothing(store):
+    # Given a turn that a local engine had begun before it was moved
+    job_id = enqueue_turn(store, store.create_account())
+    store.claim(job_id)
+    store.update(job_id, "state = 'queued'")
+    spill(store, job_id)
+
+    # When the endpoint returns it without having begun it
+    bring_home(store)
+
+    # Then all that was reserved is given back
+    assert day(store) == (0, 0, 0)
+    assert "attempt" not in store.job(job_id).arguments["route"]
