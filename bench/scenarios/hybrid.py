@@ -27,6 +27,7 @@ from bench.scenario import Bench
 from bench.scenarios.latency import first_delta_at
 from models.platform.database import Database, fetch_all
 from models.platform.upstreams import Upstream
+from scheduler.clock import ROUTE_INTERVAL
 
 #: The endpoint's name and its model.
 NAME, MODEL = "cloud", "cloud-1"
@@ -144,7 +145,9 @@ def flood_figures(rows: Sequence[Mapping[str, Any]], leaving: set[str], cloud: S
     staying = [row for row in rows if row["id"] not in leaving]
     own = (TOKENS - 1) / RATE
     return [
-        Figure("turns that may leave: POST → begin, longest", "s", free, at_most(SPILL_AFTER), quantile=1),
+        Figure(
+            "turns that may leave: POST → begin, longest", "s", free, at_most(SPILL_AFTER + ROUTE_INTERVAL), quantile=1
+        ),
         Figure("moved turns: POST → answer", "s", [row["took"] for row in moved], at_most(SPILL_AFTER + own)),
         Figure("turns that stay: POST → begin", "s", [row["waited"] for row in staying]),
         Figure("turns that stay, begun out of order", "", [out_of_order(staying)], at_most(0)),
