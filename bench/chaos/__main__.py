@@ -42,7 +42,7 @@ from models.platform.errors import ConfigurationError, SanghaError
 @click.option("--attack", "attacks", multiple=True, metavar="ATTACK", help="Only this attack; may be repeated.")
 @click.option("--adversary/--no-adversary", "hostile", default=True, help="Whether a hostile account attacks.")
 @click.option("--adversary-only", "quiet", is_flag=True, help="Inject no fault.")
-@click.option("--endpoint/--no-endpoint", "spills", default=False, help="Whether turns may spill to an endpoint.")
+@click.option("--endpoint/--no-endpoint", "spills", default=True, help="Whether turns may spill to an endpoint.")
 @click.option("--list", "listing", is_flag=True, help="List the faults and the attacks.")
 @click.option("--planted", "plant", is_flag=True, help="Show that broken builds are caught; --only selects some.")
 def main(file: Path | None, listing: bool, plant: bool, attacks: Sequence[str], hostile: bool, **values: Any) -> None:

@@ -1,4 +1,4 @@
-"""Planted bugs in the way of turns to an endpoint, which its book or the spill budget must reveal."""
+"""Planted bugs in the way of turns to an endpoint, which its book, the spill budget or its breaker must reveal."""
 
 from bench.chaos.planted_bug import Edit, PlantedBug
 
@@ -37,6 +37,14 @@ SPILLING = (
             )
         ],
         ("engines-down",),
+        broker="redis",
+        spills=True,
+    ),
+    PlantedBug(
+        "never-opens",
+        "a breaker stays closed, however many requests of its endpoint fail",
+        [Edit("models/serving/breakers.py", "MIN_FAILURES = 5\n", "MIN_FAILURES = 5000\n")],
+        ("endpoint:endpoint-500", "endpoint:endpoint-drops"),
         broker="redis",
         spills=True,
     ),

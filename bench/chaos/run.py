@@ -68,7 +68,7 @@ class RunOptions:
     previous: str = PREVIOUS
     attacks: Sequence[str] = tuple(ATTACKS)
     quiet: bool = False
-    spills: bool = False
+    spills: bool = True
 
     @property
     def previous_commit(self) -> str | None:
@@ -86,7 +86,7 @@ class RunOptions:
         only = "".join(f" --only {name}" for name in self.only)
         slots = f" --slots {self.slots}" if self.slots != SLOTS else ""
         values = f"--seed {self.seed} --minutes {self.minutes:g} --broker {self.broker}"
-        endpoint = " --endpoint" if self.spills else ""
+        endpoint = "" if self.spills else " --no-endpoint"
         return f"python -m bench.chaos {values}{slots}{only}{endpoint}{self._attack_options}"
 
     @property
