@@ -15,13 +15,15 @@ import orjson
 import psycopg
 
 from models.jobs import attempts
-from models.jobs.jobs import COLUMNS, Job
+from models.jobs.jobs import COLUMNS, Job, NewJob, enqueue
 from models.platform.database import Database, fetch_one
 from models.platform.settings import Settings
 from models.platform.upstreams import Upstream
 from models.serving import breakers
+from models.serving.moves import Candidate, Target
 from models.serving.served_models import ModelDescription
 from models.serving.state import ServingCache
+from pipelines.routing.enqueue import SpillPlan
 from pipelines.routing.returned_turns import returned
 from pipelines.routing.router import Router
 
@@ -72,8 +74,22 @@ def return_after_failure(database: Database, job_id: str) -> None:
         attempts.move(connection, job, returned(job, "endpoint_failed", "it failed", **SPENT))
 
 
+def create_away(database: Database, job_id: str) -> None:
+    """Create a turn that goes to the endpoint at once, for the account of an earlier one."""
+    with database.connection() as connection:
+        row = fetch_one(connection, "SELECT id FROM accounts ORDER BY created_at DESC LIMIT 1")
+    assert row is not None
+    job = NewJob("turn.run", row["id"], {"response_id": "resp"}, id=job_id)
+    plan = SpillPlan("inference", Target("groq", "llama"), Candidate(job_id, Decimal("0.5")), "queue_full", 1)
+    with database.batch() as connection:
+        enqueue(connection, job)
+        plan.carry_out(connection)
+
+
 OPERATIONS: Mapping[str, Callable[[Database, str], None]] = {
+    "creation at the endpoint": create_away,
     "spill by the router": route,
+    "spill of a begun turn": route,
     "return by the breaker": route,
     "return on failure": return_after_failure,
 }

@@ -16,6 +16,7 @@ from models.jobs.attempts import Ending, claim, end
 from models.jobs.jobs import Job
 from models.jobs.leases import GIVE_BACK_OF_WORKER
 from models.platform.database import Database
+from models.platform.ids import new_id
 from models.serving import breakers, moves
 from models.serving.moves import Candidate, Target
 from ops.embedded_servers import Postgres
@@ -27,6 +28,9 @@ HOME, AWAY = "inference", "upstream.groq"
 
 #: No move has more statements and commits.
 MOST_STEPS = 60
+
+#: The operation that moves a turn in the transaction that inserts it.
+CREATION = "creation at the endpoint"
 
 RESERVED = "SELECT coalesce(sum(reserved_cost), 0) AS reserved FROM spill_days"
 AGE = "UPDATE jobs SET run_at = run_at - interval '1 hour', created_at = created_at - interval '1 hour' WHERE id = %s"
@@ -52,6 +56,8 @@ class MovingTurn:
         self.store.update(busy, "state = 'running', published_at = now()")
         self.id = self._new_turn()
         self.message()
+        if operation == "spill of a begun turn":
+            self._lose_the_local_worker()
         if operation.startswith("return"):
             self._spill()
             self.message()
@@ -113,6 +119,14 @@ class MovingTurn:
             connection.execute(AGE, (job_id,))
         return job_id
 
+    def _lose_the_local_worker(self) -> None:
+        """Let the worker of the local model begin the turn and die."""
+        assert self.claim(HOME) is not None
+        self.recover()
+        with self.database.connection() as connection:
+            connection.execute("DELETE FROM workers WHERE name = %s", (HOME,))
+            connection.execute(AGE, (self.id,))
+
     def _spill(self) -> None:
         target = Target("groq", "llama", price_input=Decimal(1), price_output=Decimal(1))
         with self.database.transaction() as connection:
@@ -135,7 +149,7 @@ def killed_at(database: Database, operation: str, job_id: str, step: int) -> boo
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", sorted(OPERATIONS.keys() - {CREATION}))
 def test_a_turn_whose_mover_is_killed_at_any_step_is_answered_once(database: Database, operation: str):
     for step in count(1):
         assert step < MOST_STEPS
@@ -159,6 +173,27 @@ def test_a_turn_whose_mover_is_killed_at_any_step_is_answered_once(database: Dat
         turn.end(answers[0])
         assert turn.deliver_all() == []
         assert turn.reserved() == 0
+        turn.close()
+        if not killed:
+            break
+    assert step > 3
+
+
+@pytest.mark.timeout(300)
+def test_a_turn_that_is_created_at_the_endpoint_is_there_with_its_reservation_or_not_at_all(database: Database):
+    for step in count(1):
+        assert step < MOST_STEPS
+        turn, new = MovingTurn(database, CREATION), new_id("job")
+
+        # When the process that creates a turn is killed before its statement or commit with this number
+        killed = killed_at(database, CREATION, new, step)
+
+        # Then the turn is at the endpoint and paid for, or there is none and nothing is reserved
+        with database.connection() as connection:
+            rows = connection.execute("SELECT queue, arguments FROM jobs WHERE id = %s", (new,)).fetchall()
+        assert killed or rows
+        assert [row["queue"] for row in rows] == [AWAY] * len(rows)
+        assert turn.reserved() == Decimal("0.5") * len(rows)
         turn.close()
         if not killed:
             break
