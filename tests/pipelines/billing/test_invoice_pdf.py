@@ -10,7 +10,8 @@ import pytest
 
 from pipelines.billing.invoice_document import Document, day, money
 from pipelines.billing.invoice_page import render_page
-from pipelines.billing.invoice_pdf import FONT, render_pdf, visual_order
+from pipelines.billing.invoice_pdf import render_pdf
+from pipelines.billing.pdf_pages import FONT, visual_order
 
 DOCUMENT = Document(
     title="Invoice INV-000001",

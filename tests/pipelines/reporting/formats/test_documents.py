@@ -1,0 +1,141 @@
+"""Reports as pages and PDFs: what they say, that names do nothing, and that large ones stay readable."""
+
+import io
+import re
+import subprocess
+import sys
+import warnings
+from itertools import pairwise
+
+import html5lib
+import pytest
+from pypdf import PdfReader
+
+from pipelines.reporting.formats import html_page, pdf_document
+from pipelines.reporting.formats.charts import MAX_BARS, MAX_SERIES, charts_of
+from pipelines.reporting.formats.drawing import HEIGHT, WIDTH, Label, Rectangle, draw
+from pipelines.reporting.formats.render import render
+from tests.pipelines.reporting.report_tables import NAMES, ranking, table
+
+EVIL = "<script>alert(1)</script>\"'&</title></style>"
+
+
+def parse(content):
+    """Parse a page; an error of HTML fails."""
+    return html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(content.decode())
+
+
+def tag(element):
+    """Return the name of an element, without the namespace of SVG."""
+    return str(element.tag).rpartition("}")[2]
+
+
+def pages(content):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return [page.extract_text() for page in PdfReader(io.BytesIO(content)).pages]
+
+
+@pytest.mark.parametrize("report", [table(0), table(1), table(300, NAMES), ranking(1), ranking(300)])
+def test_a_page_is_valid_html_that_loads_and_runs_nothing(report):
+    content = render(report, "html").content
+
+    page = parse(content)
+
+    names = {tag(each) for each in page.iter()}
+    assert not names & {"script", "img", "link", "iframe", "object", "form", "a", "foreignObject", "use", "image"}
+    assert not {name for each in page.iter() for name in each.attrib if name.startswith("on") or "href" in name}
+    assert b"default-src 'none'" in content
+    assert not re.search(rb"url\(|@import", content)
+
+
+def test_a_page_shows_names_as_texts():
+    page = parse(render(table(3, (EVIL, "other"), EVIL), "html").content)
+
+    assert page.findtext(".//h1") == EVIL
+    assert page.findtext("head/title") == EVIL
+    assert [cell.text for cell in page.iter("td")].count(EVIL) == 3
+    assert EVIL in [each.text for each in page.iter() if tag(each) == "title"][1:]
+
+
+def test_a_page_says_that_it_has_not_all_rows(monkeypatch):
+    monkeypatch.setattr(html_page, "MAX_ROWS", 10)
+
+    page = render(table(30), "html").content.decode()
+
+    assert "The first 10 of 60 rows." in page
+    assert page.count("<tr>") == 10 + 2
+
+
+def test_of_many_groups_the_largest_are_charted_and_the_others_are_summed():
+    report = table(5, tuple(f"model {number}" for number in range(40)))
+
+    jobs, _, seconds = charts_of(report)
+
+    assert [series.name for series in jobs.series[:2]] == ["model 39", "model 38"]
+    assert (len(jobs.series), jobs.series[-1].name) == (MAX_SERIES, "others")
+    assert sum(sum(series.values) for series in jobs.series) == report.totals[2]
+    # Then a measured value has no sum, and each group has its colour in all charts
+    assert [series.name for series in seconds.series] == [series.name for series in jobs.series[:-1]]
+    assert seconds.series[0].values[2] is None
+
+
+def test_a_ranking_is_cut_and_says_what_the_others_sum_up_to():
+    jobs, *_ = charts_of(ranking(300))
+
+    assert (jobs.kind, len(jobs.labels), jobs.labels[0]) == ("bars", MAX_BARS, "model 0299")
+    assert (jobs.series[1].name, jobs.series[1].values) == ("280 others", [sum(range(280))])
+
+
+@pytest.mark.parametrize("report", [table(1), table(3), table(300, NAMES), ranking(3), ranking(300)])
+def test_charts_stay_within_their_size(report):
+    for chart in charts_of(report):
+        drawing = draw(chart)
+        for shape in drawing.shapes:
+            if isinstance(shape, Rectangle):
+                assert shape.x >= 0
+                assert shape.x + shape.width <= WIDTH + 0.01
+                assert shape.y >= 0
+                assert shape.y + shape.height <= drawing.height + 0.01
+            if isinstance(shape, Label):
+                assert 0 <= shape.x <= WIDTH
+                assert 0 <= shape.y <= drawing.height
+        assert chart.kind == "bars" or drawing.height >= HEIGHT
+
+
+def test_labels_of_times_do_not_overlap():
+    chart = charts_of(table(300))[0]
+
+    times = sorted(shape.x for shape in draw(chart).shapes if isinstance(shape, Label) and shape.anchor == "middle")
+
+    assert 3 <= len(times) <= 8
+    assert min(right - left for left, right in pairwise(times)) > 60
+
+
+def test_a_pdf_has_page_numbers_and_the_heading_of_the_table_on_each_page():
+    texts = pages(render(table(200), "pdf").content)
+
+    assert len(texts) > 5
+    assert all(f"Page {number} of {len(texts)}" in text for number, text in enumerate(texts, 1))
+    assert all("First token p50 (s)" in text for text in texts[2:])
+    assert "Total" in texts[-1]
+    assert f"{table(200).totals[2]:,}" in texts[-1]
+    assert "2026-10-01 to 2027-04-18" in texts[0]
+
+
+def test_a_pdf_has_names_as_texts_and_code_points_of_what_no_font_has():
+    texts = "".join(pages(render(table(40, NAMES, EVIL), "pdf").content))
+
+    assert [name for name in ("[U+6F22]", "<script>", "=HYPERLINK", "(none)") if name not in texts] == []
+
+
+def test_a_pdf_says_that_it_has_not_all_rows(monkeypatch):
+    monkeypatch.setattr(pdf_document, "MAX_ROWS", 10)
+
+    assert "The first 10 of 60 rows." in "".join(pages(render(table(30), "pdf").content))
+
+
+def test_the_libraries_of_reports_load_into_a_process_with_an_engine():
+    code = "import xllamacpp, pipelines.reporting.formats.parquet_format, pipelines.reporting.formats.pdf_document"
+
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
