@@ -186,7 +186,7 @@ def prepare_turn(
     allowance.limits.check_model(engine_model(request))
     residency = strictest(caller.residency, effective.request.get("residency"))
     if routing is not None:
-        routing.check_model(residency, engine_model(request))
+        routing.check_model(residency, caller.residency, engine_model(request))
     access = Access.own(caller)
     thread = find_thread(connection, access, turn.conversation_id, turn.previous_id)
     items = resolve_items(connection, access, response_id, turn.input)

@@ -6,7 +6,7 @@ leaves. It does not know how many turns of its own lane are before it: the route
 
 from dataclasses import dataclass
 
-from models.accounts.residency import Residency
+from models.accounts.residency import Residency, strictest
 from models.jobs.catalogue import CATALOGUE
 from models.jobs.jobs import NewJob
 from models.platform.database import Connection
@@ -47,14 +47,19 @@ class NewTurnRouting:
         self._target = target_of(settings)
         self._outages = Outages()
 
-    def check_model(self, wanted: Residency | None, model: str) -> None:
-        """Raise NotAllowed for a turn that may not leave, and whose model only another host serves."""
+    def check_model(self, wanted: Residency | None, account: Residency | None, model: str) -> None:
+        """Raise NotAllowed for a turn that may not leave, and whose model only another host serves.
+
+        wanted   by the request, its agent or its API key; they cannot allow what the account does not
+        account  None: that of the installation counts
+        """
         if not self._cache.is_ready():
             return  # the check before its dispatch rejects it
         served = self._cache.state().models.find(model)
         if served is not None:
             is_local_model = not residency.leaves_network(self._settings, served.queue)
-            residency.check_model(wanted, self._settings.residency, is_local_model=is_local_model)
+            allowed = strictest(wanted, account or self._settings.residency)
+            residency.check_model(allowed, is_local_model=is_local_model)
 
     def plan(self, job: NewJob) -> "SpillPlan | None":
         """Return how a turn to insert leaves at once; None: it stays. Reads nothing."""

@@ -26,9 +26,9 @@ ARGUMENT = "residency"
 MESSAGE = "This turn may not leave the installation, and its model is served by another host."
 
 
-def check_model(residency: Residency | None, default: Residency, *, is_local_model: bool) -> None:
+def check_model(residency: Residency | None, *, is_local_model: bool) -> None:
     """Raise NotAllowed for a request that may not leave, and whose model only another host serves."""
-    if not is_local_model and (residency or default) == "local":
+    if not is_local_model and residency == "local":
         raise NotAllowed(MESSAGE, param="model", code="residency")
 
 

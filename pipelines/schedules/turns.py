@@ -21,6 +21,9 @@ from pipelines.inference.registry import default_description
 #: The default tier of scheduled turns: they run as background work unless the schedule asks for another tier.
 BACKGROUND_TIERS: Mapping[str | None, str] = {None: "flex", "auto": "flex"}
 
+#: The field of a planned request that has the models which the API key that created the schedule may use.
+KEY_MODELS = "key_models"
+
 #: Fields of a turn that a plan contains only if they are set.
 NEW_FIELDS = ("space", "is_completion")
 
@@ -49,7 +52,8 @@ def start(
     fallback = default_description(settings)
     models = read_models(connection, fallback, explicit=settings.default_model is not None)
     served = models.default.id
-    planned = plan["request"]
+    planned = dict(plan["request"])
+    limits = auth_context.limits.within(planned.pop(KEY_MODELS, None))
     tier = BACKGROUND_TIERS.get(planned.get("service_tier"), planned.get("service_tier"))
     any_model = {"any_model": True} if planned["model"] is None else {}
     request = {**planned, "model": planned["model"] or served, "service_tier": tier, **any_model}
@@ -60,7 +64,7 @@ def start(
         message = f"The model '{turn.request['model']}' is no longer served; '{served}' is."
         raise InvalidRequest(message, param="model", code="model_not_found")
     allowance = Allowance(
-        auth_context.limits,
+        limits,
         context=target.description.context,
         billed=auth_context.billed,
         method_required=settings.gateway in METHOD_GATEWAYS,

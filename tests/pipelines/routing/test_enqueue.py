@@ -80,10 +80,20 @@ def test_a_model_of_another_host_is_refused_to_turns_that_may_not_leave(routed):
     routing = NewTurnRouting(routed, Cache(IDLE))
 
     with pytest.raises(NotAllowed) as raised:
-        routing.check_model("local", "big")
+        routing.check_model("local", None, "big")
     assert raised.value.code == "residency"
-    routing.check_model("local", "small")
-    routing.check_model("any", "big")
+    routing.check_model("local", None, "small")
+    routing.check_model("any", None, "big")
+
+
+def test_a_request_cannot_allow_what_the_installation_does_not(settings, routed):
+    # Given an installation whose turns stay unless their account says otherwise
+    routing = NewTurnRouting(routed.model_copy(update={"residency": "local"}), Cache(IDLE))
+
+    # When a request allows its turn to leave, then the account decides
+    with pytest.raises(NotAllowed):
+        routing.check_model("any", None, "big")
+    routing.check_model("any", "any", "big")
 
 
 def test_the_cost_of_a_turn_without_a_known_size_is_that_of_a_full_context(routed):

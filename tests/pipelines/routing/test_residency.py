@@ -52,12 +52,10 @@ def test_only_hosts_outside_leave_the_network(queue, leaves):
 
 def test_a_request_for_a_model_of_another_host_is_rejected_if_it_may_not_leave():
     with pytest.raises(NotAllowed) as raised:
-        check_model("local", "any", is_local_model=False)
+        check_model("local", is_local_model=False)
     assert raised.value.code == "residency"
-    with pytest.raises(NotAllowed):
-        check_model(None, "local", is_local_model=False)
-    check_model("any", "local", is_local_model=False)
-    check_model("local", "local", is_local_model=True)
+    check_model("any", is_local_model=False)
+    check_model("local", is_local_model=True)
 
 
 def test_a_turn_that_may_leave_is_sent(database, account):

@@ -2,16 +2,19 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import orjson
 from starlette.responses import Response
 
+from models.access import api_keys
 from models.accounts.ownership import Access
 from models.platform.database import Connection
-from models.platform.errors import InvalidRequest, NotFound, TooLarge
+from models.platform.errors import InvalidRequest, NotAllowed, NotFound, TooLarge
 from models.platform.texts import truncate
 from models.schedules import firings, schedules
 from models.serving.served_models import DEFAULT_ALIAS
+from pipelines.agents.agent_turns import engine_model
 from pipelines.chat.new_turn import NewTurn
 from pipelines.chat.turn_space import space_name, with_space
 from pipelines.schedules import cron, turns, user_schedules
@@ -200,6 +203,7 @@ def _parse_turn(request: Request, body: Work) -> ScheduledWork:
     with _prefix_param("work.request"):
         turn = _in_space(request, new_turn(turn_request.model_copy(update={"background": True}), serving_now(request)))
         _check_scheduled(turn)
+        request.allowance.limits.check_model(engine_model(turn.request))
 
     def check(connection: Connection) -> None:
         with _prefix_param("work.request"):
@@ -212,9 +216,18 @@ def _parse_turn(request: Request, body: Work) -> ScheduledWork:
             param="work.request",
         )
     plan = turns.turn_plan(turn, any_model=turn_request.model in (None, DEFAULT_ALIAS))
-    if request.caller.residency == "local":  # that of the API key, which a firing does not have
-        plan["request"] = {**plan["request"], "residency": "local"}
+    plan["request"] |= _restrictions_of_key(request)
     return ScheduledWork("turn", {"request": stored_request}, plan, check)
+
+
+def _restrictions_of_key(request: Request) -> dict[str, Any]:
+    """Return what the API key restricts, which a firing does not have: whether turns may leave, and their models."""
+    restrictions: dict[str, Any] = {"residency": "local"} if request.caller.residency == "local" else {}
+    if (key_id := request.caller.key_id) is None:
+        return restrictions
+    with request.platform.database.connection() as connection:
+        models = api_keys.models_of(connection, key_id, request.caller.account_id)
+    return restrictions if models is None else {**restrictions, turns.KEY_MODELS: models}
 
 
 def _check_scheduled(turn: NewTurn) -> None:
@@ -242,6 +255,6 @@ def _prefix_param(prefix: str) -> Iterator[None]:
     """Prefix the parameter of an error, so that it is named from the top of the body."""
     try:
         yield
-    except (InvalidRequest, NotFound) as error:
+    except (InvalidRequest, NotAllowed, NotFound) as error:
         error.param = f"{prefix}.{error.param}" if error.param else prefix
         raise

@@ -90,6 +90,30 @@ def test_turns_of_a_schedule_stay_where_the_key_that_created_it_keeps_them(user,
     assert row["residency"] == "local"
 
 
+def test_turns_of_a_schedule_use_the_models_of_the_key_that_created_it(user, fire, get_schedule, database):
+    # Given keys for the model that is served, and for another one
+    def create(model):
+        new_key = {"name": model, "scopes": ["inference", "read", "write"], "models": [model]}
+        key = user.request("POST", "/v1/api_keys", json=new_key).json()["key"]
+        body = {"name": "a test", "trigger": HOURLY, "work": TURN}
+        return user.client.post("/v1/schedules", json=body, headers={"Authorization": f"Bearer {key}"})
+
+    # When they create schedules, then only the first one may
+    refused = create("other")
+    assert (refused.status_code, refused.json()["error"]["param"]) == (403, "work.request.model")
+    created = create("scripted").json()
+    fire(created["id"])
+
+    # And a firing whose model the key does not allow starts nothing
+    with database.connection() as connection:
+        change = "UPDATE schedules SET plan = jsonb_set(plan, '{request,key_models}', '[\"other\"]') WHERE id = %s"
+        connection.execute(change, (created["id"],))
+    fire(created["id"])
+    last, first = get_schedule(f"{created['id']}/firings")["data"]
+    assert (first["status"], last["status"]) == ("started", "failed")
+    assert "does not include the model 'scripted'" in last["error"]["message"]
+
+
 def test_a_schedule_for_one_time_ends_after_it(create_schedule, get_schedule, fire, database):
     created = create_schedule(trigger={"type": "once", "at": int(time.time()) + 3600})
     assert created["next_fire_times"] == [created["trigger"]["at"]]
