@@ -44,6 +44,9 @@ ORDER BY table_name
 
 #: Rows that must not exist after the pruning.
 LEFT_OVER: Mapping[str, str] = {
+    "events": "SELECT count(*) AS count FROM account_events WHERE created_at < now() - interval '40 days'",
+    "deliveries without an event": """
+        SELECT count(*) AS count FROM webhook_deliveries WHERE event_id NOT IN (SELECT id FROM account_events)""",
     "idempotency keys": "SELECT count(*) AS count FROM idempotency_keys",
     "counts of e-mails": "SELECT count(*) AS count FROM sent_emails WHERE sent_at < now() - interval '1 day'",
     "ended sessions": "SELECT count(*) AS count FROM sessions WHERE least(revoked_at, expires_at) < now()",
@@ -98,7 +101,7 @@ KEPT = frozenset({
     "memory_vectors", "payment_methods", "payments", "plan_versions", "plans", "postings", "prices", "quota_usage",
     "refunds", "route_moves", "schedules", "schema_compatibility", "sellers", "served_models", "signing_keys",
     "simulated_objects", "spending", "spending_limits", "spending_reservations", "spill_days", "subscriptions",
-    "turn_counts", "usage_records", "usage_segments", "users", "workers",
+    "turn_counts", "usage_records", "usage_segments", "users", "webhook_endpoints", "workers",
 })  # fmt: skip
 
 UNFINISHED = "SELECT count(*) AS count FROM jobs WHERE state IN ('scheduled', 'queued', 'running', 'waiting')"

@@ -61,6 +61,9 @@ ERASED: Mapping[str, sql.Composed | LiteralString] = {
     "payment_methods": _by_id("payment_methods"),
     "billing_details": "DELETE FROM billing_details WHERE account_id = %(account_id)s RETURNING account_id AS id",
     "spending_limits": "DELETE FROM spending_limits WHERE account_id = %(account_id)s RETURNING scope AS id",
+    "webhook_deliveries": _by_id("webhook_deliveries"),
+    "webhook_endpoints": _by_id("webhook_endpoints"),
+    "account_events": _by_id("account_events"),
 }
 
 #: Tables with an `account_id` that an erasure keeps, and why.
@@ -257,7 +260,7 @@ CLOSE_USER = (
     "DELETE FROM identities WHERE user_id = %(user_id)s",
     # What the user has created for an account stays with it.
     *(f"UPDATE {table} SET created_by = NULL WHERE created_by = %(user_id)s AND account_id IN {OWN_ACCOUNTS}"
-      for table in ("agents", "mcp_servers")),
+      for table in ("agents", "mcp_servers", "webhook_endpoints")),
     "UPDATE agent_versions SET created_by = NULL FROM agents WHERE agents.id = agent_id"
     f" AND agent_versions.created_by = %(user_id)s AND account_id IN {OWN_ACCOUNTS}",
     "DELETE FROM memberships WHERE user_id = %(user_id)s",

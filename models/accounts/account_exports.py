@@ -141,6 +141,14 @@ EXPORTS: Mapping[str, LiteralString] = {
     "firings": """
         SELECT id, schedule_id, fire_time, fired_at, missed_since, status, job_id, error
         FROM firings WHERE account_id = %(account_id)s""",
+    "webhook_endpoints": """
+        SELECT id, url, event_types, description, metadata, endpoint_status, disabled_reason, failing_since, created_by,
+               created_at, updated_at
+        FROM webhook_endpoints WHERE account_id = %(account_id)s""",
+    "account_events": "SELECT id, event_type, data, created_at FROM account_events WHERE account_id = %(account_id)s",
+    "webhook_deliveries": """
+        SELECT id, endpoint_id, event_id, delivery_state, attempts, next_attempt_at, created_at
+        FROM webhook_deliveries WHERE account_id = %(account_id)s""",
     "files": """
         SELECT id, user_id, job_id, filename, purpose, content_type, bytes, created_at, expires_at
         FROM files WHERE account_id = %(account_id)s""",

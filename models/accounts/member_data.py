@@ -97,8 +97,11 @@ KEPT: Mapping[str, str] = {
         "billing: of the account",
     ),
     **dict.fromkeys(
-        ("agents", "mcp_servers", "mcp_tool_lists", "mcp_tool_pins"), "of the account, whose members share them"
+        ("agents", "mcp_servers", "mcp_tool_lists", "mcp_tool_pins", "webhook_endpoints"),
+        "of the account, whose members share them",
     ),
+    "account_events": "ids of the account's objects, kept for 30 days",
+    "webhook_deliveries": "ids, and what endpoints have answered, kept for 30 days",
     "spending_reservations": "deleted with their jobs",
     "files": "deleted one by one, after their content",
     "budgets": "deleted with their jobs",

@@ -40,6 +40,7 @@ WHERE users.email_verified_at IS NULL AND NOT users.operator
   AND NOT EXISTS (SELECT FROM agents WHERE agents.account_id = accounts.id
                   AND agents.updated_at > accounts.created_at)
   AND NOT EXISTS (SELECT FROM mcp_servers WHERE mcp_servers.account_id = accounts.id)
+  AND NOT EXISTS (SELECT FROM webhook_endpoints WHERE webhook_endpoints.account_id = accounts.id)
 """
 
 # The lock prevents new sessions and jobs.

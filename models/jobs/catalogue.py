@@ -34,7 +34,7 @@ POOLS: Mapping[str, Sequence[str]] = {
     "tools": ("tools",),
     "billing": ("billing",),
     "reporting": ("reporting",),
-    "delivery": ("delivery",),
+    "delivery": ("delivery", "webhooks", "webhooks_batch"),
     "maintenance": ("maintenance",),
 }
 
@@ -97,6 +97,9 @@ CATALOGUE: Mapping[str, JobKind] = {
     "approval.wait": JobKind(queue="tools", priority=-2, time_limit=60, attempts=10, backoff=1),
     # 40 attempts take about five hours: a mail server may be down that long.
     "email.send": JobKind(queue="delivery", time_limit=120, attempts=40, backoff=10),
+    # These attempts are for errors of this installation. Failures of a receiver are in the row of the delivery.
+    "webhook.deliver": JobKind(queue="webhooks", time_limit=60, attempts=10, backoff=1, cancellable=False),
+    "webhook.replay": JobKind(queue="delivery", priority=1, time_limit=300, attempts=10, backoff=5),
     # 40 attempts take about five hours: a payment gateway may be down that long.
     "payment.charge": JobKind(queue="billing", priority=-1, time_limit=120, attempts=40, backoff=2, cancellable=False),
     "payment.refund": JobKind(queue="billing", time_limit=120, attempts=40, backoff=2, cancellable=False),

@@ -15,8 +15,8 @@ from models.platform.database import Connection, fetch_all, fetch_one
 RECENT = 2 * RENEWAL + 1
 
 #: The part of a queue's threads that a lane may use at most, as a divisor. Calls of tools wait for servers of the
-#: account, which may not answer for minutes.
-PARTS = {"tools": 4}
+#: account, which may not answer for minutes, and webhooks for endpoints, which may not answer for 15 seconds.
+PARTS = {"tools": 4, "webhooks": 8, "webhooks_batch": 16}
 
 #: The window while no worker that serves a queue is registered.
 SMALLEST_WINDOW = 4

@@ -12,17 +12,18 @@ settings are sent when connecting (see `models/platform/pooler.py`).
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import orjson
 import psycopg
 from psycopg import Connection as PsycopgConnection
-from psycopg import generators
+from psycopg import Cursor, generators
 from psycopg.abc import PQGen
 from psycopg.errors import InFailedSqlTransaction
 from psycopg.pq import TransactionStatus
+from psycopg.pq.abc import PGconn
 from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import set_json_dumps, set_json_loads
 from psycopg_pool import ConnectionPool, PoolTimeout
@@ -63,6 +64,19 @@ ROLLED_BACK = "The transaction was rolled back: one of its statements failed, an
 class Connection(PsycopgConnection[DictRow]):
     """A connection whose rows are dictionaries."""
 
+    def __init__(self, pgconn: PGconn, row_factory: Any = dict_row) -> None:
+        super().__init__(pgconn, row_factory)
+        self.inserted: list[Cursor[DictRow]] = []
+
+    def nudge_after_commit(self, inserted: Cursor[DictRow]) -> None:
+        """Have the jobs published that a statement inserts, once they are committed. It returns each one's `lane`."""
+        self.inserted.append(inserted)
+
+    def inserted_lanes(self) -> set[str]:
+        """Return the lanes of the jobs to publish. A statement that has failed has none."""
+        results = [cursor for cursor in self.inserted if cursor.description is not None]
+        return {row["lane"] for cursor in results for row in cursor}
+
     def sync(self) -> None:
         """In a batch, wait for the results of all statements so far, in one round trip.
 
@@ -102,7 +116,11 @@ class Database:
     """A pool of at most `size` connections to `dsn`, or through `pooler`, the DSN of a pooler in transaction mode.
 
     Opening it does not wait for the server.
+
+    nudge  publishes due jobs of lanes: see `Connection.nudge_after_commit`. The relay of the process sets it.
     """
+
+    nudge: Callable[..., None] | None = None
 
     def __init__(self, dsn: str, *, size: int = 8, name: str = "sangha", pooler: str | None = None) -> None:
         self.dsn = dsn
@@ -146,6 +164,7 @@ class Database:
         try:
             with connection:
                 yield connection
+            self._nudge(connection.inserted_lanes())
         except psycopg.Error as error:
             if is_conflict(error):
                 raise Unavailable("The operation conflicted with a concurrent one. Retry it.") from error
@@ -155,7 +174,12 @@ class Database:
             log.warning("The database is unavailable: %s", " ".join(str(error).split()))
             raise Unavailable("The database is unavailable.") from error
         finally:
+            connection.inserted.clear()
             self._return(connection)
+
+    def _nudge(self, lanes: set[str]) -> None:
+        if lanes and self.nudge is not None:
+            self.nudge(*lanes)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:

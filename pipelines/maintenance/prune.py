@@ -9,6 +9,7 @@ from models.access import api_keys, idempotency, sessions
 from models.accounts import email_tokens, emails, files, invitations, sent_emails, unverified_users
 from models.agents import approvals, tool_lists
 from models.billing import gateway_events
+from models.delivery import events
 from models.jobs import effects, ended_partitions
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
@@ -41,6 +42,8 @@ PRUNE_FUNCTIONS = (
     gateway_events.prune,
     tool_lists.prune,
     approvals.prune,
+    events.prune,
+    events.reorder_restored,
 )
 
 # A batch of the platform's jobs. Dead jobs stay until an operator has replayed or discarded them, and so do their

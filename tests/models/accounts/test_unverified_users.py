@@ -12,6 +12,7 @@ from models.turns import conversations
 
 #: Tables that need no check: their rows are deleted by cascade, or belong to a row of a table that is checked.
 DEPENDENT_TABLES = {
+    "account_events",
     "approvals",
     "audit_events",
     "budgets",
@@ -35,6 +36,7 @@ DEPENDENT_TABLES = {
     "spending_reservations",
     "subscriptions",
     "usage_segments",
+    "webhook_deliveries",
 }
 
 
