@@ -54,7 +54,8 @@ class Relay:
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
 
     def start(self) -> "Relay":
-        """Start the thread."""
+        """Start the thread. It publishes, too, what this process inserts with `Connection.nudge_after_commit`."""
+        self._database.nudge = self.nudge
         self._thread.start()
         return self
 

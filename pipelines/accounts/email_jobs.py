@@ -33,6 +33,7 @@ class EmailTemplate(StrEnum):
     CREDIT_NOTE       credit_note_id  a credit note as PDF, to the recipients of an invoice
     SPENDING_LIMIT    user_id        informs an admin that most or all of a spending limit is spent
     APPROVAL_REQUESTED   user_id, approval_id  a call of the user's turn waits for a decision
+    WEBHOOK_DISABLED     user_id, endpoint_id  informs an admin that a webhook endpoint was disabled
     """
 
     VERIFY_ADDRESS = "verify_address"
@@ -46,6 +47,7 @@ class EmailTemplate(StrEnum):
     CREDIT_NOTE = "credit_note"
     SPENDING_LIMIT = "spending_limit"
     APPROVAL_REQUESTED = "approval_requested"
+    WEBHOOK_DISABLED = "webhook_disabled"
 
 
 def enqueue_email(

@@ -237,3 +237,23 @@ def one_line(name: str) -> str:
     printable = "".join(character if character.isprintable() else " " for character in name)
     words = " ".join(word if "@" in word else HOST_DOT.sub(". ", word) for word in LINKS.sub(" ", printable).split())
     return truncate(words, MAX_NAME_LENGTH)
+
+
+def webhook_disabled(url: str, gone: bool, enable: str) -> EmailContent:
+    """Render the e-mail to an admin whose account's webhook endpoint was disabled."""
+    reason = "it has answered 410 Gone" if gone else "it has accepted no event for five days"
+    return EmailContent(
+        "A webhook endpoint was disabled",
+        f"""Hello,
+
+Sangha sends no more events to the webhook endpoint
+
+{one_line(url)}
+
+since {reason}.
+
+Events that were not delivered are kept for 30 days. To have them delivered, enable the endpoint again:
+
+POST {enable}
+""",
+    )

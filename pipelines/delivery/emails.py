@@ -20,13 +20,14 @@ from functools import partial
 import email_validator
 
 from models.access import api_keys
-from models.accounts import email_tokens, emails, invitations, sent_emails
+from models.accounts import email_tokens, emails, invitations, members, sent_emails
 from models.accounts.email_tokens import TokenPurpose
 from models.accounts.emails import UserProfile
 from models.accounts.ownership import Access
 from models.agents import approvals
 from models.billing import invoices, payments, spending_notices
 from models.billing.currencies import format_amount
+from models.delivery import endpoints
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.jobs.jobs import Job
@@ -56,6 +57,7 @@ MAX_PER_HOUR: dict[EmailTemplate, int] = {
     EmailTemplate.CREDIT_NOTE: 20,
     EmailTemplate.SPENDING_LIMIT: 10,
     EmailTemplate.APPROVAL_REQUESTED: 20,
+    EmailTemplate.WEBHOOK_DISABLED: 20,
 }
 
 
@@ -207,6 +209,17 @@ def _approval_requested(connection: Connection, sender: EmailSender, job: Job) -
     return user.email, email_templates.approval_requested(approval.agent_name, tool, url, expires)
 
 
+def _webhook_disabled(connection: Connection, sender: EmailSender, job: Job) -> Rendered:
+    user, arguments = _read_user(connection, job), job.arguments
+    endpoint = endpoints.read(connection, arguments["endpoint_id"], arguments["endpoint_account"])
+    if user is None or endpoint is None or endpoint.enabled or endpoint.disabled_reason == "requested":
+        return None
+    if members.read(connection, endpoint.account_id, user.id) is None:  # the user has left the account
+        return None
+    enable = f"{sender.settings.public_address}/v1/webhook_endpoints/{endpoint.id}/enable"
+    return user.email, email_templates.webhook_disabled(endpoint.url, endpoint.disabled_reason == "gone", enable)
+
+
 def _unpaid_invoice(
     render: Callable[[str, str], EmailContent], connection: Connection, sender: EmailSender, job: Job
 ) -> Rendered:
@@ -238,6 +251,7 @@ RENDERERS: dict[EmailTemplate, Renderer] = {
     EmailTemplate.CREDIT_NOTE: _credit_note,
     EmailTemplate.SPENDING_LIMIT: _spending_limit,
     EmailTemplate.APPROVAL_REQUESTED: _approval_requested,
+    EmailTemplate.WEBHOOK_DISABLED: _webhook_disabled,
 }
 
 

@@ -1,0 +1,174 @@
+"""The job `webhook.deliver`: send an event to an endpoint, and store what became of it.
+
+A worker that dies between the answer and the commit leaves a pending job, which sends the event once more: a delivery
+happens at least once, and receivers drop duplicates by the event's id. First attempts are in the queue `webhooks`. All
+others, and those to an endpoint that fails, are in `webhooks_batch`, which has threads of its own: an endpoint that is
+down delays only others that are down.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, Literal
+
+from models.accounts import members
+from models.delivery import deliveries, endpoints
+from models.delivery.deliveries import Task
+from models.delivery.endpoints import FAILING_DAYS, DisabledReason
+from models.jobs.attempt_context import Attempt, plain_ending
+from models.jobs.attempts import Ending
+from models.jobs.catalogue import batch_queue, is_batch
+from models.jobs.jobs import NewJob
+from models.platform.database import Connection
+from models.platform.errors import Moved
+from models.platform.settings import Settings
+from pipelines.accounts.email_jobs import EmailTemplate, email_job
+from pipelines.agents import event_loop
+from pipelines.agents.egress import policy_of
+from pipelines.delivery import webhook_secrets
+from pipelines.delivery.event_object import event_body
+from pipelines.delivery.webhook_client import Answer, WebhookClient
+from pipelines.delivery.webhook_retries import next_delay, parse_retry_after
+
+USER_AGENT = "Sangha-Webhooks/1"
+
+#: The status by which a receiver says that the endpoint does not exist any more.
+GONE = 410
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookSender:
+    """The connections to endpoints, and the settings with the key of their secrets."""
+
+    settings: Settings
+    client: WebhookClient
+
+    @classmethod
+    def open(cls, settings: Settings) -> "WebhookSender":
+        """Return the sender of a process."""
+        return cls(settings, WebhookClient(policy_of(settings)))
+
+
+def run(sender: WebhookSender, attempt: Attempt) -> Ending:
+    """Send the event once. Raises Moved for the next attempt, and the reason to stop."""
+    job = attempt.job
+    with attempt.database.connection() as connection:
+        task = deliveries.read_task(connection, job.arguments["delivery_id"], job.arguments["account_id"])
+    if task is None or task.delivery.delivery_job_id != job.id or task.delivery.delivery_state != "pending":
+        return plain_ending(attempt, "completed", result={"sent": False})
+    if not task.endpoint.enabled:
+        return _without_attempt(attempt, "completed", "held", result={"sent": False})
+    if task.endpoint.failing_since is not None and not is_batch(job.queue):
+        raise Moved("The endpoint fails.", queue=batch_queue(job.queue))
+    answer = _post(sender, attempt, task)
+    if answer.accepted:
+        return _ending(attempt, partial(_record_success, task, answer), sent=True)
+    if (reason := _reason_to_disable(task, answer)) is not None:
+        return _ending(attempt, partial(_record_last_failure, task, answer, reason), sent=False)
+    return _fail(attempt, task, answer)
+
+
+def end(attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: Mapping[str, Any] | None) -> Ending:
+    """Return the ending of a job that could not send its event: the delivery has failed, and can be replayed."""
+    return _without_attempt(attempt, state, "failed", error=error)
+
+
+def _post(sender: WebhookSender, attempt: Attempt, task: Task) -> Answer:
+    secrets = webhook_secrets.valid_secrets(sender.settings, task.endpoint)
+    body = event_body(task.event)
+    headers = {
+        "Content-Type": "application/json",
+        "User-Agent": USER_AGENT,
+        "Accept-Encoding": "identity",
+        **webhook_secrets.signature_headers(secrets, task.event.id, int(time.time()), body),
+    }
+    try:
+        return event_loop.run(lambda: sender.client.post(task.endpoint.url, headers, body), attempt.should_stop)
+    except event_loop.Stopped:
+        attempt.check()
+        raise
+
+
+def _reason_to_disable(task: Task, answer: Answer) -> DisabledReason | None:
+    if answer.status_code == GONE:
+        return "gone"
+    since = task.endpoint.failing_since
+    if since is not None and datetime.now(UTC) - since > timedelta(days=FAILING_DAYS):
+        return "failing"
+    return None
+
+
+def _fail(attempt: Attempt, task: Task, answer: Answer) -> Ending:
+    """Return the ending after the last attempt. Raises Moved for another one."""
+    delay = next_delay(task.delivery.tries + 1, parse_retry_after(answer.headers))
+    record = partial(_record_failure, task, answer, delay)
+    if delay is None:
+        return _ending(attempt, record, sent=False)
+    queue = batch_queue(attempt.job.queue)
+    raise Moved(f"The endpoint {task.endpoint.id} has failed.", queue=queue, delay=delay, record=record)
+
+
+def _ending(attempt: Attempt, record: Any, *, sent: bool) -> Ending:
+    return replace(plain_ending(attempt, "completed", result={"sent": sent}), record=record)
+
+
+def _without_attempt(
+    attempt: Attempt,
+    state: Literal["completed", "cancelled", "failed", "dead"],
+    delivery_state: Literal["held", "failed"],
+    **options: Any,
+) -> Ending:
+    job = attempt.job
+
+    def record(connection: Connection) -> None:
+        delivery_id, account_id = job.arguments["delivery_id"], job.arguments["account_id"]
+        deliveries.store_state(connection, delivery_id, account_id, job.id, delivery_state)
+
+    return replace(plain_ending(attempt, state, **options), record=record)
+
+
+# The endpoint is changed before the delivery, as its deletion locks them.
+
+
+def _record_success(task: Task, answer: Answer, connection: Connection) -> None:
+    if task.endpoint.failing_since is not None:
+        endpoints.note_success(connection, task.endpoint.id)
+    deliveries.store_attempt(connection, task.delivery, "delivered", _attempt_object(answer))
+
+
+def _record_failure(task: Task, answer: Answer, delay: float | None, connection: Connection) -> None:
+    endpoints.note_failure(connection, task.endpoint.id)
+    state: Literal["failed", "pending"] = "failed" if delay is None else "pending"
+    deliveries.store_attempt(connection, task.delivery, state, _attempt_object(answer), delay=delay)
+
+
+def _record_last_failure(
+    task: Task, answer: Answer, reason: DisabledReason, connection: Connection
+) -> Sequence[NewJob]:
+    """Disable the endpoint, hold the delivery, and return the e-mails to the account's admins."""
+    disabled = endpoints.disable(connection, task.endpoint.id, task.endpoint.account_id, reason)
+    deliveries.store_attempt(connection, task.delivery, "held", _attempt_object(answer))
+    if disabled is None:  # by another delivery
+        return []
+    return [
+        email_job(
+            EmailTemplate.WEBHOOK_DISABLED,
+            user_id=user_id,
+            endpoint_id=task.endpoint.id,
+            endpoint_account=task.endpoint.account_id,
+        )
+        for user_id in members.list_admins(connection, task.endpoint.account_id)
+    ]
+
+
+def _attempt_object(answer: Answer) -> dict[str, Any]:
+    """Return an attempt as the row of the delivery keeps it."""
+    return {
+        "at": int(time.time()),
+        "status_code": answer.status_code,
+        "seconds": round(answer.seconds, 3),
+        "body": answer.body,
+        "error": answer.error,
+    }
