@@ -23,7 +23,7 @@ from models.platform import errors
 from models.platform.settings import Script, Settings, variable_name
 from models.platform.upstreams import VARIABLES as UPSTREAM_VARIABLES
 from ops.cli import main as sangha
-from web.http.errors import KINDS
+from pipelines.requests.errors import KINDS
 
 REFERENCE = ROOT / "docs" / "reference"
 

@@ -3,6 +3,11 @@
 from typing import Any
 
 from pipelines.chat.response_types import ItemObject, ResponseObject
+from pipelines.requests.chat.completion_object import ChatCompletion
+from pipelines.requests.chat.completion_request import CreateChatCompletion
+from pipelines.requests.embeddings import CreateEmbeddings, EmbeddingList
+from pipelines.requests.text_completions import CreateCompletion, TextCompletion
+from pipelines.requests.turn_request import CountTokens, CreateResponse
 from web.access.rights import Rights
 from web.api import admin, jobs
 from web.api.accounts import (
@@ -57,9 +62,6 @@ from web.api.schedules.schemas import (
 from web.api.system import openapi, probes
 from web.api.turns import compact, conversations, embeddings, input_tokens, models, responses, text_completions
 from web.api.turns.chat import completions, stored_completions
-from web.api.turns.chat.completion_object import ChatCompletion
-from web.api.turns.chat.completion_request import CreateChatCompletion
-from web.api.turns.turn_request import CountTokens, CreateResponse
 from web.http.paging import Listing
 from web.http.responses import Page
 from web.pages import docs, home
@@ -108,8 +110,8 @@ ROUTES = (
     Route("GET", "/v1/models/{model:path}", models.retrieve_model, Rights.READ, response=models.RetrievedModel),
     Route("POST", "/v1/chat/completions", completions.create, Rights.INFERENCE, body=CreateChatCompletion,
           response=ChatCompletion, streams=True, creates=True, handles_repeats=True),
-    Route("POST", "/v1/completions", text_completions.create, Rights.INFERENCE, body=text_completions.CreateCompletion,
-          response=text_completions.TextCompletion, streams=True, creates=True, handles_repeats=True),
+    Route("POST", "/v1/completions", text_completions.create, Rights.INFERENCE, body=CreateCompletion,
+          response=TextCompletion, streams=True, creates=True, handles_repeats=True),
     Route("GET", "/v1/chat/completions", stored_completions.list_completions, Rights.READ,
           query=stored_completions.ListCompletions, response=Page[ChatCompletion]),
     Route("GET", "/v1/chat/completions/{completion_id}", stored_completions.retrieve, Rights.READ,
@@ -120,8 +122,8 @@ ROUTES = (
           response=stored_completions.CompletionDeleted),
     Route("GET", "/v1/chat/completions/{completion_id}/messages", stored_completions.list_messages, Rights.READ,
           query=stored_completions.ListMessages, response=Page[stored_completions.StoredMessage]),
-    Route("POST", "/v1/embeddings", embeddings.create, Rights.INFERENCE, body=embeddings.CreateEmbeddings,
-          response=embeddings.EmbeddingList, creates=True, handles_repeats=True),
+    Route("POST", "/v1/embeddings", embeddings.create, Rights.INFERENCE, body=CreateEmbeddings,
+          response=EmbeddingList, creates=True, handles_repeats=True),
     Route("POST", "/v1/responses", responses.create, Rights.INFERENCE, body=CreateResponse, response=ResponseObject,
           streams=True, creates=True, handles_repeats=True),
     Route("POST", "/v1/responses/compact", compact.compact, Rights.INFERENCE, body=compact.CompactContext,

@@ -15,10 +15,10 @@ from models.accounts.accounts import Caller, Role
 from pipelines.chat.new_turn import NewTurn
 from pipelines.chat.start_turn import new_turn_ids, start_turn
 from pipelines.chat.transcript import ANSWER_RESTARTED
+from pipelines.requests.serving import Serving
+from pipelines.requests.turn_request import CreateResponse, new_turn
 from tests.journeys.answers import SCRIPT, TEXT, TOKENS, assert_complete, attempts, fault
 from tests.journeys.stack import ON_REDIS, AccountOwner, Installation, record_time
-from web.api.turns.serving import Serving
-from web.api.turns.turn_request import CreateResponse, new_turn
 
 
 def test_answer_survives_a_killed_worker(stack: Installation, user: AccountOwner):

@@ -2,7 +2,7 @@
 
 from models.platform.settings import Settings
 from models.serving.state import ServingCache, ServingState
-from web.api.turns.serving import Serving
+from pipelines.requests.serving import Serving
 
 
 class KnownModels(ServingCache):

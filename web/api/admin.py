@@ -12,15 +12,16 @@ from models.jobs import dead_jobs
 from models.jobs.jobs import Job
 from models.journal import journal
 from pipelines.accounts import operator_actions
+from pipelines.requests.validation import RequestBody
 from web.api.accounts.account import AccountLimits, limits_object
 from web.api.accounts.limits import LimitOverrides
 from web.api.job_object import JobObject, job_object
 from web.api.request import Request
 from web.http import bodies
 from web.http.paging import Listing, page_response
+from web.http.queries import parse_query
 from web.http.responses import json_response
 from web.http.timestamps import to_unix
-from web.http.validation import RequestBody, parse_query
 
 
 class AdminUpdateAccount(RequestBody):

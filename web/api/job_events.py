@@ -14,8 +14,8 @@ from models.journal.journal import read_end
 from models.platform.errors import InvalidRequest, Unavailable
 from web.api.request import Request
 from web.http.disconnects import run_in_background
+from web.http.queries import RequestQuery
 from web.http.threads import run_in_thread
-from web.http.validation import RequestQuery
 from web.streams.sse import Frame, frames
 from web.streams.tree import Positions, TreeStream, decode_cursor
 

@@ -15,9 +15,9 @@ from web.api.job_object import JobObject, TreeJobObject, job_object
 from web.api.job_results import cancel_job
 from web.api.request import Request
 from web.http.paging import Listing, page_response
+from web.http.queries import parse_query
 from web.http.responses import json_response
 from web.http.threads import run_in_thread
-from web.http.validation import parse_query
 from web.streams.sse import EventStream
 from web.streams.waiting import Wait, as_event, as_tree_event
 

@@ -9,7 +9,7 @@ from models.memory.spaces import MAX_NAME, SINCE, SpaceKey
 from models.platform.errors import InvalidRequest, Unavailable
 from web.api.platform import Platform
 from web.api.request import Request
-from web.http.validation import RequestQuery, parse_query
+from web.http.queries import RequestQuery, parse_query
 
 #: The name of an end user.
 SpaceName = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]

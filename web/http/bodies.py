@@ -1,27 +1,19 @@
-"""Read request bodies within limits, and parse them strictly.
-
-A parsed body can be stored: it is valid UTF-8 without NUL characters (Postgres cannot store them) and without duplicate
-keys (parsers differ in which one they take), and its depth is limited.
-"""
+"""Read request bodies within limits, and parse them, see `pipelines.requests.json_objects`."""
 
 import asyncio
-import json
-import re
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import orjson
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from models.platform.errors import InvalidRequest, TooLarge
-from models.platform.texts import truncate
+from models.platform.errors import TooLarge
+from pipelines.requests.json_objects import parse_object
+from pipelines.requests.validation import Model, validate
 from web.http.threads import run_in_thread
-from web.http.validation import Model, validate
 
 Parsed = TypeVar("Parsed")
 
@@ -34,17 +26,8 @@ MAX_PUBLIC_BYTES = 64 * 1024
 #: Seconds within which a whole body must arrive.
 TIMEOUT = 30.0
 
-#: Levels of nesting. JSON Schemas of real tools have about ten.
-MAX_DEPTH = 100
-
-#: Values in a body. Parsing a million empty lists blocks the process for seconds.
-MAX_VALUES = 100_000
-
 #: Bytes of a body that is parsed on the event loop, in up to 3 ms.
 MAX_INLINE_BYTES = 64 * 1024
-
-#: A JSON string, up to its end or that of the body.
-STRING = re.compile(rb'"(?:[^"\\]|\\.|\\\Z)*+(?:"|\Z)', re.DOTALL)
 
 #: Limits of discarding a rejected body, for clients that send all of it before they read the response.
 DRAIN_BYTES, DRAIN_SECONDS = 128 * 1024 * 1024, 20.0
@@ -81,23 +64,6 @@ async def parse_off_loop(body: bytes, model: type[Model]) -> Model:
 async def off_loop(body: bytes, parse_body: Callable[[bytes], Parsed]) -> Parsed:
     """Call `parse_body`, in a thread if the body is large: two megabytes take up to 100 ms."""
     return parse_body(body) if len(body) < MAX_INLINE_BYTES else await run_in_thread(parse_body, body)
-
-
-def parse_object(body: bytes) -> dict[str, Any]:
-    """Parse the body as a JSON object. Raises InvalidRequest."""
-    try:
-        _check_size(body)
-        value = orjson.loads(body)
-        if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
-            _check_depth(value)
-        json.loads(body, object_pairs_hook=_reject_duplicates)
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"The body is not valid JSON: {error}", code="invalid_json") from None
-    if not isinstance(value, dict):
-        raise InvalidRequest("The body should be a JSON object.", code="invalid_json")
-    if b"\\u0000" in body:
-        _check_characters(value)
-    return value
 
 
 class DrainingResponse:
@@ -152,47 +118,3 @@ async def _collect(receive: Receive, limit: int) -> bytes:
             raise BodyTooLarge(limit)
         if not message.get("more_body", False):
             return b"".join(chunks)
-
-
-def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        duplicate, _ = Counter(key for key, _ in pairs).most_common(1)[0]
-        raise ValueError(f"the key {truncate(duplicate)!r} occurs twice in an object")
-    return members
-
-
-def _check_size(body: bytes) -> None:
-    """Count the delimiters before values; strings, which may contain them too, are removed only when there are many."""
-    if _delimiters(body) > MAX_VALUES and _delimiters(STRING.sub(b"", body)) > MAX_VALUES:
-        raise ValueError(f"it has more than {MAX_VALUES} values")
-
-
-def _delimiters(body: bytes) -> int:
-    return body.count(b"[") + body.count(b"{") + body.count(b",")
-
-
-def _check_depth(value: object) -> None:
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        level = [inner for outer in level for inner in _children(outer)]
-        if not level:
-            return
-    raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
-
-
-def _check_characters(value: object) -> None:
-    stack = [value]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, str) and "\0" in item:
-            raise InvalidRequest("The body contains a NUL character (\\u0000).", code="invalid_character")
-        stack.extend(_children(item))
-        if isinstance(item, dict):
-            stack.extend(item.keys())
-
-
-def _children(value: object) -> Iterator[Any]:
-    if isinstance(value, dict):
-        return iter(value.values())
-    return iter(value) if isinstance(value, list) else iter(())

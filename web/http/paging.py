@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 from pydantic import Field
 from starlette.responses import Response
 
+from web.http.queries import RequestQuery
 from web.http.responses import json_response, page_object
-from web.http.validation import RequestQuery
 
 Record = TypeVar("Record")
 

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from models.platform import errors as domain_errors
 from models.platform.errors import RequestError, Unavailable
+from pipelines.requests.errors import KINDS
 from web.http import errors
 
 
@@ -41,7 +42,7 @@ def test_every_error_class_is_mapped():
         kind for kind in vars(domain_errors).values() if isinstance(kind, type) and issubclass(kind, RequestError)
     ]
 
-    assert all(any(parent in errors.KINDS for parent in kind.__mro__) for kind in classes if kind is not RequestError)
+    assert all(any(parent in KINDS for parent in kind.__mro__) for kind in classes if kind is not RequestError)
 
 
 def test_a_subclass_has_the_status_of_its_base_class():

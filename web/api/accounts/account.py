@@ -9,12 +9,12 @@ from models.accounts import members
 from models.accounts.members import Account
 from models.accounts.plans import Limits
 from models.accounts.residency import Residency
+from pipelines.requests.validation import RequestBody
 from pipelines.routing.residency import change_account
 from web.api.accounts.names import PublicName
 from web.api.request import Request
 from web.http import bodies
 from web.http.responses import json_response
-from web.http.validation import RequestBody
 
 
 class UpdateAccount(RequestBody):

@@ -14,13 +14,14 @@ from models.accounts.residency import Residency
 from models.platform.errors import InvalidRequest
 from pipelines.accounts import keys
 from pipelines.accounts.keys import NewApiKey
+from pipelines.requests.validation import RequestBody
 from web.api.accounts.names import PublicName
 from web.api.request import Request
 from web.http import bodies
 from web.http.paging import Listing, page_response
+from web.http.queries import parse_query
 from web.http.responses import json_response
 from web.http.timestamps import UnixTime, from_unix, to_unix
-from web.http.validation import RequestBody, parse_query
 
 ScopeName = Literal["read", "write", "inference", "billing", "admin"]
 

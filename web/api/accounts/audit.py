@@ -10,8 +10,8 @@ from models.accounts import audit
 from models.accounts.audit import AuditEvent
 from web.api.request import Request
 from web.http.paging import Listing, page_response
+from web.http.queries import parse_query
 from web.http.timestamps import UnixTime, from_unix
-from web.http.validation import parse_query
 
 
 class ListAuditEvents(Listing):

@@ -14,12 +14,12 @@ from pipelines.accounts import email_verification, password_reset
 from pipelines.accounts.email_verification import SignupCredentials
 from pipelines.accounts.login_limits import LoginAttempt
 from pipelines.accounts.signup import normalize_email
+from pipelines.requests.validation import RequestBody
 from web.api.accounts.signup import Email, Password
 from web.api.request import Request
 from web.http import bodies
 from web.http.responses import json_response
 from web.http.threads import run_in_thread
-from web.http.validation import RequestBody
 
 #: The `token` parameter of a link in an e-mail.
 EmailToken = Annotated[str, Field(min_length=1, max_length=200)]

@@ -13,8 +13,8 @@ from models.platform.errors import InvalidRequest
 from pipelines.accounts.deletion import close_account, delete_user
 from web.api.job_object import job_object
 from web.api.request import Request
+from web.http.queries import RequestQuery, parse_query
 from web.http.responses import json_response
-from web.http.validation import RequestQuery, parse_query
 
 
 class ConfirmErasure(RequestQuery):

@@ -10,8 +10,8 @@ from models.accounts.files import File
 from models.platform.errors import NotFound
 from web.api.request import Request
 from web.http.paging import Listing, page_response
+from web.http.queries import parse_query
 from web.http.responses import json_response
-from web.http.validation import parse_query
 
 
 class FileObject(TypedDict):

@@ -12,6 +12,7 @@ from models.accounts.invitations import Invitation
 from pipelines.accounts import invitations
 from pipelines.accounts.invitations import Invitee
 from pipelines.accounts.signup_policy import SignupPolicy
+from pipelines.requests.validation import RequestBody
 from web.api.accounts.email_links import EmailToken
 from web.api.accounts.me import RoleName
 from web.api.accounts.names import PublicName
@@ -19,9 +20,9 @@ from web.api.accounts.signup import Email, Password, tokens_response
 from web.api.request import Request
 from web.http import bodies
 from web.http.paging import Listing, page_response
+from web.http.queries import parse_query
 from web.http.responses import json_response
 from web.http.threads import run_in_thread
-from web.http.validation import RequestBody, parse_query
 
 
 class CreateInvitation(RequestBody):

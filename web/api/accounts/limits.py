@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from web.http.validation import RequestBody
+from pipelines.requests.validation import RequestBody
 
 #: A limit per minute. At least one, as zero would reject every request.
 PerMinuteLimit = Annotated[int, Field(ge=1, le=1_000_000_000_000)]

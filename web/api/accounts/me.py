@@ -9,11 +9,11 @@ from models.accounts import emails, members
 from models.accounts.accounts import Role
 from models.accounts.emails import UserProfile
 from models.accounts.members import JoinedAccount
+from pipelines.requests.validation import RequestBody
 from web.api.accounts.names import PublicName
 from web.api.request import Request
 from web.http import bodies
 from web.http.responses import json_response
-from web.http.validation import RequestBody
 
 RoleName = Literal["owner", "admin", "member"]
 

@@ -9,12 +9,13 @@ from models.accounts import members as member_records
 from models.accounts.accounts import Role
 from models.accounts.members import Member
 from pipelines.accounts import members
+from pipelines.requests.validation import RequestBody
 from web.api.accounts.me import RoleName
 from web.api.request import Request
 from web.http import bodies
 from web.http.paging import Listing, page_response
+from web.http.queries import parse_query
 from web.http.responses import json_response
-from web.http.validation import RequestBody, parse_query
 
 
 class UpdateMember(RequestBody):

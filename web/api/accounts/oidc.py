@@ -18,13 +18,13 @@ from models.platform.texts import truncate
 from pipelines.accounts import oidc
 from pipelines.accounts.oidc import LoginCode
 from pipelines.accounts.signup_policy import SignupPolicy
+from pipelines.requests.validation import RequestBody
 from web.access.oidc_client import LOGIN_SECONDS, LoginExpired, ProviderFailed
 from web.api.accounts.signup import tokens_response
 from web.api.request import Request
 from web.http import bodies
 from web.http.responses import json_response, page_object
 from web.http.threads import run_in_thread
-from web.http.validation import RequestBody
 
 log = logging.getLogger(__name__)
 

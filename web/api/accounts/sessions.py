@@ -11,12 +11,13 @@ from models.access import sessions as session_records
 from models.access.sessions import Session
 from models.platform.errors import NotFound
 from pipelines.accounts import sessions
+from pipelines.requests.validation import RequestBody
 from web.api.accounts.signup import Password, tokens_response
 from web.api.request import Request
 from web.http import bodies
 from web.http.paging import Listing, page_response
+from web.http.queries import parse_query
 from web.http.responses import json_response
-from web.http.validation import RequestBody, parse_query
 
 
 class RefreshSession(RequestBody):

@@ -12,10 +12,10 @@ from models.platform.errors import Unavailable
 from pipelines.accounts.sessions import SessionTokens
 from pipelines.accounts.signup import log_in, sign_up
 from pipelines.accounts.signup_policy import SignupPolicy
+from pipelines.requests.validation import RequestBody
 from web.api.request import Request
 from web.http import bodies
 from web.http.responses import json_response
-from web.http.validation import RequestBody
 
 Email = Annotated[str, Field(max_length=320, examples=["ada@example.com"])]
 Password = Annotated[str, Field(max_length=4096, examples=["a quiet sentence of mine"])]

@@ -20,9 +20,9 @@ from models.platform.errors import InvalidRequest
 from models.platform.texts import truncate
 from pipelines.schedules import cron
 from web.api.request import Request
+from web.http.queries import RequestQuery, parse_query
 from web.http.responses import json_response
 from web.http.timestamps import UnixTime
-from web.http.validation import RequestQuery, parse_query
 
 #: The longest period of a report.
 MAX_DAYS = 366

@@ -12,12 +12,9 @@ from models.serving.served_models import DEFAULT_ALIAS
 from pipelines.agents import manage_agents
 from pipelines.agents.agent_turns import is_agent
 from pipelines.chat.prompt import output_format_of
-from web.api.agents.schemas import AgentDeleted, CreateAgent, DefinitionParameters, UpdateAgent, agent_object
-from web.api.request import Request
-from web.api.turns.conversion import convert
-from web.api.turns.mcp_tools import check_registered, sealed_credentials
-from web.api.turns.serving import Serving
-from web.api.turns.tools_and_formats import (
+from pipelines.requests.mcp_tools import check_registered, sealed_credentials
+from pipelines.requests.serving import Serving
+from pipelines.requests.tools_and_formats import (
     ResolvedTools,
     check_calls,
     check_schemas,
@@ -25,11 +22,14 @@ from web.api.turns.tools_and_formats import (
     schemas_of,
     text_parameters,
 )
+from web.api.agents.schemas import AgentDeleted, CreateAgent, DefinitionParameters, UpdateAgent, agent_object
+from web.api.request import Request
+from web.api.turns.conversion import convert
 from web.http import bodies
 from web.http.paging import Listing, page_response
+from web.http.queries import RequestQuery, parse_query
 from web.http.responses import json_response
 from web.http.threads import run_in_thread
-from web.http.validation import RequestQuery, parse_query
 
 
 class ReadAgent(RequestQuery):
@@ -99,8 +99,13 @@ def delete(request: Request) -> Response:
     return json_response(deleted)
 
 
+def _check_registered(request: Request, definition: Mapping[str, Any]) -> None:
+    platform, tools = request.platform, definition.get("tools") or []
+    check_registered(platform.settings, platform.database, request.caller.account_id, tools)
+
+
 def _create(request: Request, body: CreateAgent, definition: Mapping[str, Any]) -> agents.Agent:
-    check_registered(request, definition.get("tools") or [])
+    _check_registered(request, definition)
     return manage_agents.create(
         request.platform.database,
         request.caller,
@@ -113,7 +118,7 @@ def _create(request: Request, body: CreateAgent, definition: Mapping[str, Any]) 
 
 
 def _change(request: Request, body: UpdateAgent, definition: Mapping[str, Any]) -> agents.Agent:
-    check_registered(request, definition.get("tools") or [])
+    _check_registered(request, definition)
     return manage_agents.change(
         request.platform.database,
         request.caller,

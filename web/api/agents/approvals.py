@@ -15,12 +15,13 @@ from models.agents import approvals
 from models.agents.approvals import Approval, ApprovalReason, ApprovalStatus
 from pipelines.agents import approval_decisions
 from pipelines.agents.approval_decisions import Decision
+from pipelines.requests.validation import RequestBody
 from web.api.request import Request
 from web.http import bodies
 from web.http.paging import Listing, page_response
+from web.http.queries import parse_query
 from web.http.responses import json_response
 from web.http.timestamps import to_unix
-from web.http.validation import RequestBody, parse_query
 
 
 class ListApprovals(Listing):

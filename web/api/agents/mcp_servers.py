@@ -19,9 +19,7 @@ from pipelines.agents import registered_servers, tool_lists
 from pipelines.agents.listed_tool import ListedTool
 from pipelines.agents.registered_servers import ServerValues
 from pipelines.agents.servers import of_account
-from web.api.job_results import abandon_job, delete_ended_job, last_event
-from web.api.request import Request
-from web.api.turns.mcp_types import (
+from pipelines.requests.mcp_types import (
     MAX_NAMES,
     Authorization,
     McpToolName,
@@ -30,13 +28,16 @@ from web.api.turns.mcp_types import (
     ServerLabel,
     ServerUrl,
 )
+from pipelines.requests.validation import RequestBody
+from web.api.job_results import abandon_job, delete_ended_job, last_event
+from web.api.request import Request
 from web.http import bodies
 from web.http.disconnects import DeferredResponse
 from web.http.paging import Listing, page_response
+from web.http.queries import parse_query
 from web.http.responses import json_response
 from web.http.threads import run_in_thread
 from web.http.timestamps import to_unix
-from web.http.validation import RequestBody, parse_query
 
 #: Seconds that a test waits for its job, which asks the server for at most 20.
 TIMEOUT = 30.0

@@ -10,10 +10,10 @@ from models.agents.agents import Agent
 from models.jobs.jobs import JoinRule
 from pipelines.agents.definitions import MAX_DEPTH, AgentLimits, parse
 from pipelines.chat.memory_prompt import MAX_MEMORIES
-from web.api.turns.tool_types import MAX_TOOLS, Tool
-from web.api.turns.tools_and_formats import TextOptions
-from web.api.turns.turn_request import Metadata
-from web.http.validation import RequestBody, branch, discriminate_text
+from pipelines.requests.tool_types import MAX_TOOLS, Tool
+from pipelines.requests.tools_and_formats import TextOptions
+from pipelines.requests.turn_request import Metadata
+from pipelines.requests.validation import RequestBody, branch, discriminate_text
 
 AgentName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 

@@ -15,6 +15,7 @@ from models.platform.errors import InvalidRequest
 from pipelines.billing import operator_actions
 from pipelines.billing.credit_note import NewCreditNote
 from pipelines.billing.operator_actions import Operator
+from pipelines.requests.validation import RequestBody
 from web.api.accounts.names import Name
 from web.api.billing.amounts import Amount
 from web.api.billing.details import BillingEmail, Lines, OneLine, details_object
@@ -23,9 +24,9 @@ from web.api.billing.invoices import ListInvoices
 from web.api.request import Request
 from web.http import bodies
 from web.http.paging import page_response
+from web.http.queries import parse_query
 from web.http.responses import json_response
 from web.http.timestamps import UnixTime, from_unix
-from web.http.validation import RequestBody, parse_query
 
 #: What numbers of documents begin with.
 Prefix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9/_-]{0,19}$")]

@@ -4,12 +4,12 @@ from pydantic import Field
 from starlette.responses import Response
 
 from pipelines.billing import operator_payments
+from pipelines.requests.validation import RequestBody
 from web.api.billing.amounts import Amount
 from web.api.billing.payments import payment_object, refund_object
 from web.api.request import Request
 from web.http import bodies
 from web.http.responses import json_response
-from web.http.validation import RequestBody
 
 
 class RefundPayment(RequestBody):

@@ -7,14 +7,15 @@ from models.billing import prices
 from models.billing.prices import NewPrice
 from models.jobs.usage import ServiceClass
 from pipelines.billing import price_changes
+from pipelines.requests.validation import RequestBody
 from web.api.billing.amounts import Amount, Currency
 from web.api.billing.prices import price_object
 from web.api.request import Request
 from web.http import bodies
 from web.http.paging import Listing, page_response
+from web.http.queries import parse_query
 from web.http.responses import json_response
 from web.http.timestamps import UnixTime, from_unix
-from web.http.validation import RequestBody, parse_query
 
 
 class ListAllPrices(Listing):

@@ -15,14 +15,15 @@ from models.billing.payments import Payment
 from models.platform.database import Connection
 from models.platform.errors import InvalidRequest, NotFound
 from pipelines.billing import top_up
+from pipelines.requests.validation import RequestBody
 from web.api.billing.amounts import Amount
 from web.api.billing.invoice_schemas import GrantObject, InvoiceObject, grant_object, invoice_object
 from web.api.billing.payments import PaymentObject, payment_object
 from web.api.request import Request
 from web.http import bodies
 from web.http.paging import Listing
+from web.http.queries import parse_query
 from web.http.responses import Page, json_response, page_object
-from web.http.validation import RequestBody, parse_query
 
 
 class TopUp(RequestBody):

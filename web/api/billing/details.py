@@ -12,11 +12,11 @@ from models.billing import billing_details, numbering
 from models.billing.billing_details import BillingDetails
 from models.billing.currencies import format_amount
 from models.platform.database import Connection
+from pipelines.requests.validation import RequestBody
 from web.api.accounts.names import Name
 from web.api.request import Request
 from web.http import bodies
 from web.http.responses import json_response
-from web.http.validation import RequestBody
 
 #: Texts of several lines on an invoice: no control characters but line breaks.
 Lines = Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]*$")]

@@ -19,8 +19,8 @@ from web.api.billing.invoice_schemas import (
 )
 from web.api.request import Request
 from web.http.paging import Listing, page_response
+from web.http.queries import parse_query
 from web.http.responses import json_response
-from web.http.validation import parse_query
 
 #: Headers of what browsers show: it loads nothing, and is of one account.
 DOCUMENT_HEADERS = {

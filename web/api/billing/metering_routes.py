@@ -1,11 +1,11 @@
 """The routes of prices, quotes and spending limits."""
 
+from pipelines.requests.turn_request import CreateResponse
 from web.access.rights import Rights
 from web.api.billing import admin_prices, prices, quotes, spending_limits
 from web.api.billing.prices import PriceObject
 from web.api.billing.spending_limits import SpendingLimitObject
 from web.api.routing import Route
-from web.api.turns.turn_request import CreateResponse
 from web.http.paging import Listing
 from web.http.responses import Page
 

@@ -10,6 +10,7 @@ from models.billing import invoices, payments
 from models.billing.invoices import Invoice
 from models.billing.payments import Payment
 from pipelines.billing import subscribe
+from pipelines.requests.validation import RequestBody
 from web.api.billing.invoice_schemas import InvoiceObject, invoice_object
 from web.api.billing.subscriptions import (
     MAX_WAIT,
@@ -23,7 +24,6 @@ from web.http import bodies
 from web.http.preferences import applied_wait, preferred_wait
 from web.http.responses import json_response
 from web.http.threads import run_in_thread
-from web.http.validation import RequestBody
 
 
 class PayInvoice(RequestBody):

@@ -12,11 +12,12 @@ from models.billing.payments import GatewayName
 from models.platform.urls import url_error
 from pipelines.billing import stored_methods
 from pipelines.billing.gateways.simulator import METHODS
+from pipelines.requests.validation import RequestBody
 from web.api.request import Request
 from web.http import bodies
 from web.http.paging import Listing, page_response
+from web.http.queries import parse_query
 from web.http.responses import json_response
-from web.http.validation import RequestBody, parse_query
 
 
 def _web_address(value: str) -> str:

@@ -12,9 +12,9 @@ from models.billing.payments import GatewayName, Payment, PaymentState
 from models.billing.refunds import Refund, RefundState
 from web.api.request import Request
 from web.http.paging import Listing, page_response
+from web.http.queries import parse_query
 from web.http.responses import json_response
 from web.http.timestamps import to_unix
-from web.http.validation import parse_query
 
 
 class ListPayments(Listing):

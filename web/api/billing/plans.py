@@ -19,6 +19,7 @@ from models.platform.database import Connection
 from models.platform.errors import InvalidRequest, NotFound
 from models.platform.texts import truncate
 from pipelines.accounts import operator_actions
+from pipelines.requests.validation import RequestBody
 from web.api.accounts.account import AccountLimits, limits_object
 from web.api.accounts.limits import LimitOverrides
 from web.api.accounts.names import Name
@@ -26,7 +27,6 @@ from web.api.billing.amounts import Amount
 from web.api.request import Request
 from web.http import bodies
 from web.http.responses import json_response, page_object
-from web.http.validation import RequestBody
 
 #: The pattern of a plan's id.
 PLAN_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")

@@ -12,7 +12,7 @@ from models.jobs.usage import ServiceClass
 from models.platform.database import Connection
 from web.api.request import Request
 from web.http.paging import Listing, page_response
-from web.http.validation import parse_query
+from web.http.queries import parse_query
 
 
 class PriceObject(TypedDict):

@@ -15,11 +15,11 @@ from pipelines.chat import token_count
 from pipelines.chat.new_turn import NewTurn
 from pipelines.chat.prompt_jobs import PromptRequest
 from pipelines.chat.service_tiers import ServedTier
+from pipelines.requests.turn_request import CreateResponse, new_turn
 from web.api.billing.prices import PriceObject, currency_of, price_object
 from web.api.request import Request
 from web.api.turns.conversion import convert
 from web.api.turns.prompt_jobs import run_prompt_job
-from web.api.turns.turn_request import CreateResponse, new_turn
 from web.http import bodies
 from web.http.responses import json_response
 from web.http.threads import run_in_thread

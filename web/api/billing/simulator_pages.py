@@ -8,7 +8,7 @@ from starlette.responses import Response
 from models.platform.errors import Conflict, NotFound
 from pipelines.billing.gateways.simulator import METHODS, Simulator
 from web.api.request import Request
-from web.http.validation import RequestQuery, parse_query
+from web.http.queries import RequestQuery, parse_query
 
 HEADERS = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",

@@ -12,11 +12,11 @@ from models.platform.database import Connection
 from models.platform.errors import NotFound
 from models.platform.texts import truncate
 from pipelines.billing import spending_limits
+from pipelines.requests.validation import RequestBody
 from web.api.billing.amounts import Amount
 from web.api.request import Request
 from web.http import bodies
 from web.http.responses import json_response, page_object
-from web.http.validation import RequestBody
 
 #: The name of the account's own scope in the API.
 ACCOUNT = "account"

@@ -17,6 +17,7 @@ from models.platform.database import Connection
 from models.platform.errors import NotFound
 from pipelines.billing import change_plan, subscribe
 from pipelines.billing.subscribe import Confirmation, NewSubscription
+from pipelines.requests.validation import RequestBody
 from web.api.billing.invoice_schemas import InvoiceObject, invoice_object
 from web.api.billing.plans import PlanObject, plan_object
 from web.api.job_results import last_event
@@ -26,7 +27,6 @@ from web.http.preferences import applied_wait, preferred_wait
 from web.http.responses import json_response
 from web.http.threads import run_in_thread
 from web.http.timestamps import to_unix
-from web.http.validation import RequestBody
 
 #: Seconds that a request waits for its payment at most.
 MAX_WAIT = 60

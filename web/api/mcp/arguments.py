@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from pipelines.memory.memory_input import MAX_TEXT_LENGTH
+from pipelines.requests.validation import RequestBody
 from web.api.memory.schemas import MAX_QUERY_LENGTH
 from web.api.requested_space import SpaceName
-from web.http.validation import RequestBody
 
 #: Repeats of a call with the same key have one effect.
 RepeatKey = Annotated[

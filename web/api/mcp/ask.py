@@ -14,6 +14,7 @@ from starlette.responses import Response as HttpResponse
 from models.access import mcp_requests
 from models.journal.events import Event
 from pipelines.chat.response_objects import response_object
+from pipelines.requests.turn_request import CreateResponse, new_turn
 from web.access.rate_limits import body_tokens
 from web.access.rights import Rights
 from web.api.mcp.arguments import AskArguments
@@ -23,7 +24,6 @@ from web.api.routing import Route
 from web.api.turns.conversion import convert
 from web.api.turns.request_body import read_body
 from web.api.turns.started_turn import MAX_WAIT, StartedTurn, read_complete, response_of, start
-from web.api.turns.turn_request import CreateResponse, new_turn
 from web.http.disconnects import DeferredResponse
 from web.http.responses import json_response
 from web.http.threads import run_in_thread

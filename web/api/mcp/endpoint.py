@@ -13,6 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 from models.access import mcp_requests
 from models.platform.errors import InvalidRequest, NotAllowed
 from models.platform.ids import new_id
+from pipelines.requests.json_objects import parse_object
 from web.api.job_results import cancel_job
 from web.api.mcp.ask import sender_of
 from web.api.mcp.server import SanghaServer
@@ -33,7 +34,7 @@ async def serve(request: Request) -> Response:
     """
     check_origin(request)
     try:
-        message = await bodies.off_loop(request.body, bodies.parse_object)
+        message = await bodies.off_loop(request.body, parse_object)
     except InvalidRequest as error:
         code = INVALID_REQUEST if request.body.lstrip().startswith(b"[") else PARSE_ERROR
         return _protocol_error(code, error.message)

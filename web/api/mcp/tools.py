@@ -8,6 +8,7 @@ from mcp_types import CallToolResult, Tool, ToolAnnotations, ToolExecution
 from pydantic import BaseModel
 
 from models.platform.errors import InvalidRequest, NotAllowed
+from pipelines.requests.validation import validate
 from web.access.rights import Rights
 from web.api.mcp import operations
 from web.api.mcp.arguments import (
@@ -29,7 +30,6 @@ from web.api.mcp.results import (
     tool_result,
 )
 from web.api.request import Request
-from web.http.validation import validate
 
 #: Runs a tool with its checked arguments.
 Call = Callable[[Request, Any], Awaitable[CallToolResult]]

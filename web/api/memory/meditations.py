@@ -15,16 +15,17 @@ from models.memory.spaces import SpaceKey
 from models.platform.errors import InvalidRequest, NotFound
 from models.platform.texts import truncate
 from pipelines.memory.meditation import meditation_jobs, revert_meditation, schedule_meditations
+from pipelines.requests.validation import RequestBody
 from web.api.job_events import StreamCursor, job_frames, resume_position
 from web.api.job_object import job_object
 from web.api.request import Request
 from web.api.requested_space import InSpace, queried_space, requested_space
 from web.http import bodies
 from web.http.paging import Listing, page_response
+from web.http.queries import parse_query
 from web.http.responses import json_response
 from web.http.threads import run_in_thread
 from web.http.timestamps import to_unix
-from web.http.validation import RequestBody, parse_query
 from web.streams.sse import EventStream
 
 

@@ -35,9 +35,9 @@ from web.api.request import Request
 from web.api.requested_space import queried_space, requested_space
 from web.http import bodies
 from web.http.paging import page_response
+from web.http.queries import parse_query
 from web.http.responses import json_response, page_object
 from web.http.threads import run_in_thread
-from web.http.validation import parse_query
 
 #: Seconds without an event of the job after which the response is the job.
 TIMEOUT = 30.0

@@ -10,10 +10,10 @@ from typing_extensions import TypedDict
 from models.memory.memories import Filters, Memory, MemoryKind
 from pipelines.memory.memory_input import Importance, MemoryInput, Metadata, Name, Text, Timestamp
 from pipelines.memory.search_memories import HitObject
+from pipelines.requests.validation import RequestBody
 from web.api.requested_space import InSpace, SpaceName
 from web.http.paging import Listing
 from web.http.timestamps import to_unix
-from web.http.validation import RequestBody
 
 #: Memories per request.
 MAX_MEMORIES = 1000

@@ -10,7 +10,7 @@ from models.memory import spaces
 from models.memory.spaces import MAX_NAME
 from web.api.request import Request
 from web.http.paging import Listing, page_response
-from web.http.validation import parse_query
+from web.http.queries import parse_query
 
 
 class ListSpaces(Listing):

@@ -17,6 +17,7 @@ from models.serving.served_models import DEFAULT_ALIAS
 from pipelines.agents.agent_turns import engine_model
 from pipelines.chat.new_turn import NewTurn
 from pipelines.chat.turn_space import space_name, with_space
+from pipelines.requests.turn_request import new_turn
 from pipelines.schedules import cron, turns, user_schedules
 from pipelines.schedules.starters import STARTERS
 from pipelines.schedules.triggers import Cron, Interval, Once
@@ -35,12 +36,11 @@ from web.api.schedules.schemas import (
     schedule_object,
 )
 from web.api.turns.serving import serving_now
-from web.api.turns.turn_request import new_turn
 from web.http import bodies
 from web.http.paging import Listing, page_response
+from web.http.queries import parse_query
 from web.http.responses import json_response
 from web.http.timestamps import from_unix
-from web.http.validation import parse_query
 
 #: The furthest that `start_at` or `at` may be in the future: ten years, in seconds.
 MAX_SECONDS_AHEAD = 10 * 366 * 86_400

@@ -9,11 +9,11 @@ from models.jobs.jobs import JobState
 from models.schedules import firings
 from models.schedules.firings import Firing
 from models.schedules.schedules import IfMissed, Schedule, ScheduleStatus
+from pipelines.requests.turn_request import CreateResponse
+from pipelines.requests.validation import RequestBody, branch, discriminate_by_type
 from pipelines.schedules.triggers import next_fire_times, trigger_from_json
 from web.api.requested_space import SpaceName
-from web.api.turns.turn_request import CreateResponse
 from web.http.timestamps import UnixTime, to_unix
-from web.http.validation import RequestBody, branch, discriminate_by_type
 
 #: The number of next fire times in a schedule object.
 FIRE_TIMES_SHOWN = 5

@@ -10,11 +10,11 @@ from typing import Any
 import orjson
 from starlette.responses import Response
 
+from pipelines.requests.errors import ErrorEnvelope
 from web.api.request import Request
 from web.api.routing import Route
 from web.api.system import openapi_operations
 from web.api.system.openapi_schemas import Schemas, StreamEvent
-from web.http.errors import ErrorEnvelope
 
 ABOUT = """\
 A self-hosted backend for AI assistants in which every piece of work, a chat turn included, is a durable job.

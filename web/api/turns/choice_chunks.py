@@ -11,7 +11,7 @@ from models.platform.errors import JobFailed, RequestError
 from models.platform.json_lines import escape_line_separators
 from models.turns.responses import Response
 from pipelines.chat.transcript import ANSWER_RESTARTED, TEXT_DELTA
-from web.api.turns.chat.completion_object import MESSAGE_SEPARATOR, sum_usage
+from pipelines.requests.chat.completion_object import MESSAGE_SEPARATOR, sum_usage
 from web.api.turns.delivered_answer import TEXT_INDEX, AnswerDiverged, DeliveredAnswer
 from web.streams.sse import DONE, Frame
 

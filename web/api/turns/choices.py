@@ -24,9 +24,6 @@ Item = TypeVar("Item")
 #: Returns the error of a response that has no answer, or None.
 ErrorOf = Callable[[Mapping[str, Any]], RequestError | JobFailed | None]
 
-#: Most choices of a completion.
-MAX_CHOICES = 8
-
 
 def stream_choices(request: Request, choices: Sequence[StartedTurn], chunks: Sequence[ChoiceChunks]) -> EventStream:
     """Return the stream of the chunks of all choices."""

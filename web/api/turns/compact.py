@@ -11,17 +11,17 @@ from models.platform.errors import InvalidRequest
 from pipelines.chat import compact_context
 from pipelines.chat.prompt_jobs import PromptRequest
 from pipelines.chat.response_types import ItemObject, ResponseUsage
+from pipelines.requests.content_types import Id
+from pipelines.requests.hints import CacheOptions, CacheRetention, ServiceTier
+from pipelines.requests.input_items import InputItems, stored_items
+from pipelines.requests.turn_request import ClientLabel
+from pipelines.requests.validation import RequestBody
 from web.api.request import Request
-from web.api.turns.content_types import Id
-from web.api.turns.hints import CacheOptions, CacheRetention, ServiceTier
-from web.api.turns.input_items import InputItems, stored_items
 from web.api.turns.prompt_jobs import run_prompt_job
 from web.api.turns.request_body import read_body
 from web.api.turns.serving import serving_for
 from web.api.turns.started_turn import require_new_workers
-from web.api.turns.turn_request import ClientLabel
 from web.http.responses import json_response
-from web.http.validation import RequestBody
 
 
 class CompactContext(RequestBody):

@@ -16,13 +16,14 @@ from models.turns.conversations import Conversation
 from pipelines.chat.deletion import delete_conversation
 from pipelines.chat.response_objects import public_item
 from pipelines.chat.thread import ITEM_ID_PREFIXES, resolve_references
+from pipelines.requests.input_items import Item, stored_items
+from pipelines.requests.turn_request import Include, Metadata
+from pipelines.requests.validation import RequestBody
 from web.api.request import Request
-from web.api.turns.input_items import Item, stored_items
 from web.api.turns.request_body import parse_body
 from web.api.turns.responses import IncludeQuery
-from web.api.turns.turn_request import Include, Metadata
+from web.http.queries import RequestQuery, parse_query
 from web.http.responses import json_response, page_object
-from web.http.validation import RequestBody, RequestQuery, parse_query
 
 #: Items that one request may add, as in OpenAI's API.
 MAX_NEW_ITEMS = 20

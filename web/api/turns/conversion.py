@@ -7,8 +7,9 @@ one such request at a time checked, so that the schemas of others are next.
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from pipelines.requests.serving import Serving
 from web.api.request import Request
-from web.api.turns.serving import Serving, serving_for
+from web.api.turns.serving import serving_for
 from web.http.threads import run_in_thread
 
 Body = TypeVar("Body")

@@ -10,12 +10,12 @@ from typing_extensions import TypedDict
 
 from pipelines.chat import token_count
 from pipelines.chat.prompt_jobs import PromptRequest
+from pipelines.requests.input_items import stored_items
+from pipelines.requests.turn_request import CountTokens, parse_thread, prompt_parameters
 from web.api.request import Request
 from web.api.turns.conversion import convert
-from web.api.turns.input_items import stored_items
 from web.api.turns.prompt_jobs import run_prompt_job
 from web.api.turns.request_body import read_body
-from web.api.turns.turn_request import CountTokens, parse_thread, prompt_parameters
 from web.http.responses import json_response
 
 

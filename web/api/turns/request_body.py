@@ -10,12 +10,13 @@ from functools import partial
 from pydantic import BaseModel
 
 from models.platform.errors import InvalidRequest
+from pipelines.requests.ignored_fields import header_value, validate_tolerantly
+from pipelines.requests.json_objects import parse_object
+from pipelines.requests.sampling_parameters import TemplateParameters
+from pipelines.requests.validation import Model, missing_parameter
 from web.api.request import Request
-from web.api.turns.sampling_parameters import TemplateParameters
 from web.api.turns.serving import serving_for
 from web.http import bodies
-from web.http.ignored_fields import header_value, validate_tolerantly
-from web.http.validation import Model, missing_parameter
 
 #: The request header that makes unknown fields an error, and its value.
 STRICT, YES = "X-Sangha-Strict", "1"
@@ -58,7 +59,7 @@ def is_strict(request: Request) -> bool:
 
 
 def _parse_tolerantly(model: type[Model], body: bytes) -> tuple[Model, list[str]]:
-    return validate_tolerantly(model, bodies.parse_object(body))
+    return validate_tolerantly(model, parse_object(body))
 
 
 async def _ignored_reasoning(request: Request, body: BaseModel) -> list[str]:

@@ -19,6 +19,7 @@ from models.turns.responses import Response
 from pipelines.chat.deletion import delete_response
 from pipelines.chat.response_objects import public_item, response_object
 from pipelines.chat.response_types import ResponseObject
+from pipelines.requests.turn_request import CreateResponse, IncludeValue, new_turn
 from web.api.job_events import StreamCursor, requested_position, resume_position, tree_frames
 from web.api.job_results import cancel_job
 from web.api.request import Request
@@ -27,12 +28,11 @@ from web.api.turns.disconnects import keep_turn
 from web.api.turns.request_body import read_body
 from web.api.turns.response_stream import response_frames, standard_events, wants_all_events
 from web.api.turns.started_turn import on_delivered, read_complete, read_response, start, wait_for_end
-from web.api.turns.turn_request import CreateResponse, IncludeValue, new_turn
 from web.api.turns.waiting import with_waiting
 from web.http.disconnects import DeferredResponse
+from web.http.queries import RequestQuery, as_list, parse_query
 from web.http.responses import json_response, page_object
 from web.http.threads import run_in_thread
-from web.http.validation import RequestQuery, as_list, parse_query
 from web.streams.sse import EventStream
 from web.streams.waiting import Wait, as_comment, as_event, as_tree_event
 

@@ -22,6 +22,8 @@ from pipelines.chat.recalled_memories import response_with_texts
 from pipelines.chat.response_objects import response_object
 from pipelines.chat.start_turn import start_turns
 from pipelines.chat.turn_space import with_space
+from pipelines.requests.input_items import MCP_ITEMS
+from pipelines.requests.mcp_tools import check_registered
 from web.access import idempotency
 from web.access.gate import Admission
 from web.access.idempotency import REPLAYED
@@ -29,8 +31,6 @@ from web.api.job_events import EventBatches
 from web.api.job_results import job_headers
 from web.api.request import Request
 from web.api.turns.disconnects import cancelled_after_disconnect, disconnect_action
-from web.api.turns.input_items import MCP_ITEMS
-from web.api.turns.mcp_tools import check_registered
 from web.api.turns.retries import add_commands, is_unreadable, join_original, new_ids, store_state
 from web.http.disconnects import OnDisconnect, disconnect_policy
 from web.http.threads import run_in_thread
@@ -185,7 +185,8 @@ def _start(
     """Insert the turns, all or none, and announce them."""
     platform, seed = request.platform, request.retriable.seed if request.retriable else None
     if request.repeat == "first":
-        check_registered(request, turns[0].request.get("tools") or [])
+        tools = turns[0].request.get("tools") or []
+        check_registered(platform.settings, platform.database, request.caller.account_id, tools)
     with _rejection_stored(request, seed), _tokens_drawn(request, turns) as admission:
         accepted = start_turns(
             platform.database,

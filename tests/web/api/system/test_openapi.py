@@ -7,13 +7,14 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from pipelines.requests.validation import RequestBody
 from web.access.rights import Rights
 from web.api.request import Request
 from web.api.routing import Route
 from web.api.system import openapi
 from web.api.system.openapi import document
+from web.http.queries import RequestQuery
 from web.http.responses import json_response
-from web.http.validation import RequestBody, RequestQuery
 from web.routes import ROUTES
 
 #: Routes whose response is not JSON: pages and their files, metrics, and the content of a file.

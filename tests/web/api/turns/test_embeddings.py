@@ -13,9 +13,9 @@ from bench.harness.waiting import wait_until
 from models.jobs import unclaimed_results
 from models.turns.embeddings import EmbeddingResult
 from pipelines.embeddings.enqueue_embedding import enqueue_embedding
+from pipelines.requests.embeddings import MAX_CHARACTERS, embedding_list
 from tests.web.api_client import assert_error
 from web.api.turns import embeddings as endpoint
-from web.api.turns.embeddings import MAX_CHARACTERS, embedding_list
 
 POOL = "memory"
 

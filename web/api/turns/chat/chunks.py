@@ -7,10 +7,10 @@ import orjson
 
 from models.journal.events import Event
 from models.platform.errors import JobFailed, RequestError
-from models.serving.state import ServingCache
+from models.serving.served_models import ServedModels
 from models.turns.responses import Response
 from pipelines.chat.service_tiers import served_tier
-from web.api.turns.chat.completion_object import (
+from pipelines.requests.chat.completion_object import (
     TOOL_CALLS,
     LogprobsObject,
     completion_id,
@@ -26,7 +26,7 @@ from web.api.turns.delivered_answer import REASONING_INDEX
 from web.streams.sse import Frame
 
 
-def chunk_head(first: Response, serving: ServingCache) -> dict[str, Any]:
+def chunk_head(first: Response, models: ServedModels) -> dict[str, Any]:
     """Return the fields that all chunks of a completion have; `first` is the response of its first choice."""
     return {
         "id": completion_id(first.id),
@@ -34,7 +34,7 @@ def chunk_head(first: Response, serving: ServingCache) -> dict[str, Any]:
         "created": int(first.created_at.timestamp()),
         "model": first.request["model"],
         "service_tier": served_tier(first.request),
-        "system_fingerprint": system_fingerprint(serving, first.request["model"]),
+        "system_fingerprint": system_fingerprint(models, first.request["model"]),
     }
 
 

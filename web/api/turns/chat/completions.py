@@ -5,10 +5,10 @@ from functools import partial
 
 from starlette.responses import Response as HttpResponse
 
+from pipelines.requests.chat.completion_object import completion_object, turn_error
+from pipelines.requests.chat.completion_request import CreateChatCompletion, chat_turns
 from web.api.request import Request
 from web.api.turns.chat.chunks import ChatChunks, chunk_head
-from web.api.turns.chat.completion_object import completion_object, turn_error
-from web.api.turns.chat.completion_request import CreateChatCompletion, chat_turns
 from web.api.turns.choice_chunks import CompletionStream
 from web.api.turns.choices import headers_of, stream_choices, wait_for_all
 from web.api.turns.conversion import convert
@@ -30,7 +30,7 @@ async def create(request: Request) -> EventStream | DeferredResponse:
 
 
 def _chunks(request: Request, choices: Sequence[StartedTurn], body: CreateChatCompletion) -> list[ChatChunks]:
-    head = chunk_head(choices[0].response, request.platform.serving)
+    head = chunk_head(choices[0].response, request.platform.serving.latest().models)
     stream = CompletionStream(head, len(choices), include_usage=body.include_usage)
     return [
         ChatChunks(choice.response, stream, index, calls_functions=body.calls_functions)
@@ -41,5 +41,5 @@ def _chunks(request: Request, choices: Sequence[StartedTurn], body: CreateChatCo
 async def _completion(request: Request, choices: Sequence[StartedTurn], *, calls_functions: bool) -> HttpResponse:
     """Wait for the ends of the turns and return the completion. Raises an error for a turn without an answer."""
     responses = await wait_for_all(request, choices, turn_error)
-    completion = completion_object(responses, request.platform.serving, calls_functions=calls_functions)
+    completion = completion_object(responses, request.platform.serving.latest().models, calls_functions=calls_functions)
     return json_response(completion, headers=headers_of(choices))

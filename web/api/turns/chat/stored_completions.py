@@ -17,8 +17,7 @@ from models.turns.responses import Response
 from models.turns.stored_completions import CompletionFilter
 from pipelines.chat.deletion import delete_response
 from pipelines.chat.response_objects import response_object
-from web.api.request import Request
-from web.api.turns.chat.completion_object import (
+from pipelines.requests.chat.completion_object import (
     TOOL_CALLS,
     ChatCompletion,
     CustomToolCallObject,
@@ -27,11 +26,13 @@ from web.api.turns.chat.completion_object import (
     completion_object,
     tool_call_object,
 )
+from pipelines.requests.turn_request import Metadata
+from pipelines.requests.validation import RequestBody
+from web.api.request import Request
 from web.api.turns.request_body import parse_body
-from web.api.turns.turn_request import Metadata
 from web.http.paging import Listing, page_response
+from web.http.queries import parse_query
 from web.http.responses import json_response, page_object
-from web.http.validation import RequestBody, parse_query
 
 #: A query parameter that names a pair of metadata: `metadata[key]`.
 METADATA_PARAMETER = re.compile(r"metadata\[(.*)\]", re.DOTALL)
@@ -139,7 +140,7 @@ def _parse_list(query: QueryParams) -> ListCompletions:
 
 
 def _object(request: Request, response: Response) -> ChatCompletion:
-    return completion_object([response_object(response)], request.platform.serving)
+    return completion_object([response_object(response)], request.platform.serving.latest().models)
 
 
 def _read(request: Request) -> Response:

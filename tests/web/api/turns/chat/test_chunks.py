@@ -13,13 +13,13 @@ from models.journal.events import event
 from models.platform.errors import Conflict, InvalidRequest, JobFailed, WaitTimedOut
 from models.platform.settings import Settings
 from models.turns.responses import Response
-from tests.web.known_models import KnownModels
+from pipelines.requests.chat.completion_object import completion_object, turn_error
+from pipelines.requests.serving import Serving
 from web.api.turns.chat.chunks import ChatChunks, chunk_head
-from web.api.turns.chat.completion_object import completion_object, turn_error
 from web.api.turns.choice_chunks import CompletionStream
 from web.streams.sse import DONE
 
-SERVING = KnownModels(Settings(engine="scripted"))
+MODELS = Serving.of(Settings(engine="scripted")).models
 RESPONSE = Response(
     id="resp_1", account_id="acct", user_id=None, job_id="job_1", conversation_id=None, previous_id=None,
     thread="resp_1", request={"model": "scripted"}, input=[], created_at=datetime(2026, 1, 1, tzinfo=UTC),
@@ -64,7 +64,7 @@ def completed(text="", *calls, **fields):
 
 def parse_frames(events, *, include_usage=False):
     """Return the chunks, validated strictly with OpenAI's types, and the frame after the last one."""
-    chunks = ChatChunks(RESPONSE, CompletionStream(chunk_head(RESPONSE, SERVING), include_usage=include_usage))
+    chunks = ChatChunks(RESPONSE, CompletionStream(chunk_head(RESPONSE, MODELS), include_usage=include_usage))
     frames = [chunks.first_chunk(), *(frame for event_ in events for frame in chunks.frames(event_))]
     rest = frames.pop() if frames[-1] == DONE or b'"error"' in frames[-1] else b""
     values = [orjson.loads(frame.removeprefix(b"data: ")) for frame in frames]
@@ -233,9 +233,9 @@ def test_a_turn_cancelled_in_the_queue_ends_with_an_error_frame():
 
 def test_an_ended_response_becomes_a_completion():
     call = {"type": "function_call", "call_id": "call_1", "name": "look", "arguments": "{}"}
-    plain = completion_object([completed("hello")], SERVING)
-    with_call = completion_object([completed("", call)], SERVING)
-    truncated = completion_object([completed("hel", incomplete_details={"reason": "max_output_tokens"})], SERVING)
+    plain = completion_object([completed("hello")], MODELS)
+    with_call = completion_object([completed("", call)], MODELS)
+    truncated = completion_object([completed("hel", incomplete_details={"reason": "max_output_tokens"})], MODELS)
 
     for response in (plain, with_call, truncated):
         TypeAdapter(ChatCompletion).validate_python(response, strict=True)
@@ -303,7 +303,7 @@ def test_a_completion_has_reasoning_and_log_probabilities():
     part = {"type": "output_text", "text": "Yes", "logprobs": [logprob("Yes")]}
     reasoning = {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "Let me"}]}
     response = completed() | {"output": [reasoning, {"type": "message", "content": [part]}]}
-    [choice] = completion_object([response], SERVING)["choices"]
+    [choice] = completion_object([response], MODELS)["choices"]
     assert (choice["message"]["reasoning_content"], choice["message"]["content"]) == ("Let me", "Yes")
     assert [entry["token"] for entry in choice["logprobs"]["content"]] == ["Yes"]
 
@@ -322,7 +322,7 @@ def test_the_texts_of_two_generations_are_separated_as_in_the_whole_completion()
 
     streamed, _ = parse_frames(journal.events)
 
-    whole = completion_object([completed(output=messages)], SERVING)
+    whole = completion_object([completed(output=messages)], MODELS)
     assert text_of(streamed) == whole["choices"][0]["message"]["content"] == "Let me see.\n\nDone."
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from web.api.turns.mcp_types import McpReference, McpTool, stored_mcp_tool
-from web.api.turns.tool_types import (
+from pipelines.requests.mcp_types import McpReference, McpTool, stored_mcp_tool
+from pipelines.requests.tool_types import (
     ApplyPatchTool,
     CustomDefinition,
     FunctionDefinition,

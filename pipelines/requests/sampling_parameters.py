@@ -13,7 +13,7 @@ from models.platform.errors import InvalidRequest
 from models.serving.served_models import ModelDescription
 from pipelines.chat.prompt import MAX_LOGPROBS, max_logprob_tokens
 from pipelines.inference.model_parameters import check_honoured
-from web.http.validation import RequestBody
+from pipelines.requests.validation import RequestBody
 
 #: Tokens with a bias, and alternatives with a log probability.
 MAX_BIASES, MAX_TOP_LOGPROBS = 300, 20

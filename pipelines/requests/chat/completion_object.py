@@ -7,7 +7,7 @@ from typing import Any, Literal, NotRequired
 from typing_extensions import TypedDict
 
 from models.platform.errors import Conflict, InvalidRequest, JobFailed, RequestError, WaitTimedOut
-from models.serving.state import ServingCache
+from models.serving.served_models import ServedModels
 from pipelines.chat.logprobs import with_bytes
 from pipelines.chat.response_objects import reasoning_text
 from pipelines.chat.service_tiers import ServedTier
@@ -121,7 +121,7 @@ class ChatCompletion(TypedDict):
 
 
 def completion_object(
-    responses: Sequence[Mapping[str, Any]], serving: ServingCache, *, calls_functions: bool = False
+    responses: Sequence[Mapping[str, Any]], models: ServedModels, *, calls_functions: bool = False
 ) -> ChatCompletion:
     """Convert ended responses with answers to the choices of a completion.
 
@@ -144,7 +144,7 @@ def completion_object(
         ],
         "usage": sum_usage([response["usage"] for response in responses]),
         "service_tier": first["service_tier"],
-        "system_fingerprint": system_fingerprint(serving, first["model"]),
+        "system_fingerprint": system_fingerprint(models, first["model"]),
         "metadata": first["metadata"],
     }
 
@@ -154,12 +154,11 @@ def completion_id(response_id: str) -> str:
     return "chatcmpl-" + response_id.removeprefix("resp_")
 
 
-def system_fingerprint(serving: ServingCache, model: str) -> str:
+def system_fingerprint(models: ServedModels, model: str) -> str:
     """Return a hash of a model's engine, name and context: if it changes, the same seed may produce another answer.
 
     An agent has that of the default model.
     """
-    models = serving.latest().models
     known = (models.find(model) or models.default).description
     configuration = f"{known.engine} {known.name} {known.context}"
     return "fp_" + hashlib.sha256(configuration.encode()).hexdigest()[:10]

@@ -10,8 +10,8 @@ from pydantic_core import PydanticCustomError
 from pipelines.agents.servers import AGENTS_LABEL, PLATFORM_LABEL
 from pipelines.chat.call_items import parts_text
 from pipelines.chat.mcp_items import execution_error
-from web.api.turns.content_types import MAX_ITEMS
-from web.http.validation import RequestBody, branch, discriminate_text
+from pipelines.requests.content_types import MAX_ITEMS
+from pipelines.requests.validation import RequestBody, branch, discriminate_text
 
 #: Headers of requests to a server, characters of a header's value, and names in a filter.
 MAX_HEADERS, MAX_HEADER_VALUE, MAX_NAMES = 32, 8_192, 256

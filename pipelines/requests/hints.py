@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ValidationInfo
 
-from web.http.ignored_fields import Hint, ignore_hint, is_tolerant
+from pipelines.requests.ignored_fields import Hint, ignore_hint, is_tolerant
 
 ServiceTier = Annotated[
     Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None, Hint

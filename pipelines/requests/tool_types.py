@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Discriminator, Field, Tag, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
-from web.api.turns.content_types import FunctionName
-from web.api.turns.ignored_parts import IgnoredPart
-from web.api.turns.mcp_types import McpReference, McpTool
-from web.http.ignored_fields import is_tolerant, mark_without_effect
-from web.http.validation import RequestBody, branch, discriminate_text, should_be_one_of
+from pipelines.requests.content_types import FunctionName
+from pipelines.requests.ignored_fields import is_tolerant, mark_without_effect
+from pipelines.requests.ignored_parts import IgnoredPart
+from pipelines.requests.mcp_types import McpReference, McpTool
+from pipelines.requests.validation import RequestBody, branch, discriminate_text, should_be_one_of
 
 #: Tools of one turn, and members of one group.
 MAX_TOOLS = 128

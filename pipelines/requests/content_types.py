@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, Tag
 
-from web.http.validation import RequestBody, branch, discriminate_by_type, discriminate_text
+from pipelines.requests.validation import RequestBody, branch, discriminate_by_type, discriminate_text
 
 #: Input items of one turn.
 MAX_ITEMS = 1000

@@ -12,13 +12,13 @@ from pipelines.chat.client_tools import ClientTool, expand_tool
 from pipelines.inference.answer_grammar import calls_error
 from pipelines.inference.engine import OutputFormat
 from pipelines.inference.json_schema import NamedSchema, first_schema_error
-from web.api.turns.content_types import FunctionName
-from web.api.turns.hints import Verbosity
-from web.api.turns.mcp_tools import check_mcp_tools, check_server
-from web.api.turns.mcp_types import McpReference
-from web.api.turns.stored_tools import allowed_tools, definition_path, reference_name, stored_tool
-from web.api.turns.tool_types import AllowedToolList, AllowedTools, Description, NestedAllowedTools, Schema, Tool
-from web.http.validation import RequestBody, branch, discriminate_by_type
+from pipelines.requests.content_types import FunctionName
+from pipelines.requests.hints import Verbosity
+from pipelines.requests.mcp_tools import check_mcp_tools, check_server
+from pipelines.requests.mcp_types import McpReference
+from pipelines.requests.stored_tools import allowed_tools, definition_path, reference_name, stored_tool
+from pipelines.requests.tool_types import AllowedToolList, AllowedTools, Description, NestedAllowedTools, Schema, Tool
+from pipelines.requests.validation import RequestBody, branch, discriminate_by_type
 
 
 class PlainFormat(RequestBody):

@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
-from web.http.ignored_fields import is_tolerant, mark_without_effect
-from web.http.validation import RequestBody, should_be_one_of
+from pipelines.requests.ignored_fields import is_tolerant, mark_without_effect
+from pipelines.requests.validation import RequestBody, should_be_one_of
 
 
 class IgnoredPart(RequestBody):

@@ -7,7 +7,6 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, ValidationError
 from pydantic_core import PydanticCustomError
-from starlette.datastructures import QueryParams
 
 from models.platform.errors import InvalidRequest
 from models.platform.texts import truncate
@@ -21,17 +20,11 @@ class RequestBody(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     def without_effect(self) -> Iterable[str]:
-        """Return the known fields that have no effect in this body, for `web.http.ignored_fields`.
+        """Return the known fields that have no effect in this body, for `pipelines.requests.ignored_fields`.
 
         A class that overrides this calls `mark_without_effect` in a validator.
         """
         return ()
-
-
-class RequestQuery(BaseModel):
-    """Base class of queries: strings are converted to numbers and booleans; no unknown parameter."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 #: Prefixes of pydantic's messages.
@@ -59,10 +52,6 @@ def strict_literal(type_: type) -> BeforeValidator:
         return value
 
     return BeforeValidator(check)
-
-
-#: Accepts one value for a list in a query.
-as_list = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
 
 
 def discriminate_by_type(
@@ -116,15 +105,6 @@ def validate(model: type[Model], value: dict[str, Any]) -> Model:
         return model.model_validate(value)
     except ValidationError as error:
         raise invalid_request(error, value) from None
-
-
-def parse_query(query: QueryParams, model: type[Model]) -> Model:
-    """Parse the query string. A repeated parameter, or one named `name[]`, is a list. Raises InvalidRequest."""
-    parameters: dict[str, Any] = {}
-    for name in query:
-        values = query.getlist(name)
-        parameters[name.removesuffix("[]")] = values if name.endswith("[]") or len(values) > 1 else values[0]
-    return validate(model, parameters)
 
 
 def invalid_request(error: ValidationError, value: object) -> InvalidRequest:

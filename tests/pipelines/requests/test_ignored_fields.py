@@ -7,8 +7,8 @@ import pytest
 from pydantic import Field, ValidationInfo, model_validator
 
 from models.platform.errors import InvalidRequest
-from web.http.ignored_fields import MAX_HEADER, Hint, header_value, mark_without_effect, validate_tolerantly
-from web.http.validation import RequestBody, validate
+from pipelines.requests.ignored_fields import MAX_HEADER, Hint, header_value, mark_without_effect, validate_tolerantly
+from pipelines.requests.validation import RequestBody, validate
 
 
 class Part(RequestBody):
@@ -63,7 +63,7 @@ def test_unknown_fields_at_any_depth_are_named_and_removed():
 
 def test_a_body_without_unknown_fields_is_validated_once(monkeypatch):
     calls = []
-    monkeypatch.setattr("web.http.ignored_fields._without_unknown_fields", lambda *_: calls.append(1))
+    monkeypatch.setattr("pipelines.requests.ignored_fields._without_unknown_fields", lambda *_: calls.append(1))
 
     _, ignored = validate_tolerantly(Turn, {"messages": [{"content": []}]})
 

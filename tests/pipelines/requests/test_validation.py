@@ -4,12 +4,11 @@ from typing import Literal
 
 import pytest
 from pydantic import Field
-from starlette.datastructures import QueryParams
 
 from models.platform.errors import InvalidRequest
-from web.api.turns.input_items import ITEM_TYPES
-from web.api.turns.turn_request import CreateResponse
-from web.http.validation import RequestBody, RequestQuery, parse_query, validate
+from pipelines.requests.input_items import ITEM_TYPES
+from pipelines.requests.turn_request import CreateResponse
+from pipelines.requests.validation import RequestBody, validate
 
 
 class Item(RequestBody):
@@ -21,11 +20,6 @@ class Turn(RequestBody):
     input: str | list[Item]
     temperature: float | None = Field(None, ge=0, le=2)
     metadata: dict[str, str] = Field(default_factory=dict)
-
-
-class Page(RequestQuery):
-    limit: int = Field(20, ge=1, le=100)
-    include: list[str] = Field(default_factory=list)
 
 
 @pytest.mark.parametrize(
@@ -72,20 +66,3 @@ def test_an_error_in_a_union_describes_the_intended_member(value, message):
 
 def test_a_valid_value_is_returned_as_a_model():
     assert validate(Turn, {"input": [{"content": "hi"}], "temperature": 1}).input == [Item(content="hi")]
-
-
-def test_numbers_in_a_query_are_converted():
-    assert parse_query(QueryParams("limit=5"), Page).limit == 5
-
-
-@pytest.mark.parametrize("query", ["include[]=a", "include=a&include=b", "include[]=a&include[]=b"])
-def test_a_query_may_contain_lists(query):
-    assert parse_query(QueryParams(query), Page).include[0] == "a"
-
-
-@pytest.mark.parametrize("query", ["limit=0", "limit=x", "limit=1&limit=2", "nothing=1"])
-def test_an_invalid_query_is_rejected(query):
-    with pytest.raises(InvalidRequest) as error:
-        parse_query(QueryParams(query), Page)
-
-    assert error.value.param in ("limit", "nothing")

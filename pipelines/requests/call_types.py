@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, Tag
 
 from pipelines.chat.call_items import CALLS_BY_TOOL
-from web.api.turns.content_types import MAX_ITEMS, FunctionName, Id, ItemStatus, OutputPart
-from web.http.validation import RequestBody, branch, discriminate_by_type, discriminate_text
+from pipelines.requests.content_types import MAX_ITEMS, FunctionName, Id, ItemStatus, OutputPart
+from pipelines.requests.validation import RequestBody, branch, discriminate_by_type, discriminate_text
 
 #: The output of a call: a text, or parts of text.
 TextOutput = Annotated[

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 
 from models.platform.errors import InvalidRequest, NotFound
 from models.platform.settings import Settings
-from web.api.turns.chat.completion_request import CreateChatCompletion, chat_turn
-from web.api.turns.serving import Serving
-from web.http.ignored_fields import validate_tolerantly
-from web.http.validation import validate
+from pipelines.requests.chat.completion_request import CreateChatCompletion, chat_turn
+from pipelines.requests.ignored_fields import validate_tolerantly
+from pipelines.requests.serving import Serving
+from pipelines.requests.validation import validate
 
 SETTINGS = Serving.of(Settings(engine="scripted"))
 HELLO = [{"role": "user", "content": "hello"}]

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, Tag
 from pydantic_core import PydanticCustomError
 
 from pipelines.chat.compaction import is_of_this_server
-from web.api.turns.call_types import (
+from pipelines.requests.call_types import (
     CALLS_AND_OUTPUTS,
     Call,
     CallOrOutput,
@@ -18,9 +18,9 @@ from web.api.turns.call_types import (
     LocalShellCallOutput,
     stored_call,
 )
-from web.api.turns.content_types import MAX_ITEMS, AuthorName, Content, Id, ItemStatus, Refusal
-from web.api.turns.ignored_parts import IgnoredPart
-from web.api.turns.mcp_types import (
+from pipelines.requests.content_types import MAX_ITEMS, AuthorName, Content, Id, ItemStatus, Refusal
+from pipelines.requests.ignored_parts import IgnoredPart
+from pipelines.requests.mcp_types import (
     McpApprovalRequest,
     McpApprovalResponse,
     McpCall,
@@ -28,7 +28,7 @@ from web.api.turns.mcp_types import (
     McpListTools,
     stored_mcp_item,
 )
-from web.http.validation import RequestBody, branch, discriminate_by_type, discriminate_text
+from pipelines.requests.validation import RequestBody, branch, discriminate_by_type, discriminate_text
 
 
 def _reject_foreign_compaction(content: str) -> str:

@@ -7,10 +7,10 @@ from pydantic import ValidationError
 
 from models.platform.errors import InvalidRequest, NotFound
 from models.platform.settings import Settings
-from web.api.turns.input_items import stored_items
-from web.api.turns.serving import Serving
-from web.api.turns.turn_request import CreateResponse, new_turn
-from web.http.ignored_fields import validate_tolerantly
+from pipelines.requests.ignored_fields import validate_tolerantly
+from pipelines.requests.input_items import stored_items
+from pipelines.requests.serving import Serving
+from pipelines.requests.turn_request import CreateResponse, new_turn
 
 SETTINGS = Serving.of(Settings(engine="scripted"))
 

@@ -16,11 +16,11 @@ from pipelines.agents.agent_turns import is_agent
 from pipelines.chat.memory_prompt import MAX_MEMORIES
 from pipelines.chat.new_turn import NewTurn
 from pipelines.chat.prompt import output_format_of
-from web.api.turns.content_types import Id
-from web.api.turns.hints import CacheOptions, CacheRetention, ServiceTier, only_known
-from web.api.turns.input_items import InputItems, stored_items
-from web.api.turns.mcp_tools import sealed_credentials
-from web.api.turns.sampling_parameters import (
+from pipelines.requests.content_types import Id
+from pipelines.requests.hints import CacheOptions, CacheRetention, ServiceTier, only_known
+from pipelines.requests.input_items import InputItems, stored_items
+from pipelines.requests.mcp_tools import sealed_credentials
+from pipelines.requests.sampling_parameters import (
     Effort,
     SamplingParameters,
     TemplateParameters,
@@ -30,9 +30,9 @@ from web.api.turns.sampling_parameters import (
     sampling_parameters,
     template_parameters,
 )
-from web.api.turns.serving import Serving
-from web.api.turns.tool_types import MAX_TOOLS, Tool, ToolChoice
-from web.api.turns.tools_and_formats import (
+from pipelines.requests.serving import Serving
+from pipelines.requests.tool_types import MAX_TOOLS, Tool, ToolChoice
+from pipelines.requests.tools_and_formats import (
     ResolvedTools,
     TextOptions,
     check_calls,
@@ -41,7 +41,7 @@ from web.api.turns.tools_and_formats import (
     schemas_of,
     text_parameters,
 )
-from web.http.validation import RequestBody, Unsupported, branch, discriminate_text
+from pipelines.requests.validation import RequestBody, Unsupported, branch, discriminate_text
 
 #: Key-value pairs of the caller, with OpenAI's limits.
 Metadata = Annotated[

@@ -12,14 +12,14 @@ from pydantic import Field, Tag, ValidationInfo, model_validator
 
 from models.platform.errors import InvalidRequest, NotFound
 from pipelines.chat.new_turn import NewTurn
-from web.api.turns import tools_and_formats
-from web.api.turns.chat.messages import ChatMessage, message_items
-from web.api.turns.choices import MAX_CHOICES
-from web.api.turns.content_types import MAX_ITEMS, FunctionName
-from web.api.turns.hints import CacheOptions, CacheRetention, ServiceTier, Verbosity
-from web.api.turns.sampling_parameters import Effort, SamplingParameters, TemplateParameters
-from web.api.turns.serving import Serving
-from web.api.turns.tool_types import (
+from pipelines.requests import tools_and_formats
+from pipelines.requests.chat.messages import ChatMessage, message_items
+from pipelines.requests.content_types import MAX_ITEMS, FunctionName
+from pipelines.requests.hints import CacheOptions, CacheRetention, ServiceTier, Verbosity
+from pipelines.requests.ignored_fields import mark_without_effect, validate_tolerantly
+from pipelines.requests.sampling_parameters import Effort, SamplingParameters, TemplateParameters
+from pipelines.requests.serving import Serving
+from pipelines.requests.tool_types import (
     MAX_TOOLS,
     ChatTool,
     Description,
@@ -28,7 +28,7 @@ from web.api.turns.tool_types import (
     Schema,
     ToolChoice,
 )
-from web.api.turns.turn_request import (
+from pipelines.requests.turn_request import (
     LOGPROBS,
     ClientLabel,
     CreateResponse,
@@ -37,14 +37,10 @@ from web.api.turns.turn_request import (
     StopSequences,
     new_turn,
 )
-from web.http.ignored_fields import mark_without_effect, validate_tolerantly
-from web.http.validation import (
-    RequestBody,
-    Unsupported,
-    branch,
-    discriminate_by_type,
-    discriminate_text,
-)
+from pipelines.requests.validation import RequestBody, Unsupported, branch, discriminate_by_type, discriminate_text
+
+#: Most choices of a completion.
+MAX_CHOICES = 8
 
 
 class JsonSchema(RequestBody):

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError, ValidationInfo, ValidatorFunctionWrapHandler, WrapValidator
 
 from models.platform.texts import truncate
-from web.http.validation import Model, RequestBody, invalid_request
+from pipelines.requests.validation import Model, RequestBody, invalid_request
 
 #: Bytes of the list of ignored fields as the value of a header.
 MAX_HEADER = 1024

@@ -6,9 +6,9 @@ from models.platform.errors import InvalidRequest
 from models.platform.settings import Settings
 from models.platform.upstreams import Upstream
 from pipelines.chat.prompt import max_logprob_tokens
-from web.api.turns.chat.completion_request import CreateChatCompletion, chat_turn, chat_turns
-from web.api.turns.serving import Serving
-from web.api.turns.turn_request import CreateResponse, new_turn
+from pipelines.requests.chat.completion_request import CreateChatCompletion, chat_turn, chat_turns
+from pipelines.requests.serving import Serving
+from pipelines.requests.turn_request import CreateResponse, new_turn
 
 LLAMACPP = Serving.of(Settings())
 SCRIPTED = Serving.of(Settings(engine="scripted"))

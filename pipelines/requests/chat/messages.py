@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal, NoReturn
 from pydantic import Discriminator, Field, Tag
 
 from models.platform.errors import InvalidRequest
-from web.api.turns.content_types import MAX_ITEMS, AuthorName, FunctionName, Id
-from web.http.validation import RequestBody, Unsupported, branch, discriminate_by_type, discriminate_text
+from pipelines.requests.content_types import MAX_ITEMS, AuthorName, FunctionName, Id
+from pipelines.requests.validation import RequestBody, Unsupported, branch, discriminate_by_type, discriminate_text
 
 
 class TextPart(RequestBody):

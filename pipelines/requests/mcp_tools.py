@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from models.platform.database import Database
 from models.platform.errors import InvalidRequest
 from models.platform.settings import Settings
 from models.platform.texts import truncate
 from pipelines.agents import credentials
 from pipelines.agents.servers import unknown_labels
-from web.api.request import Request
-from web.api.turns.mcp_types import McpReference, McpTool
+from pipelines.requests.mcp_types import McpReference, McpTool
 
 
 def check_mcp_tools(tools: Sequence[Any]) -> None:
@@ -43,13 +43,14 @@ def check_server(reference: McpReference, stored: Iterable[Mapping[str, Any]], p
         raise _invalid(f"{param}.server_label", message)
 
 
-def check_registered(request: Request, stored: Sequence[Mapping[str, Any]]) -> None:
+def check_registered(
+    settings: Settings, database: Database, account_id: str, stored: Sequence[Mapping[str, Any]]
+) -> None:
     """Raise InvalidRequest for the label of a server without a URL that nobody has registered. Blocks."""
-    platform = request.platform
     if all(tool["type"] != "mcp" for tool in stored):
         return
-    with platform.database.connection() as connection:
-        unknown = unknown_labels(platform.settings, connection, request.caller.account_id, stored)
+    with database.connection() as connection:
+        unknown = unknown_labels(settings, connection, account_id, stored)
     if unknown:
         message = (
             f"Invalid value for 'tools': no MCP server '{truncate(unknown[0])}' is registered; give its 'server_url'."

@@ -1,0 +1,1 @@
+"""The bodies of requests without HTTP: validate them, convert them to turns, and build the objects that answer them."""
