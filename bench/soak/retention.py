@@ -55,6 +55,9 @@ LEFT_OVER: Mapping[str, str] = {
     "revoked or expired API keys": "SELECT count(*) AS count FROM api_keys WHERE least(revoked_at, expires_at) < now()",
     "invitations": "SELECT count(*) AS count FROM invitations WHERE least(accepted_at, revoked_at, expires_at) < now()",
     "expired files": "SELECT count(*) AS count FROM files WHERE expires_at < now()",
+    "objects of uploads that expired": "SELECT count(*) AS count FROM file_objects WHERE file_id IS NULL",
+    "parts of uploads": "SELECT count(*) AS count FROM upload_parts",
+    "uploads": "SELECT count(*) AS count FROM uploads",
     "firings": "SELECT count(*) AS count FROM firings WHERE fired_at < now() - interval '1 day'",
     "changes of meditations": """
         SELECT count(*) AS count FROM meditation_changes JOIN meditations ON meditations.id = meditation_id

@@ -9,6 +9,7 @@ from typing import LiteralString
 
 from psycopg import sql
 
+from models.accounts.files import OF_FILES, OF_UPLOADS, FileKeys
 from models.platform.database import Connection, fetch_all, fetch_one
 
 #: Rows that are deleted at a time.
@@ -76,7 +77,7 @@ KEPT: Mapping[str, str] = {
         "billing: the law requires that invoices and what led to them are kept",
     ),
     "spending_reservations": "deleted with their jobs",
-    "files": "deleted one by one, after their content",
+    **dict.fromkeys(("files", "uploads", "upload_parts", "file_objects"), "deleted one by one, after their content"),
     "sessions": "deleted with their users",
 }
 
@@ -124,13 +125,8 @@ def email_jobs_of(connection: Connection, user_id: str) -> list[str]:
     return [row["id"] for row in fetch_all(connection, EMAIL_JOBS, {"user_id": user_id})]
 
 
-FILES = "SELECT id, object_key FROM files WHERE account_id = %(account_id)s LIMIT %(batch)s"
-
-
-def list_files(connection: Connection, account_id: str) -> list[tuple[str, str]]:
-    """Return (id, object key) of at most BATCH files, expired ones included."""
-    rows = fetch_all(connection, FILES, {"account_id": account_id, "batch": BATCH})
-    return [(row["id"], row["object_key"]) for row in rows]
+FILES = f"SELECT {OF_FILES} FROM files WHERE account_id = %(account_id)s LIMIT %(batch)s"
+UPLOADS = f"SELECT {OF_UPLOADS} FROM uploads WHERE account_id = %(account_id)s LIMIT %(batch)s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +152,11 @@ class AccountData:
         """Return the ids of all jobs that ended within the last seconds."""
         return recently_ended_jobs(connection, self.account_id, seconds=seconds)
 
-    def list_files(self, connection: Connection) -> list[tuple[str, str]]:
-        """Return (id, object key) of at most BATCH files."""
-        return list_files(connection, self.account_id)
+    def list_files(self, connection: Connection) -> list[FileKeys]:
+        """Return at most BATCH files, expired ones included, or else uploads."""
+        parameters = {"account_id": self.account_id, "batch": BATCH}
+        rows = fetch_all(connection, FILES, parameters) or fetch_all(connection, UPLOADS, parameters)
+        return [FileKeys(**row) for row in rows]
 
 
 # In the order of `models.billing.billing_details`: a renewal has locked them before it locks the account.

@@ -150,7 +150,7 @@ EXPORTS: Mapping[str, LiteralString] = {
         SELECT id, endpoint_id, event_id, delivery_state, attempts, next_attempt_at, created_at
         FROM webhook_deliveries WHERE account_id = %(account_id)s""",
     "files": """
-        SELECT id, user_id, job_id, filename, purpose, content_type, bytes, created_at, expires_at
+        SELECT id, user_id, job_id, filename, purpose, content_type, audience, bytes, created_at, expires_at
         FROM files WHERE account_id = %(account_id)s""",
 }
 
@@ -165,6 +165,7 @@ NOT_EXPORTED: Mapping[str, str] = {
     "ended_jobs": "exported as jobs and job_events",
     "spending_reservations": "the most that unfinished jobs may cost",
     "mcp_tool_lists": "copies of what the MCP servers publish, kept for a day at most",
+    **dict.fromkeys(("uploads", "upload_parts", "file_objects"), "files that are not complete, and their places"),
     "mcp_tool_pins": "digests of what the MCP servers publish",
 }
 

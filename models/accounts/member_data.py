@@ -10,6 +10,7 @@ from typing import LiteralString
 from psycopg import sql
 
 from models.accounts.account_data import BATCH
+from models.accounts.files import OF_FILES, OF_UPLOADS, FileKeys
 from models.platform.database import Connection, fetch_all, fetch_one
 
 # A batch of the user's rows after the id of the last batch: rows of other members are read once, not once a batch.
@@ -103,7 +104,7 @@ KEPT: Mapping[str, str] = {
     "account_events": "ids of the account's objects, kept for 30 days",
     "webhook_deliveries": "ids, and what endpoints have answered, kept for 30 days",
     "spending_reservations": "deleted with their jobs",
-    "files": "deleted one by one, after their content",
+    **dict.fromkeys(("files", "uploads", "upload_parts", "file_objects"), "deleted one by one, after their content"),
     "budgets": "deleted with their jobs",
     "sessions": "deleted with the credentials, when the user asks for the erasure",
     "api_keys": "deleted with the credentials",
@@ -129,11 +130,15 @@ WHERE account_id = %(account_id)s AND {JOB_OWNER} = %(user_id)s
 
 # The file of an import belongs to its job, so files are deleted before jobs.
 FILES = f"""
-SELECT id, object_key FROM files
+SELECT {OF_FILES} FROM files
 WHERE account_id = %(account_id)s AND (
     user_id = %(user_id)s OR purpose = 'export'
     OR job_id IN (SELECT id FROM all_jobs WHERE account_id = %(account_id)s AND {JOB_OWNER} = %(user_id)s))
 LIMIT %(batch)s
+"""
+
+UPLOADS = f"""
+SELECT {OF_UPLOADS} FROM uploads WHERE account_id = %(account_id)s AND user_id = %(user_id)s LIMIT %(batch)s
 """
 
 
@@ -161,9 +166,10 @@ class MemberData:
         """Return the ids of all jobs of the user that ended within the last seconds."""
         return [row["id"] for row in fetch_all(connection, RECENTLY_ENDED, self._parameters(seconds=seconds))]
 
-    def list_files(self, connection: Connection) -> list[tuple[str, str]]:
-        """Return (id, object key) of at most BATCH files that have the user's texts: theirs, and all exports."""
-        return [(row["id"], row["object_key"]) for row in fetch_all(connection, FILES, self._parameters())]
+    def list_files(self, connection: Connection) -> list[FileKeys]:
+        """Return at most BATCH files that have the user's texts, theirs and all exports, or else uploads."""
+        rows = fetch_all(connection, FILES, self._parameters()) or fetch_all(connection, UPLOADS, self._parameters())
+        return [FileKeys(**row) for row in rows]
 
     def _parameters(self, **others: object) -> dict[str, object]:
         return {"account_id": self.account_id, "user_id": self.user_id, "batch": BATCH, **others}

@@ -31,6 +31,8 @@ WHERE users.email_verified_at IS NULL AND NOT users.operator
   AND NOT EXISTS (SELECT FROM meditations WHERE meditations.account_id = accounts.id)
   AND NOT EXISTS (SELECT FROM schedules WHERE schedules.account_id = accounts.id)
   AND NOT EXISTS (SELECT FROM files WHERE files.account_id = accounts.id)
+  AND NOT EXISTS (SELECT FROM uploads WHERE uploads.account_id = accounts.id)
+  AND NOT EXISTS (SELECT FROM file_objects WHERE file_objects.account_id = accounts.id)
   AND NOT EXISTS (SELECT FROM api_keys WHERE api_keys.account_id = accounts.id)
   AND NOT EXISTS (SELECT FROM invitations WHERE invitations.account_id = accounts.id)
   AND NOT EXISTS (SELECT FROM usage_records WHERE usage_records.account_id = accounts.id)

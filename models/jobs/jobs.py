@@ -279,6 +279,16 @@ def read(connection: Connection, job_id: str, access: Access) -> Job | None:
     return Job(**row) if row else None
 
 
+LOCK_UNFINISHED = """
+SELECT FROM jobs WHERE id = %(id)s AND state IN ('scheduled', 'queued', 'running', 'waiting') FOR SHARE
+"""
+
+
+def lock_unfinished(connection: Connection, job_id: str) -> bool:
+    """Return whether a job has not ended. Until the transaction ends it stays so."""
+    return fetch_one(connection, LOCK_UNFINISHED, {"id": job_id}) is not None
+
+
 READ_MANY = f"SELECT {COLUMNS} FROM jobs WHERE id = ANY(%(ids)s) AND account_id = %(account_id)s"
 
 

@@ -56,12 +56,17 @@ class ObjectStore:
         except BaseError as error:
             raise Unavailable("The object store is unavailable.", retry_after=5) from error
 
-    def get(self, key: str, offset: int = 0) -> Iterator[bytes]:
-        """Return the object's content from an offset on in chunks. Raises NotFound before the first chunk."""
+    def get(self, key: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """Return the object's content from an offset on, at most `length` bytes, in chunks.
+
+        Raises NotFound before the first chunk.
+        """
         try:
             if offset and offset >= obstore.head(self._store, key)["size"]:
                 return iter(())
             options: GetOptions = {"range": {"offset": offset}} if offset else {}
+            if length is not None:
+                options = {"range": (offset, offset + length)}
             stream = obstore.get(self._store, key, options=options).stream(min_chunk_size=CHUNK)
         except FileNotFoundError:
             raise NotFound("The file's content was deleted.") from None

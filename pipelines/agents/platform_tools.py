@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from models.accounts import files
+from models.accounts.files import FileAccess
 from models.jobs import jobs
 from models.jobs.attempt_context import Attempt, WaitForChildren
 from models.jobs.jobs import Job, NewJob
@@ -21,6 +22,7 @@ from models.turns.responses import Response
 from pipelines.agents import run_python, web_fetch
 from pipelines.agents.call_results import CallResult, error_result
 from pipelines.agents.platform_tool_definitions import MAX_CHARACTERS, MAX_HITS, MAX_PROGRAM
+from pipelines.files.content import read_content
 from pipelines.memory.memory_input import MAX_TEXT_LENGTH, MemoryInput
 from pipelines.memory.recall import Query
 
@@ -49,9 +51,9 @@ def run(
             case "memory_write":
                 return _memory_write(attempt, response, arguments)
             case "list_files":
-                return _list_files(attempt, arguments)
+                return _list_files(attempt, response, arguments)
             case "read_file":
-                return _read_file(objects, attempt, arguments)
+                return _read_file(objects, attempt, response, arguments)
             case "web_fetch":
                 return web_fetch.run(settings, attempt, _text(arguments, "url", 2_048))
             case "run_python":
@@ -109,24 +111,29 @@ def _hit_line(hit: Mapping[str, Any]) -> str:
     return f"- [{hit['occurred_at'][:10]}] {speaker}{text}"
 
 
-def _list_files(attempt: Attempt, arguments: Mapping[str, Any]) -> CallResult:
+def _list_files(attempt: Attempt, response: Response, arguments: Mapping[str, Any]) -> CallResult:
     limit = _number(arguments, "limit", DEFAULT_FILES, 1, 100)
     with attempt.database.connection() as connection:
-        found = files.page(connection, attempt.job.account_id, exports=False, limit=limit)
+        found = files.page(connection, _file_access(response), limit=limit)
     lines = [f"- {file.id}: {file.filename}, {file.bytes:,} bytes, {file.content_type}" for file in found]
     return CallResult(output="\n".join(lines) or "There are no files.")
 
 
-def _read_file(objects: ObjectStore, attempt: Attempt, arguments: Mapping[str, Any]) -> CallResult:
+def _file_access(response: Response) -> FileAccess:
+    """Return what a turn reads: the files of its user and of all members, never those of admins."""
+    return FileAccess(response.account_id, response.user_id, admin=False)
+
+
+def _read_file(objects: ObjectStore, attempt: Attempt, response: Response, arguments: Mapping[str, Any]) -> CallResult:
     file_id = _text(arguments, "file_id", 64)
     with attempt.database.connection() as connection:
-        file = files.read(connection, file_id, attempt.job.account_id, exports=False)
+        file = files.read(connection, file_id, _file_access(response))
     if file is None:
         return error_result(f"There is no file {file_id}.")
     if file.bytes > MAX_FILE:
         return error_result(f"The file has more than {MAX_FILE:,} bytes.")
     try:
-        text = b"".join(objects.get(file.object_key)).decode()
+        text = b"".join(read_content(objects, file)).decode()
     except (NotFound, UnicodeDecodeError):
         return error_result("The file has no text that could be read.")
     start = _number(arguments, "offset", 0, 0, len(text))

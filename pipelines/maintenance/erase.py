@@ -20,6 +20,7 @@ import redis
 
 from models.accounts import account_data, files, member_data
 from models.accounts.account_data import AccountData
+from models.accounts.files import FileKeys
 from models.accounts.member_data import MemberData
 from models.jobs import cancellation
 from models.jobs.attempt_context import Attempt, plain_ending
@@ -123,15 +124,15 @@ class _Erasure:
     def _erase_files(self, data: AccountData | MemberData) -> None:
         """Delete objects before their rows: a row without an object is found again, an object without a row is not."""
         while rows := self._list_files(data):
-            self._stores.objects.delete(key for _, key in rows)
+            self._stores.objects.delete(key for file in rows for key in file.keys)
             with self._attempt.database.transaction() as connection:
-                for file_id, _ in rows:
-                    files.delete(connection, file_id, data.account_id)
+                for file in rows:
+                    files.delete(connection, file.id, data.account_id)
             self.erased += len(rows)
             self._attempt.report_progress(self.erased, note="files")
             self._time_slice.check()
 
-    def _list_files(self, data: AccountData | MemberData) -> list[tuple[str, str]]:
+    def _list_files(self, data: AccountData | MemberData) -> list[FileKeys]:
         with self._attempt.database.connection() as connection:
             return data.list_files(connection)
 

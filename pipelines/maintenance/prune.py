@@ -6,7 +6,7 @@ deleted. The codes of vectors are completed too. Ended jobs in
 """
 
 from models.access import api_keys, idempotency, sessions
-from models.accounts import email_tokens, emails, files, invitations, sent_emails, unverified_users
+from models.accounts import email_tokens, emails, files, invitations, sent_emails, unverified_users, uploads
 from models.agents import approvals, tool_lists
 from models.billing import gateway_events
 from models.delivery import events
@@ -21,6 +21,7 @@ from models.platform.object_store import ObjectStore
 from models.schedules import firings
 from models.serving import served_models, spill_budget
 from pipelines.delivery.mailers import FolderMailer
+from pipelines.files.completion import delete_left_over
 from pipelines.maintenance.expired_files import FILES_ONLY
 from pipelines.memory import index_space
 from pipelines.time_slice import TimeSlice
@@ -44,6 +45,7 @@ PRUNE_FUNCTIONS = (
     approvals.prune,
     events.prune,
     events.reorder_restored,
+    uploads.prune,
 )
 
 # A batch of the platform's jobs. Dead jobs stay until an operator has replayed or discarded them, and so do their
@@ -108,14 +110,16 @@ def _prune_jobs(attempt: Attempt, time_slice: TimeSlice) -> int:
 def _delete_expired_files(objects: ObjectStore, attempt: Attempt, time_slice: TimeSlice) -> int:
     """Delete objects before their rows: a row without an object is found again, an object without a row is not."""
     deleted = 0
+    while delete_left_over(attempt.database, objects):
+        time_slice.check()
     while True:
         time_slice.check()
         with attempt.database.connection() as connection:
             expired = files.expired(connection, BATCH)
-        objects.delete(key for _, _, key in expired)
+        objects.delete(key for file in expired for key in file.keys)
         with attempt.database.transaction() as connection:
-            for file_id, account_id, _ in expired:
-                files.delete(connection, file_id, account_id)
+            for file in expired:
+                files.delete(connection, file.id, file.account_id)
         deleted += len(expired)
         if len(expired) < BATCH:
             return deleted

@@ -37,6 +37,7 @@ DEPENDENT_TABLES = {
     "subscriptions",
     "usage_segments",
     "webhook_deliveries",
+    "upload_parts",
 }
 
 

@@ -7,6 +7,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from models.accounts import files
+from models.accounts.files import FileAccess
 from models.jobs import jobs
 from models.jobs.attempt_context import WaitForChildren
 from models.platform.ids import new_id
@@ -142,7 +143,7 @@ def test_another_accounts_file_and_an_export_are_not_read(tool_jobs, start, data
     for file_id in (foreign, export, "file_missing"):
         assert read(tool_jobs, response, file_id)["error"] == execution_error(f"There is no file {file_id}.")
     with database.connection() as connection:
-        assert files.page(connection, caller.account_id, exports=False) == []
+        assert files.page(connection, FileAccess(caller.account_id, None, admin=False)) == []
 
 
 @pytest.mark.parametrize(

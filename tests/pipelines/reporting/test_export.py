@@ -7,12 +7,14 @@ import orjson
 import pytest
 
 from models.accounts import account_exports, files
+from models.accounts.files import FileAccess
 from models.jobs.jobs import NewJob
 from models.platform.errors import Cancelled
 from models.platform.ids import new_id
 from models.platform.object_store import ObjectStore
 from models.platform.settings import Settings
 from models.turns import conversations
+from pipelines.files.content import read_content
 from pipelines.reporting import export
 
 
@@ -36,9 +38,9 @@ def insert_conversation(database, account, text):
 
 def read_zip(database, objects, account, result):
     with database.connection() as connection:
-        file = files.read(connection, result["file_id"], account, exports=True)
+        file = files.read(connection, result["file_id"], FileAccess(account, None, admin=True))
     assert file is not None
-    with zipfile.ZipFile(io.BytesIO(b"".join(objects.get(file.object_key)))) as archive:
+    with zipfile.ZipFile(io.BytesIO(b"".join(read_content(objects, file)))) as archive:
         return {name: [orjson.loads(line) for line in archive.read(name).splitlines()] for name in archive.namelist()}
 
 
@@ -71,7 +73,9 @@ def test_a_repeated_attempt_leaves_one_file(database, objects, account, begin, s
 
     assert first.result["file_id"] == second.result["file_id"]
     with database.connection() as connection:
-        assert [file.id for file in files.page(connection, account, exports=True)] == [second.result["file_id"]]
+        assert [file.id for file in files.page(connection, FileAccess(account, None, admin=True))] == [
+            second.result["file_id"]
+        ]
 
 
 def test_a_cancelled_export_stops_and_leaves_no_file(database, objects, account, begin):
@@ -82,7 +86,7 @@ def test_a_cancelled_export_stops_and_leaves_no_file(database, objects, account,
         export.run(objects, attempt)
 
     with database.connection() as connection:
-        assert files.page(connection, account, exports=True) == []
+        assert files.page(connection, FileAccess(account, None, admin=True)) == []
 
 
 #: Postgres types that can be written as JSON; the `sum` of bigints (numeric) cannot.

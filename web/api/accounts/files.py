@@ -5,9 +5,9 @@ from starlette.responses import Response, StreamingResponse
 from typing_extensions import TypedDict
 
 from models.accounts import files
-from models.accounts.accounts import Caller, Role, Scope
-from models.accounts.files import File
+from models.accounts.files import File, FileAccess
 from models.platform.errors import NotFound
+from pipelines.files.content import read_content
 from web.api.request import Request
 from web.http.paging import Listing, page_response
 from web.http.queries import parse_query
@@ -48,8 +48,7 @@ def list_files(request: Request) -> Response:
     with request.platform.database.connection() as connection:
         records = files.page(
             connection,
-            request.caller.account_id,
-            exports=_can_read_exports(request.caller),
+            FileAccess.of(request.caller),
             purpose=query.purpose,
             after=query.after,
             limit=query.fetch_limit,
@@ -71,14 +70,14 @@ def content(request: Request) -> Response:
         "x-content-type-options": "nosniff",
         "cache-control": "private, no-store",
     }
-    return StreamingResponse(request.platform.objects.get(file.object_key), 200, headers, media_type=file.content_type)
+    return StreamingResponse(read_content(request.platform.objects, file), 200, headers, media_type=file.content_type)
 
 
 def delete(request: Request) -> Response:
     """`DELETE /v1/files/{id}`: delete a file."""
     file = _read(request)
     # The object first: if the process stops in between, the row is still there for a second attempt.
-    request.platform.objects.delete([file.object_key])
+    request.platform.objects.delete(stored.key for stored in file.objects)
     with request.platform.database.connection() as connection:
         files.delete(connection, file.id, file.account_id)
     deleted: FileDeleted = {"id": file.id, "object": "file", "deleted": True}
@@ -88,15 +87,10 @@ def delete(request: Request) -> Response:
 def _read(request: Request) -> File:
     file_id = request.path_params["file_id"]
     with request.platform.database.connection() as connection:
-        file = files.read(connection, file_id, request.caller.account_id, exports=_can_read_exports(request.caller))
+        file = files.read(connection, file_id, FileAccess.of(request.caller))
     if file is None:
         raise NotFound(f"File with id '{file_id}' not found.", param="file_id")
     return file
-
-
-def _can_read_exports(caller: Caller) -> bool:
-    """Return whether the caller may also start exports: an admin, or an admin's key with the scope `admin`."""
-    return caller.role.covers(Role.ADMIN) and Scope.ADMIN in caller.scopes
 
 
 def _file_object(file: File) -> FileObject:

@@ -1,0 +1,1 @@
+"""Files of accounts: upload, store, read and delete."""
