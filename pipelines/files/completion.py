@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from models.accounts import files, uploads
 from models.accounts.files import File
 from models.accounts.uploads import NewFile
+from models.delivery import events
 from models.jobs.jobs import lock_unfinished
 from models.platform.database import Connection, Database
 from models.platform.errors import Cancelled, NotAuthenticated, NotFound
@@ -38,7 +39,8 @@ def complete_upload(
         sizes = uploads.part_sizes(connection, upload_id, account_id)
         keys = uploads.object_keys(connection, upload_id, account_id, part_ids)
         size = sum(sizes[part_id] for part_id in part_ids)
-        uploads.complete(connection, upload, file_id, file, size=size, keys=keys, job_id=job_id)
+        if uploads.complete(connection, upload, file_id, file, size=size, keys=keys, job_id=job_id):
+            events.record(connection, account_id, "file.created", {"id": file_id, "purpose": file.purpose})
         completed = files.read_any(connection, file_id, account_id)
     if completed is None:
         raise NotFound("The file was deleted.")

@@ -6,6 +6,7 @@ import pytest
 
 from models.accounts import files, uploads
 from models.accounts.files import FileAccess
+from models.delivery import events
 from models.jobs.jobs import NewJob, enqueue
 from models.platform.errors import Cancelled, NotAuthenticated, Unavailable
 from models.platform.ids import new_id
@@ -69,6 +70,9 @@ def test_a_repeated_attempt_gets_the_file_of_the_first_one(database, objects, ac
     assert first == second
     assert b"".join(read_content(objects, second)) == b"one"
     assert len(stored_objects(tmp_path)) == 1
+    with database.connection() as connection:
+        recorded = events.page(connection, account, patterns=["file.created"])
+    assert [event.data for event in recorded] == [{"id": file_id, "purpose": "batch_output"}]
 
 
 def test_content_that_breaks_off_leaves_nothing(database, objects, account, tmp_path, monkeypatch):
