@@ -142,8 +142,8 @@ EXPORTS: Mapping[str, LiteralString] = {
         SELECT id, schedule_id, fire_time, fired_at, missed_since, status, job_id, error
         FROM firings WHERE account_id = %(account_id)s""",
     "webhook_endpoints": """
-        SELECT id, url, event_types, description, metadata, endpoint_status, disabled_reason, failing_since, created_by,
-               created_at, updated_at
+        SELECT id, url, event_types, name, description, metadata, endpoint_status, disabled_reason, failing_since,
+               created_by, created_at, updated_at
         FROM webhook_endpoints WHERE account_id = %(account_id)s""",
     "account_events": "SELECT id, event_type, data, created_at FROM account_events WHERE account_id = %(account_id)s",
     "webhook_deliveries": """

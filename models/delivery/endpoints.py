@@ -33,6 +33,7 @@ class Endpoint:
 
     event_types    types, prefixes such as `response.*`, or `*`
     secret         encrypted; the previous one signs, too, until `previous_secret_until`
+    secret_hint    the last characters of the secret
     failing_since  the first failure after the last success
     """
 
@@ -40,11 +41,13 @@ class Endpoint:
     account_id: str
     url: str
     event_types: list[str]
+    name: str
     description: str
     metadata: dict[str, str]
     endpoint_status: EndpointStatus
     disabled_reason: DisabledReason | None
     secret: str = field(repr=False)
+    secret_hint: str
     previous_secret: str | None = field(repr=False)
     previous_secret_until: datetime | None
     failing_since: datetime | None
@@ -75,8 +78,10 @@ def lock_and_count(connection: Connection, account_id: str, *, besides: str) -> 
 
 # A repeated request inserts the same row.
 INSERT = f"""
-INSERT INTO webhook_endpoints (id, account_id, url, event_types, description, metadata, secret, created_by)
-VALUES (%(id)s, %(account_id)s, %(url)s, %(event_types)s, %(description)s, %(metadata)s, %(secret)s, %(created_by)s)
+INSERT INTO webhook_endpoints (id, account_id, url, event_types, name, description, metadata, secret, secret_hint,
+                               created_by)
+VALUES (%(id)s, %(account_id)s, %(url)s, %(event_types)s, %(name)s, %(description)s, %(metadata)s, %(secret)s,
+        %(secret_hint)s, %(created_by)s)
 ON CONFLICT (id) DO UPDATE SET secret = webhook_endpoints.secret
 RETURNING {COLUMNS}
 """
@@ -89,9 +94,11 @@ def insert(
     *,
     url: str,
     event_types: Sequence[str],
+    name: str,
     description: str,
     metadata: Mapping[str, str],
     secret: str,
+    secret_hint: str,
     created_by: str | None,
 ) -> Endpoint:
     """Insert an enabled endpoint, unless its id exists. Returns the row."""
@@ -103,9 +110,11 @@ def insert(
             "account_id": account_id,
             "url": url,
             "event_types": list(event_types),
+            "name": name,
             "description": description,
             "metadata": Jsonb(metadata),
             "secret": secret,
+            "secret_hint": secret_hint,
             "created_by": created_by,
         },
     )
@@ -139,8 +148,8 @@ def page(connection: Connection, account_id: str, *, after: str | None = None, l
 CHANGE = f"""
 UPDATE webhook_endpoints SET
     url = coalesce(%(url)s, url), event_types = coalesce(%(event_types)s, event_types),
-    description = coalesce(%(description)s, description), metadata = coalesce(%(metadata)s, metadata),
-    updated_at = now()
+    name = coalesce(%(name)s, name), description = coalesce(%(description)s, description),
+    metadata = coalesce(%(metadata)s, metadata), updated_at = now()
 WHERE id = %(id)s AND account_id = %(account_id)s
 RETURNING {COLUMNS}
 """
@@ -153,6 +162,7 @@ def change(
     *,
     url: str | None = None,
     event_types: Sequence[str] | None = None,
+    name: str | None = None,
     description: str | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> Endpoint | None:
@@ -162,6 +172,7 @@ def change(
         "account_id": account_id,
         "url": url,
         "event_types": None if event_types is None else list(event_types),
+        "name": name,
         "description": description,
         "metadata": None if metadata is None else Jsonb(metadata),
     }
@@ -179,16 +190,25 @@ def delete(connection: Connection, endpoint_id: str, account_id: str) -> bool:
 
 ROTATE = f"""
 UPDATE webhook_endpoints SET
-    secret = %(secret)s, previous_secret = secret,
-    previous_secret_until = now() + make_interval(hours => %(hours)s), updated_at = now()
+    secret = %(secret)s, secret_hint = %(secret_hint)s, previous_secret = CASE WHEN %(hours)s > 0 THEN secret END,
+    previous_secret_until = CASE WHEN %(hours)s > 0 THEN now() + make_interval(hours => %(hours)s) END,
+    updated_at = now()
 WHERE id = %(id)s AND account_id = %(account_id)s
 RETURNING {COLUMNS}
 """
 
 
-def rotate(connection: Connection, endpoint_id: str, account_id: str, secret: str) -> Endpoint | None:
-    """Replace the secret, which signs, too, for ROTATION_HOURS more. Returns the new row."""
-    parameters = {"id": endpoint_id, "account_id": account_id, "secret": secret, "hours": ROTATION_HOURS}
+def rotate(
+    connection: Connection, endpoint_id: str, account_id: str, *, secret: str, secret_hint: str, keep: bool
+) -> Endpoint | None:
+    """Replace the secret; with `keep` the present one signs, too, for ROTATION_HOURS. Returns the new row."""
+    parameters = {
+        "id": endpoint_id,
+        "account_id": account_id,
+        "secret": secret,
+        "secret_hint": secret_hint,
+        "hours": ROTATION_HOURS if keep else 0,
+    }
     row = fetch_one(connection, ROTATE, parameters)
     return Endpoint(**row) if row else None
 

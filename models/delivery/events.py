@@ -55,19 +55,20 @@ INSERT_JOBS = f"""
 INSERT INTO jobs (id, account_id, kind, queue, priority, arguments, state, lane)
 SELECT delivery.delivery_job_id, '{PLATFORM_ACCOUNT}', '{DELIVER}',
        CASE WHEN endpoint.failing_since IS NULL THEN %(queue)s ELSE %(batch_queue)s END, %(priority)s,
-       jsonb_build_object('delivery_id', delivery.id, 'account_id', delivery.account_id), 'queued', endpoint.id
+       jsonb_build_object('delivery_id', delivery.id, 'account_id', delivery.account_id) || %(arguments)s, 'queued',
+       endpoint.id
 FROM delivery JOIN endpoint ON endpoint.id = delivery.endpoint_id
-RETURNING lane"""
+RETURNING lane, id"""
 
 # The endpoints are locked against their deletion.
 RECORD = f"""
 WITH event AS (
-    INSERT INTO account_events (id, account_id, event_type, data, event_key)
-    VALUES (%(id)s, %(account_id)s, %(event_type)s, %(data)s, %(event_key)s)
+    INSERT INTO account_events (id, account_id, event_type, data, event_key, tested_id)
+    VALUES (%(id)s, %(account_id)s, %(event_type)s, %(data)s, %(event_key)s, %(tested_id)s)
     ON CONFLICT (account_id, event_type, event_key) WHERE event_key IS NOT NULL DO NOTHING
     RETURNING id, account_id
 ), endpoint AS MATERIALIZED (
-    SELECT webhook_endpoints.id, webhook_endpoints.failing_since
+    SELECT webhook_endpoints.id, {{failing_since}} AS failing_since
     FROM webhook_endpoints JOIN event ON event.account_id = webhook_endpoints.account_id
     WHERE {{condition}}
     ORDER BY webhook_endpoints.id FOR KEY SHARE OF webhook_endpoints
@@ -80,8 +81,16 @@ WITH event AS (
 {INSERT_JOBS}
 """
 
-RECORD_FOR_ALL = RECORD.format(condition="endpoint_status = 'enabled' AND event_types && %(patterns)s")
-RECORD_FOR_ONE = RECORD.format(condition="webhook_endpoints.id = %(endpoint_id)s AND endpoint_status = 'enabled'")
+RECORD_EVENT = RECORD.format(
+    failing_since="webhook_endpoints.failing_since",
+    condition="endpoint_status = 'enabled' AND event_types && %(patterns)s",
+)
+
+# A person waits for it, also where the endpoint fails or is disabled.
+RECORD_SAMPLE = RECORD.format(failing_since="NULL::timestamptz", condition="webhook_endpoints.id = %(tested_id)s")
+
+#: The argument of a job that sends its event once, whatever becomes of it.
+TEST = "test"
 
 
 def record(
@@ -95,27 +104,44 @@ def record(
     key   of several events with the same type and key the account has only the first
     """
     parameters = {**_parameters(account_id, type, data, key), "patterns": patterns_of(type)}
-    connection.nudge_after_commit(connection.execute(RECORD_FOR_ALL, parameters))
+    connection.nudge_after_commit(connection.execute(RECORD_EVENT, parameters))
 
 
-def record_for_endpoint(
+def record_sample(
     connection: Connection, account_id: str, endpoint_id: str, type: str, data: Mapping[str, Any]
-) -> str:
-    """Record an event for one enabled endpoint of the account only, whatever it asks for. Returns the event's id."""
-    parameters = {**_parameters(account_id, type, data, None), "endpoint_id": endpoint_id}
-    connection.nudge_after_commit(connection.execute(RECORD_FOR_ONE, parameters))
-    return str(parameters["id"])
+) -> str | None:
+    """Record a sample that is sent once to an endpoint of the account only, and that is not listed.
+
+    Returns the id of the job that sends it, or None if the account has no such endpoint.
+    """
+    parameters = _parameters(account_id, type, data, None, tested_id=endpoint_id)
+    row = connection.execute(RECORD_SAMPLE, {**parameters, "arguments": Jsonb({TEST: True})}).fetchone()
+    return str(row["id"]) if row else None
 
 
-def _parameters(account_id: str, type: str, data: Mapping[str, Any], key: str | None) -> dict[str, Any]:
-    event = {"id": new_id("evt"), "account_id": account_id, "event_type": type, "data": Jsonb(data), "event_key": key}
-    return {**event, **job_parameters()}
+def _parameters(
+    account_id: str, type: str, data: Mapping[str, Any], key: str | None, tested_id: str | None = None
+) -> dict[str, Any]:
+    return {
+        "id": new_id("evt"),
+        "account_id": account_id,
+        "event_type": type,
+        "data": Jsonb(data),
+        "event_key": key,
+        "tested_id": tested_id,
+        **job_parameters(),
+    }
 
 
 def job_parameters() -> dict[str, Any]:
     """Return the parameters of INSERT_JOBS."""
     kind = CATALOGUE[DELIVER]
-    return {"queue": kind.queue, "batch_queue": batch_queue(kind.queue), "priority": kind.priority}
+    return {
+        "queue": kind.queue,
+        "batch_queue": batch_queue(kind.queue),
+        "priority": kind.priority,
+        "arguments": Jsonb({}),
+    }
 
 
 def patterns_of(type: str) -> list[str]:
@@ -138,7 +164,7 @@ def read(connection: Connection, event_id: str, account_id: str) -> AccountEvent
 # last event that it has seen misses none.
 PAGE = f"""
 SELECT {COLUMNS} FROM account_events
-WHERE account_id = %(account_id)s AND recorded_in < pg_snapshot_xmin(pg_current_snapshot())
+WHERE account_id = %(account_id)s AND tested_id IS NULL AND recorded_in < pg_snapshot_xmin(pg_current_snapshot())
   AND (%(patterns)s::text[] IS NULL OR event_type LIKE ANY(%(patterns)s))
   AND (%(since)s::timestamptz IS NULL OR created_at >= %(since)s)
   AND (%(after)s::text IS NULL OR (recorded_in, id) {{beyond}} (

@@ -6,6 +6,7 @@ CREATE TABLE account_events (
     event_type  text        NOT NULL,
     data        jsonb       NOT NULL,
     event_key   text,                                                 -- a second event of this type and key is ignored
+    tested_id   text,                                                 -- a sample for a test of this endpoint
     recorded_in xid8        NOT NULL DEFAULT pg_current_xact_id(),    -- the order in which events are polled
     created_at  timestamptz NOT NULL DEFAULT clock_timestamp()
 );
@@ -20,11 +21,13 @@ CREATE TABLE webhook_endpoints (
     account_id            text        NOT NULL REFERENCES accounts ON DELETE CASCADE,
     url                   text        NOT NULL,
     event_types           text[]      NOT NULL,                -- types, prefixes such as 'response.*', or '*'
+    name                  text        NOT NULL DEFAULT '',
     description           text        NOT NULL DEFAULT '',
     metadata              jsonb       NOT NULL DEFAULT '{}',
     endpoint_status       text        NOT NULL DEFAULT 'enabled' CHECK (endpoint_status IN ('enabled', 'disabled')),
     disabled_reason       text        CHECK (disabled_reason IN ('requested', 'gone', 'failing')),
     secret                text        NOT NULL,                -- encrypted
+    secret_hint           text        NOT NULL,                -- its last characters
     previous_secret       text,                                -- encrypted; signs, too, until `previous_secret_until`
     previous_secret_until timestamptz,
     failing_since         timestamptz,                         -- the first failure after the last success

@@ -7,7 +7,7 @@ down delays only others that are down.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -15,8 +15,9 @@ from typing import Any, Literal
 
 from models.accounts import members
 from models.delivery import deliveries, endpoints
-from models.delivery.deliveries import Task
+from models.delivery.deliveries import DeliveryState, Task
 from models.delivery.endpoints import FAILING_DAYS, DisabledReason
+from models.delivery.events import TEST
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.jobs.catalogue import batch_queue, is_batch
@@ -36,6 +37,8 @@ USER_AGENT = "Sangha-Webhooks/1"
 
 #: The status by which a receiver says that the endpoint does not exist any more.
 GONE = 410
+
+Record = Callable[[Connection], Sequence[NewJob] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +61,17 @@ def run(sender: WebhookSender, attempt: Attempt) -> Ending:
         task = deliveries.read_task(connection, job.arguments["delivery_id"], job.arguments["account_id"])
     if task is None or task.delivery.delivery_job_id != job.id or task.delivery.delivery_state != "pending":
         return plain_ending(attempt, "completed", result={"sent": False})
+    if job.arguments.get(TEST):
+        return _test(sender, attempt, task)
     if not task.endpoint.enabled:
         return _without_attempt(attempt, "completed", "held", result={"sent": False})
     if task.endpoint.failing_since is not None and not is_batch(job.queue):
         raise Moved("The endpoint fails.", queue=batch_queue(job.queue))
     answer = _post(sender, attempt, task)
     if answer.accepted:
-        return _ending(attempt, partial(_record_success, task, answer), sent=True)
+        return _ending(attempt, partial(_record_success, task, answer), answer)
     if (reason := _reason_to_disable(task, answer)) is not None:
-        return _ending(attempt, partial(_record_last_failure, task, answer, reason), sent=False)
+        return _ending(attempt, partial(_record_last_failure, task, answer, reason), answer)
     return _fail(attempt, task, answer)
 
 
@@ -105,13 +110,30 @@ def _fail(attempt: Attempt, task: Task, answer: Answer) -> Ending:
     delay = next_delay(task.delivery.tries + 1, parse_retry_after(answer.headers))
     record = partial(_record_failure, task, answer, delay)
     if delay is None:
-        return _ending(attempt, record, sent=False)
+        return _ending(attempt, record, answer)
     queue = batch_queue(attempt.job.queue)
     raise Moved(f"The endpoint {task.endpoint.id} has failed.", queue=queue, delay=delay, record=record)
 
 
-def _ending(attempt: Attempt, record: Any, *, sent: bool) -> Ending:
-    return replace(plain_ending(attempt, "completed", result={"sent": sent}), record=record)
+def _test(sender: WebhookSender, attempt: Attempt, task: Task) -> Ending:
+    """Send a sample once, also to an endpoint that is disabled, which stays as it is."""
+    answer = _post(sender, attempt, task)
+    state: DeliveryState = "delivered" if answer.accepted else "failed"
+
+    def record(connection: Connection) -> None:
+        deliveries.store_attempt(connection, task.delivery, state, _attempt_object(answer))
+
+    return _ending(attempt, record, answer)
+
+
+def _ending(attempt: Attempt, record: Record, answer: Answer) -> Ending:
+    result = {
+        "sent": answer.accepted,
+        "status_code": answer.status_code,
+        "seconds": round(answer.seconds, 3),
+        "error": answer.error,
+    }
+    return replace(plain_ending(attempt, "completed", result=result), record=record)
 
 
 def _without_attempt(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 import httpx2
 
@@ -20,9 +21,6 @@ from pipelines.agents.egress import EgressRefused, policy_of
 from pipelines.delivery import webhook_secrets
 from pipelines.delivery.webhook_replay import KIND as REPLAY
 
-#: The type of test events.
-TEST_EVENT = "webhook_endpoint.test"
-
 
 @dataclass(frozen=True, slots=True)
 class EndpointValues:
@@ -30,6 +28,7 @@ class EndpointValues:
 
     url: str | None = None
     event_types: Sequence[str] | None = None
+    name: str | None = None
     description: str | None = None
     metadata: Mapping[str, str] | None = None
 
@@ -48,7 +47,8 @@ def create(
     """
     url = values.url or ""
     check_url(settings, url)
-    sealed = webhook_secrets.seal(settings, endpoint_id, webhook_secrets.new_secret())
+    secret = webhook_secrets.new_secret()
+    sealed = webhook_secrets.seal(settings, endpoint_id, secret)
     with database.transaction() as connection:
         if endpoints.lock_and_count(connection, caller.account_id, besides=endpoint_id) >= MAX_ENDPOINTS:
             message = f"The account has {MAX_ENDPOINTS} webhook endpoints, the most. Delete one."
@@ -59,9 +59,11 @@ def create(
             caller.account_id,
             url=url,
             event_types=values.event_types or ("*",),
+            name=values.name or "",
             description=values.description or "",
             metadata=values.metadata or {},
             secret=sealed,
+            secret_hint=webhook_secrets.hint_of(secret),
             created_by=caller.user_id,
         )
         _record(connection, "webhook_endpoint.created", caller, endpoint, origin)
@@ -94,6 +96,7 @@ def change(
             caller.account_id,
             url=values.url,
             event_types=values.event_types,
+            name=values.name,
             description=values.description,
             metadata=values.metadata,
         )
@@ -116,16 +119,30 @@ def find(connection: Connection, caller: Caller, endpoint_id: str, *, lock: bool
 
 
 def rotate_secret(
-    database: Database, settings: Settings, caller: Caller, endpoint_id: str, origin: RequestOrigin
+    database: Database,
+    settings: Settings,
+    caller: Caller,
+    endpoint_id: str,
+    origin: RequestOrigin,
+    *,
+    keep: bool = True,
 ) -> tuple[Endpoint, str]:
-    """Replace the secret. The present one signs, too, for a day. Returns the endpoint with the new one.
+    """Replace the secret; with `keep` the present one signs, too, for a day. Returns the endpoint and the new secret.
 
     Raises NotFound.
     """
     secret = webhook_secrets.new_secret()
     sealed = webhook_secrets.seal(settings, endpoint_id, secret)
     with database.transaction() as connection:
-        endpoint = _required(endpoints.rotate(connection, endpoint_id, caller.account_id, sealed), endpoint_id)
+        rotated = endpoints.rotate(
+            connection,
+            endpoint_id,
+            caller.account_id,
+            secret=sealed,
+            secret_hint=webhook_secrets.hint_of(secret),
+            keep=keep,
+        )
+        endpoint = _required(rotated, endpoint_id)
         _record(connection, "webhook_endpoint.secret_rotated", caller, endpoint, origin)
     return endpoint, secret
 
@@ -152,12 +169,18 @@ def enable(database: Database, caller: Caller, endpoint_id: str, origin: Request
     return endpoint
 
 
-def send_test(database: Database, caller: Caller, endpoint_id: str) -> str:
-    """Send a test event to this endpoint only. Returns the event's id. Raises NotFound, and Conflict where disabled."""
+def send_test(database: Database, caller: Caller, endpoint_id: str, event_type: str, data: Mapping[str, Any]) -> str:
+    """Send a sample event once to this endpoint only, also where it is disabled. Raises NotFound.
+
+    Returns the id of the job; its result is `{"sent", "status_code", "seconds", "error"}`. The caller nudges the lane
+    `endpoint_id`.
+    """
     with database.transaction() as connection:
-        _require_enabled(find(connection, caller, endpoint_id))
-        data = {"id": endpoint_id}
-        return events.record_for_endpoint(connection, caller.account_id, endpoint_id, TEST_EVENT, data)
+        find(connection, caller, endpoint_id)
+        job_id = events.record_sample(connection, caller.account_id, endpoint_id, event_type, data)
+    if job_id is None:
+        raise _not_found(endpoint_id)
+    return job_id
 
 
 def find_delivery(connection: Connection, caller: Caller, delivery_id: str) -> Delivery:
@@ -224,8 +247,12 @@ def _replay_job(caller: Caller, endpoint_id: str, arguments: Mapping[str, object
 
 def _required(endpoint: Endpoint | None, endpoint_id: str) -> Endpoint:
     if endpoint is None:
-        raise NotFound(f"Webhook endpoint with id '{endpoint_id}' not found.", param="endpoint_id")
+        raise _not_found(endpoint_id)
     return endpoint
+
+
+def _not_found(endpoint_id: str) -> NotFound:
+    return NotFound(f"Webhook endpoint with id '{endpoint_id}' not found.", param="endpoint_id")
 
 
 def _require_enabled(endpoint: Endpoint) -> None:

@@ -26,6 +26,11 @@ def new_secret() -> str:
     return PREFIX + base64.b64encode(os.urandom(STRENGTH)).decode()
 
 
+def hint_of(secret: str) -> str:
+    """Return a secret without all but its last characters, by which its owner recognises it."""
+    return f"{PREFIX}…{secret[-4:]}"
+
+
 def seal(settings: Settings, endpoint_id: str, secret: str) -> str:
     """Encrypt the secret of an endpoint."""
     encrypted = _cipher(load_secret_key(settings)).encrypt(secret.encode(), endpoint_id.encode())

@@ -18,7 +18,7 @@ def add_endpoint(database, account):
         with database.connection() as connection:
             return endpoints.insert(
                 connection, new_id("we"), account_id, url="https://example.com/", event_types=event_types,
-                description="", metadata={}, secret="sealed", created_by=None,
+                name="", description="", metadata={}, secret="sealed", secret_hint="", created_by=None,
             )  # fmt: skip
 
     return add
