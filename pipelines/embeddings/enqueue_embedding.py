@@ -8,7 +8,7 @@ from models.accounts.plans import UNLIMITED, Allowance
 from models.billing.spending import MostTokens, reserve
 from models.jobs.jobs import NewJob, enqueue, ignore_duplicate_id
 from models.jobs.quota import check_quota, check_unfinished_jobs
-from models.jobs.usage import KEY_ARGUMENT
+from models.jobs.usage import BACKGROUND, KEY_ARGUMENT
 from models.platform.database import Database
 from models.turns.embeddings import KIND
 
@@ -25,11 +25,12 @@ def enqueue_embedding(
     allowance: Allowance = UNLIMITED,
     *,
     model: str = "",
+    batch: bool = False,
 ) -> None:
     """Enqueue a job that embeds the texts. Announce it to the queue afterwards. Does nothing if the job id exists.
 
-    `dimensions` is the requested number; None for the model's. `model` is the model whose price limits spending. Raises
-    LimitExceeded, InsufficientQuota and SpendingLimitReached.
+    `dimensions` is the requested number; None for the model's. `model` is the model whose price limits spending.
+    `batch`: it is background work. Raises LimitExceeded, InsufficientQuota and SpendingLimitReached.
     """
     draw_arguments = token_draw_arguments(caller.key_id, allowance.limits.tokens_per_minute, allowance.estimated_tokens)
     key_argument = {KEY_ARGUMENT: caller.key_id} if caller.key_id else {}
@@ -40,10 +41,11 @@ def enqueue_embedding(
         id=job_id,
         owner_id=caller.user_id,
         reserved_tokens=max_tokens(texts) if allowance.limits.tokens_per_month is not None else 0,
+        batch=batch,
     )
     with ignore_duplicate_id(), database.transaction() as connection:
         if allowance.billed:
-            most = {job_id: MostTokens(model, max_tokens(texts), 0)}
+            most = {job_id: MostTokens(model, max_tokens(texts), 0, service_class=BACKGROUND if batch else "standard")}
             required = allowance.method_required
             reserve(connection, caller.account_id, most, key_id=caller.key_id, method_required=required)
         check_unfinished_jobs(connection, caller.account_id, allowance.limits, size=job.total_bytes)
