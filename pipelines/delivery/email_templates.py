@@ -239,21 +239,22 @@ def one_line(name: str) -> str:
     return truncate(words, MAX_NAME_LENGTH)
 
 
-def webhook_disabled(url: str, gone: bool, enable: str) -> EmailContent:
-    """Render the e-mail to an admin whose account's webhook endpoint was disabled."""
+def webhook_disabled(endpoint: str, gone: bool) -> EmailContent:
+    """Render the e-mail to an admin whose account's webhook endpoint was disabled. `endpoint` is its address here."""
     reason = "it has answered 410 Gone" if gone else "it has accepted no event for five days"
     return EmailContent(
         "A webhook endpoint was disabled",
         f"""Hello,
 
-Sangha sends no more events to the webhook endpoint
+Sangha sends no more events to a webhook endpoint of your account, since
+{reason}. The endpoint, and what it has answered:
 
-{one_line(url)}
+GET {endpoint}
+GET {endpoint}/deliveries
 
-since {reason}.
+Events that were not delivered are kept for 30 days. To have them delivered,
+enable the endpoint again:
 
-Events that were not delivered are kept for 30 days. To have them delivered, enable the endpoint again:
-
-POST {enable}
+POST {endpoint}/enable
 """,
     )

@@ -216,8 +216,8 @@ def _webhook_disabled(connection: Connection, sender: EmailSender, job: Job) -> 
         return None
     if members.read(connection, endpoint.account_id, user.id) is None:  # the user has left the account
         return None
-    enable = f"{sender.settings.public_address}/v1/webhook_endpoints/{endpoint.id}/enable"
-    return user.email, email_templates.webhook_disabled(endpoint.url, endpoint.disabled_reason == "gone", enable)
+    address = f"{sender.settings.public_address}/v1/webhook_endpoints/{endpoint.id}"
+    return user.email, email_templates.webhook_disabled(address, endpoint.disabled_reason == "gone")
 
 
 def _unpaid_invoice(

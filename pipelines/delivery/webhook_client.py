@@ -82,6 +82,10 @@ class WebhookClient:
         text = clean_text(exchange.body[:KEPT].decode("utf-8", "replace"))
         return Answer(exchange.status_code, time.monotonic() - begun, text, error, exchange.headers)
 
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._pool.aclose()
+
     async def _exchange(self, exchange: "_Exchange", url: str, headers: Mapping[str, str], body: bytes) -> None:
         parsed = httpx2.URL(url)
         self._policy.check_url(parsed)
