@@ -214,7 +214,8 @@ def replay(
 
 RESUME = f"""
 WITH {ENDPOINT}, held AS MATERIALIZED (
-    SELECT id AS held_id FROM webhook_deliveries JOIN endpoint ON endpoint.id = webhook_deliveries.endpoint_id
+    SELECT webhook_deliveries.id AS held_id
+    FROM webhook_deliveries JOIN endpoint ON endpoint.id = webhook_deliveries.endpoint_id
     WHERE delivery_state = 'held' ORDER BY webhook_deliveries.id LIMIT %(limit)s
     FOR NO KEY UPDATE OF webhook_deliveries SKIP LOCKED
 ), delivery AS (
