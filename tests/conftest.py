@@ -21,6 +21,7 @@ from ops.rabbitmq import RabbitMQ
 from tests.databases import migrate_beyond, new_database, open_database
 from tests.mailbox import Mailbox
 from tests.pgbouncer import PgBouncer
+from tests.s3 import S3Service, moto, nanio
 
 # No deadline for an example: its duration varies on a busy machine.
 hypothesis.settings.register_profile("no_deadline", deadline=None)
@@ -141,3 +142,17 @@ def mailbox(settings: Settings, database: Database, redis_client: redis.Redis) -
     mailbox = Mailbox(settings, database, redis_client)
     yield mailbox
     mailbox.writer.stop()
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Service]:
+    """An S3 service that checks signatures."""
+    with nanio(tmp_path_factory.mktemp("s3") / "objects") as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def conditional_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Service]:
+    """An S3 service that keeps the conditions of writes, and attributes of objects. It accepts any signature."""
+    with moto(tmp_path_factory.mktemp("s3") / "moto") as service:
+        yield service

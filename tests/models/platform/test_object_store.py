@@ -2,13 +2,9 @@
 
 import io
 import os
-import socket
-import subprocess
-import sys
 
 import pytest
 
-from bench.harness.waiting import wait_until
 from models.platform.errors import ConfigurationError, NotFound, Unavailable
 from models.platform.object_store import ObjectStore
 from models.platform.settings import Settings
@@ -16,42 +12,14 @@ from models.platform.settings import Settings
 KEY = "acct_1/exports/a.zip"
 
 
-def listens(port):
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory):
-    """Start an S3 service and return its URL."""
-    folder = tmp_path_factory.mktemp("s3")
-    (folder / "bucket").mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    keys = {"NANIO_ACCESS_KEY": "key-of-tests", "NANIO_SECRET_KEY": "secret-of-tests"}
-    command = [sys.executable, "-m", "nanio", "serve", "--host", "127.0.0.1", "--port", str(port)]
-    with open(folder / "log", "wb") as log:
-        server = subprocess.Popen(
-            [*command, "--data-dir", str(folder)], env=os.environ | keys, stdout=log, stderr=subprocess.STDOUT
-        )
-    try:
-        wait_until(lambda: listens(port))
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(10)
-
-
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", "s3", "conditional_s3"])
 def objects(request, tmp_path, monkeypatch):
     if request.param == "folder":
         return ObjectStore.open(Settings(data_dir=tmp_path))
-    monkeypatch.setenv("AWS_ENDPOINT_URL", request.getfixturevalue("s3"))
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key-of-tests")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-of-tests")
-    return ObjectStore.open(Settings(data_dir=tmp_path, object_store="s3://bucket/sangha"))
+    service = request.getfixturevalue(request.param)
+    for name, value in service.environment.items():
+        monkeypatch.setenv(name, value)
+    return ObjectStore.open(Settings(data_dir=tmp_path, object_store=service.location))
 
 
 def test_a_large_file_is_read_back_completely(objects):
@@ -77,6 +45,43 @@ def test_deleted_and_missing_objects_can_be_deleted_again(objects):
 
     with pytest.raises(NotFound):
         objects.get(KEY)
+
+
+def test_a_part_of_an_object_is_read(objects):
+    content = os.urandom(5_000_000)  # several pieces
+    objects.put(KEY, io.BytesIO(content))
+
+    assert b"".join(objects.get(KEY, 4_000_000)) == content[4_000_000:]
+    assert b"".join(objects.get(KEY, 1, 3_000_000)) == content[1:3_000_001]
+    assert b"".join(objects.get(KEY, 5_000_000)) == b""
+
+
+def test_objects_are_listed_by_prefix(objects):
+    for name in ("acct_1/a", "acct_1/b/c", "acct_12/a"):
+        objects.put(name, io.BytesIO(b"bytes"))
+
+    assert {each.key for each in objects.list("acct_1")} >= {"acct_1/a", "acct_1/b/c"}
+    assert not {each.key for each in objects.list("acct_1")} & {"acct_12/a"}
+
+
+@pytest.mark.parametrize("key", ["../escaped", "acct_1/../../escaped", "", "acct_1/a\0b"])
+def test_a_key_that_leads_elsewhere_is_rejected(objects, key):
+    with pytest.raises(ValueError, match="is not the key of an object"):
+        objects.put(key, io.BytesIO(b"bytes"))
+
+
+def test_a_missing_bucket_is_no_missing_object(tmp_path, monkeypatch, conditional_s3, caplog):
+    for name, value in conditional_s3.environment.items():
+        monkeypatch.setenv(name, value)
+    objects = ObjectStore.open(Settings(data_dir=tmp_path, object_store="s3://no-such-bucket"))
+
+    with pytest.raises(Unavailable):
+        objects.put(KEY, io.BytesIO(b"bytes"))
+    with pytest.raises(Unavailable) as raised:
+        objects.get(KEY)
+
+    assert "create it, or correct SANGHA_OBJECT_STORE" in str(raised.value.__cause__)
+    assert "bucket does not exist" in caplog.text
 
 
 def test_an_unreachable_store_is_unavailable(tmp_path, monkeypatch):
