@@ -139,13 +139,27 @@ UPDATE webhook_deliveries SET
     delivery_state = %(state)s, tries = tries + 1, next_attempt_at = now() + make_interval(secs => %(delay)s),
     attempts = CASE WHEN jsonb_array_length(attempts) >= {KEPT_ATTEMPTS} THEN attempts - 0 ELSE attempts END
         || %(attempt)s
-WHERE id = %(id)s AND delivery_job_id = %(job_id)s AND delivery_state = 'pending'
+WHERE id = %(id)s AND account_id = %(account_id)s AND delivery_job_id = %(job_id)s AND delivery_state = 'pending'
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """A delivery and the job that may change it while it is pending."""
+
+    delivery_id: str
+    account_id: str
+    job_id: str
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters of the statements."""
+        return {"id": self.delivery_id, "account_id": self.account_id, "job_id": self.job_id}
 
 
 def store_attempt(
     connection: Connection,
-    delivery: Delivery,
+    fence: Fence,
     state: DeliveryState,
     attempt: Mapping[str, Any],
     *,
@@ -155,22 +169,26 @@ def store_attempt(
 
     delay  seconds until the next attempt; None: there is none
     """
-    parameters = {"id": delivery.id, "job_id": delivery.delivery_job_id, "state": state, "delay": delay}
-    connection.execute(STORE_ATTEMPT, {**parameters, "attempt": Jsonb([attempt])})
+    connection.execute(STORE_ATTEMPT, {**fence.parameters, "state": state, "delay": delay, "attempt": Jsonb([attempt])})
 
 
-STORE_STATE = """
-UPDATE webhook_deliveries SET delivery_state = %(state)s, next_attempt_at = NULL
-WHERE id = %(id)s AND account_id = %(account_id)s AND delivery_job_id = %(job_id)s AND delivery_state = 'pending'
+# While the endpoint is locked nobody enables it, and looks for held deliveries before this one is held.
+HOLD = """
+WITH disabled AS MATERIALIZED (
+    SELECT webhook_endpoints.id AS disabled_id
+    FROM webhook_endpoints JOIN webhook_deliveries ON webhook_endpoints.id = endpoint_id
+    WHERE webhook_deliveries.id = %(id)s AND webhook_deliveries.account_id = %(account_id)s
+      AND endpoint_status = 'disabled' FOR SHARE OF webhook_endpoints
+)
+UPDATE webhook_deliveries SET delivery_state = 'held', next_attempt_at = NULL FROM disabled
+WHERE id = %(id)s AND endpoint_id = disabled_id AND delivery_job_id = %(job_id)s AND delivery_state = 'pending'
+RETURNING id
 """
 
 
-def store_state(
-    connection: Connection, delivery_id: str, account_id: str, job_id: str, state: Literal["held", "failed"]
-) -> None:
-    """End the job of a pending delivery without an attempt."""
-    parameters = {"id": delivery_id, "account_id": account_id, "job_id": job_id, "state": state}
-    connection.execute(STORE_STATE, parameters)
+def hold(connection: Connection, fence: Fence) -> bool:
+    """Have a pending delivery wait until its endpoint is enabled. Returns False if it is, or was deleted."""
+    return fetch_one(connection, HOLD, fence.parameters) is not None
 
 
 ENDPOINT = """
@@ -206,10 +224,15 @@ def replay(
     event_ids: Sequence[str],
     *,
     undelivered_only: bool = False,
+    background: bool = True,
 ) -> int:
-    """Deliver events to an enabled endpoint once more, unless their delivery is pending. Returns how many."""
+    """Deliver events to an enabled endpoint once more, unless their delivery is pending. Returns how many.
+
+    background  the jobs do not delay first attempts
+    """
     parameters = {"event_ids": list(event_ids), "undelivered_only": undelivered_only}
-    return _start(connection, REPLAY, {**parameters, "endpoint_id": endpoint_id, "account_id": account_id})
+    target = {"endpoint_id": endpoint_id, "account_id": account_id}
+    return _start(connection, REPLAY, {**parameters, **target}, background=background)
 
 
 RESUME = f"""
@@ -233,8 +256,8 @@ def resume(connection: Connection, endpoint_id: str, account_id: str, limit: int
     return _start(connection, RESUME, {"endpoint_id": endpoint_id, "account_id": account_id, "limit": limit})
 
 
-def _start(connection: Connection, statement: str, parameters: Mapping[str, Any]) -> int:
-    started = connection.execute(statement, {**parameters, **job_parameters()})
+def _start(connection: Connection, statement: str, parameters: Mapping[str, Any], *, background: bool = True) -> int:
+    started = connection.execute(statement, {**parameters, **job_parameters(background=background)})
     connection.nudge_after_commit(started)
     return started.rowcount
 

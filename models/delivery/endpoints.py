@@ -240,6 +240,14 @@ def disable(connection: Connection, endpoint_id: str, account_id: str, reason: D
     return Endpoint(**row) if row else None
 
 
+LOCK = "SELECT FROM webhook_endpoints WHERE id = %(id)s AND account_id = %(account_id)s FOR NO KEY UPDATE"
+
+
+def lock(connection: Connection, endpoint_id: str, account_id: str) -> None:
+    """Lock an endpoint, so that it is neither enabled nor disabled until the transaction ends."""
+    connection.execute(LOCK, {"id": endpoint_id, "account_id": account_id})
+
+
 # Most deliveries change nothing, and lock nothing.
 SUCCEEDED = "UPDATE webhook_endpoints SET failing_since = NULL WHERE id = %(id)s AND failing_since IS NOT NULL"
 FAILED = "UPDATE webhook_endpoints SET failing_since = now() WHERE id = %(id)s AND failing_since IS NULL"

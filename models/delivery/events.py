@@ -133,11 +133,11 @@ def _parameters(
     }
 
 
-def job_parameters() -> dict[str, Any]:
+def job_parameters(*, background: bool = False) -> dict[str, Any]:
     """Return the parameters of INSERT_JOBS."""
     kind = CATALOGUE[DELIVER]
     return {
-        "queue": kind.queue,
+        "queue": batch_queue(kind.queue) if background else kind.queue,
         "batch_queue": batch_queue(kind.queue),
         "priority": kind.priority,
         "arguments": Jsonb({}),

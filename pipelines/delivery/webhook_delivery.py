@@ -15,15 +15,15 @@ from typing import Any, Literal
 
 from models.accounts import members
 from models.delivery import deliveries, endpoints
-from models.delivery.deliveries import DeliveryState, Task
+from models.delivery.deliveries import DeliveryState, Fence, Task
 from models.delivery.endpoints import FAILING_DAYS, DisabledReason
 from models.delivery.events import TEST
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.jobs.catalogue import batch_queue, is_batch
-from models.jobs.jobs import NewJob
+from models.jobs.jobs import Job, NewJob
 from models.platform.database import Connection
-from models.platform.errors import Moved
+from models.platform.errors import Moved, Released
 from models.platform.settings import Settings
 from pipelines.accounts.email_jobs import EmailTemplate, email_job
 from pipelines.agents import event_loop
@@ -64,20 +64,32 @@ def run(sender: WebhookSender, attempt: Attempt) -> Ending:
     if job.arguments.get(TEST):
         return _test(sender, attempt, task)
     if not task.endpoint.enabled:
-        return _without_attempt(attempt, "completed", "held", result={"sent": False})
+        return _hold(attempt)
     if task.endpoint.failing_since is not None and not is_batch(job.queue):
         raise Moved("The endpoint fails.", queue=batch_queue(job.queue))
     answer = _post(sender, attempt, task)
     if answer.accepted:
-        return _ending(attempt, partial(_record_success, task, answer), answer)
+        return _ending(attempt, partial(_record_success, job, task, answer), answer)
     if (reason := _reason_to_disable(task, answer)) is not None:
-        return _ending(attempt, partial(_record_last_failure, task, answer, reason), answer)
+        return _ending(attempt, partial(_record_last_failure, job, task, answer, reason), answer)
     return _fail(attempt, task, answer)
+
+
+def _hold(attempt: Attempt) -> Ending:
+    """Have the delivery wait until its endpoint is enabled. Raises Released if it is by now."""
+    with attempt.database.connection() as connection:
+        held = deliveries.hold(connection, _fence(attempt.job))
+    if not held:
+        raise Released("The endpoint was enabled or deleted meanwhile.")
+    return plain_ending(attempt, "completed", result={"sent": False})
 
 
 def end(attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: Mapping[str, Any] | None) -> Ending:
     """Return the ending of a job that could not send its event: the delivery has failed, and can be replayed."""
-    return _without_attempt(attempt, state, "failed", error=error)
+    message = error["message"] if error else "The job was cancelled."
+    failure = Answer(None, 0.0, error=message)
+    record = partial(_store, _fence(attempt.job), "failed", failure)
+    return replace(plain_ending(attempt, state, error), record=record)
 
 
 def _post(sender: WebhookSender, attempt: Attempt, task: Task) -> Answer:
@@ -108,7 +120,7 @@ def _reason_to_disable(task: Task, answer: Answer) -> DisabledReason | None:
 def _fail(attempt: Attempt, task: Task, answer: Answer) -> Ending:
     """Return the ending after the last attempt. Raises Moved for another one."""
     delay = next_delay(task.delivery.tries + 1, parse_retry_after(answer.headers))
-    record = partial(_record_failure, task, answer, delay)
+    record = partial(_record_failure, attempt.job, task, answer, delay)
     if delay is None:
         return _ending(attempt, record, answer)
     queue = batch_queue(attempt.job.queue)
@@ -119,11 +131,7 @@ def _test(sender: WebhookSender, attempt: Attempt, task: Task) -> Ending:
     """Send a sample once, also to an endpoint that is disabled, which stays as it is."""
     answer = _post(sender, attempt, task)
     state: DeliveryState = "delivered" if answer.accepted else "failed"
-
-    def record(connection: Connection) -> None:
-        deliveries.store_attempt(connection, task.delivery, state, _attempt_object(answer))
-
-    return _ending(attempt, record, answer)
+    return _ending(attempt, partial(_store, _fence(attempt.job), state, answer), answer)
 
 
 def _ending(attempt: Attempt, record: Record, answer: Answer) -> Ending:
@@ -136,42 +144,36 @@ def _ending(attempt: Attempt, record: Record, answer: Answer) -> Ending:
     return replace(plain_ending(attempt, "completed", result=result), record=record)
 
 
-def _without_attempt(
-    attempt: Attempt,
-    state: Literal["completed", "cancelled", "failed", "dead"],
-    delivery_state: Literal["held", "failed"],
-    **options: Any,
-) -> Ending:
-    job = attempt.job
-
-    def record(connection: Connection) -> None:
-        delivery_id, account_id = job.arguments["delivery_id"], job.arguments["account_id"]
-        deliveries.store_state(connection, delivery_id, account_id, job.id, delivery_state)
-
-    return replace(plain_ending(attempt, state, **options), record=record)
+def _fence(job: Job) -> Fence:
+    return Fence(job.arguments["delivery_id"], job.arguments["account_id"], job.id)
 
 
 # The endpoint is changed before the delivery, as its deletion locks them.
 
 
-def _record_success(task: Task, answer: Answer, connection: Connection) -> None:
+def _store(fence: Fence, state: DeliveryState, answer: Answer, connection: Connection) -> None:
+    deliveries.store_attempt(connection, fence, state, _attempt_object(answer))
+
+
+def _record_success(job: Job, task: Task, answer: Answer, connection: Connection) -> None:
     if task.endpoint.failing_since is not None:
         endpoints.note_success(connection, task.endpoint.id)
-    deliveries.store_attempt(connection, task.delivery, "delivered", _attempt_object(answer))
+    _store(_fence(job), "delivered", answer, connection)
 
 
-def _record_failure(task: Task, answer: Answer, delay: float | None, connection: Connection) -> None:
+def _record_failure(job: Job, task: Task, answer: Answer, delay: float | None, connection: Connection) -> None:
     endpoints.note_failure(connection, task.endpoint.id)
-    state: Literal["failed", "pending"] = "failed" if delay is None else "pending"
-    deliveries.store_attempt(connection, task.delivery, state, _attempt_object(answer), delay=delay)
+    state: DeliveryState = "failed" if delay is None else "pending"
+    deliveries.store_attempt(connection, _fence(job), state, _attempt_object(answer), delay=delay)
 
 
 def _record_last_failure(
-    task: Task, answer: Answer, reason: DisabledReason, connection: Connection
+    job: Job, task: Task, answer: Answer, reason: DisabledReason, connection: Connection
 ) -> Sequence[NewJob]:
     """Disable the endpoint, hold the delivery, and return the e-mails to the account's admins."""
+    endpoints.lock(connection, task.endpoint.id, task.endpoint.account_id)  # of several, only one disables it
     disabled = endpoints.disable(connection, task.endpoint.id, task.endpoint.account_id, reason)
-    deliveries.store_attempt(connection, task.delivery, "held", _attempt_object(answer))
+    _store(_fence(job), "held", answer, connection)
     if disabled is None:  # by another delivery
         return []
     return [

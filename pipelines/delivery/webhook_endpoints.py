@@ -196,7 +196,7 @@ def replay_one(database: Database, caller: Caller, delivery_id: str) -> Delivery
     with database.transaction() as connection:
         delivery = find_delivery(connection, caller, delivery_id)
         _require_enabled(find(connection, caller, delivery.endpoint_id))
-        deliveries.replay(connection, delivery.endpoint_id, caller.account_id, [delivery.event_id])
+        deliveries.replay(connection, delivery.endpoint_id, caller.account_id, [delivery.event_id], background=False)
         return find_delivery(connection, caller, delivery_id)
 
 

@@ -317,7 +317,8 @@ def test_a_dead_job_fails_its_delivery(webhooks, receiver, settle):
     webhooks.record()
     attempt = webhooks.begin(endpoint)
     settle(attempt, webhook_delivery.end(attempt, "dead", {"code": "server_error", "message": "x"}))
-    assert webhooks.deliveries(endpoint)[0].delivery_state == "failed"
+    [delivery] = webhooks.deliveries(endpoint)
+    assert (delivery.delivery_state, delivery.attempts[0]["error"]) == ("failed", "x")
 
 
 def test_another_key_of_the_installation_fails_the_delivery_and_says_so(webhooks, receiver):

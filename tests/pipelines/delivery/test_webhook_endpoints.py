@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from models.accounts.audit import RequestOrigin
-from models.delivery import endpoints, events
+from models.delivery import deliveries, endpoints, events
 from models.delivery.endpoints import MAX_ENDPOINTS
 from models.platform.database import fetch_all
-from models.platform.errors import Conflict, InvalidRequest, LimitExceeded, NotFound
+from models.platform.errors import Conflict, InvalidRequest, LimitExceeded, NotFound, Released
 from models.platform.ids import new_id
 from pipelines.delivery import webhook_endpoints, webhook_replay
 from pipelines.delivery.webhook_endpoints import EndpointValues
@@ -150,6 +150,28 @@ def test_what_was_held_is_delivered_when_the_endpoint_is_enabled_again(webhooks,
         webhooks.step(endpoint)
     assert {delivery.delivery_state for delivery in webhooks.deliveries(endpoint)} == {"delivered"}
     assert len({headers["webhook-id"] for headers, _ in receiver.requests}) == 5
+
+
+def test_a_delivery_is_not_held_after_its_endpoint_was_enabled(webhooks, receiver, monkeypatch):
+    # Given a job that has read that its endpoint is disabled
+    endpoint = webhooks.add(receiver.url)
+    webhooks.record()
+    webhook_endpoints.disable(webhooks.database, webhooks.caller, endpoint.id, ORIGIN)
+    attempt = webhooks.begin(endpoint)
+    hold = deliveries.hold
+
+    def enable_before(connection, fence):
+        webhook_endpoints.enable(webhooks.database, webhooks.caller, endpoint.id, ORIGIN)
+        return hold(connection, fence)
+
+    monkeypatch.setattr(deliveries, "hold", enable_before)
+    # When the endpoint is enabled before the delivery is held
+    with pytest.raises(Released):
+        webhooks.run(attempt)
+    # Then the delivery is still pending, and the next attempt sends it
+    assert webhooks.deliveries(endpoint)[0].delivery_state == "pending"
+    webhooks.step(endpoint)
+    assert webhooks.deliveries(endpoint)[0].delivery_state == "delivered"
 
 
 def test_a_disabled_endpoint_replays_nothing(webhooks, receiver):

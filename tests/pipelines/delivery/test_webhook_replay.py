@@ -75,7 +75,8 @@ def test_all_events_since_a_time_are_sent_again(webhooks, receiver, delivered, s
     # When all are replayed, twice
     assert replay_all(webhooks, delivered, settle) == 5
     assert replay_all(webhooks, delivered, settle) == 0  # they are pending
-    # Then each is sent once more
+    # Then each is sent once more, without delaying first attempts
+    assert {job["queue"] for job in webhooks.jobs(delivered)} == {"webhooks_batch"}
     for _ in range(5):
         webhooks.step(delivered)
     assert len(receiver.requests) == len({headers["webhook-id"] for headers, _ in receiver.requests}) == 5
