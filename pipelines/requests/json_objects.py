@@ -18,27 +18,27 @@ from models.platform.texts import truncate
 #: Levels of nesting. JSON Schemas of real tools have about ten.
 MAX_DEPTH = 100
 
-#: Values in a body. Parsing a million empty lists blocks the process for seconds.
+#: Values in an object. Parsing a million empty lists blocks the process for seconds.
 MAX_VALUES = 100_000
 
-#: A JSON string, up to its end or that of the body.
+#: A JSON string, up to its end or that of the text.
 STRING = re.compile(rb'"(?:[^"\\]|\\.|\\\Z)*+(?:"|\Z)', re.DOTALL)
 
 
-def parse_object(body: bytes) -> dict[str, Any]:
-    """Parse the body as a JSON object. Raises InvalidRequest."""
+def parse_object(text: bytes, name: str = "body") -> dict[str, Any]:
+    """Parse a JSON object. Raises InvalidRequest, which calls it by its name."""
     try:
-        _check_size(body)
-        value = orjson.loads(body)
-        if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+        _check_size(text)
+        value = orjson.loads(text)
+        if text.count(b"[") + text.count(b"{") > MAX_DEPTH:
             _check_depth(value)
-        json.loads(body, object_pairs_hook=_reject_duplicates)
+        json.loads(text, object_pairs_hook=_reject_duplicates)
     except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"The body is not valid JSON: {error}", code="invalid_json") from None
+        raise InvalidRequest(f"The {name} is not valid JSON: {error}", code="invalid_json") from None
     if not isinstance(value, dict):
-        raise InvalidRequest("The body should be a JSON object.", code="invalid_json")
-    if b"\\u0000" in body:
-        _check_characters(value)
+        raise InvalidRequest(f"The {name} should be a JSON object.", code="invalid_json")
+    if b"\\u0000" in text:
+        _check_characters(value, name)
     return value
 
 
@@ -69,12 +69,12 @@ def _check_depth(value: object) -> None:
     raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
 
 
-def _check_characters(value: object) -> None:
+def _check_characters(value: object, name: str) -> None:
     stack = [value]
     while stack:
         item = stack.pop()
         if isinstance(item, str) and "\0" in item:
-            raise InvalidRequest("The body contains a NUL character (\\u0000).", code="invalid_character")
+            raise InvalidRequest(f"The {name} contains a NUL character (\\u0000).", code="invalid_character")
         stack.extend(_children(item))
         if isinstance(item, dict):
             stack.extend(item.keys())

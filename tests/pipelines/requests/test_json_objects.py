@@ -102,3 +102,9 @@ def test_many_shallow_values_do_not_count_as_depth():
     body = b'{"a": [' + b",".join([b"[]"] * 1000) + b"]}"
 
     assert len(parse_object(body)["a"]) == 1000
+
+
+@pytest.mark.parametrize("text", [b"{", b"[]", b'{"a": "\\u0000"}'])
+def test_an_error_calls_the_object_by_its_name(text):
+    with pytest.raises(InvalidRequest, match=r"^The line "):
+        parse_object(text, "line")
