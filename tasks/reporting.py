@@ -4,15 +4,20 @@ from functools import partial
 
 from models.jobs.attempt_context import Handler, plain_ending
 from models.platform.object_store import ObjectStore
+from pipelines.batches import run as batches
+from pipelines.batches.worker import BatchWorker
 from pipelines.reporting import export
 from tasks.job_runner import JobRunner
 
-#: Threads, of which an account uses one.
-THREADS = 2
+#: Threads by queue, of which an account uses all but one. A batch needs one for a moment each second, and for the time
+#: in which its files are read and written.
+THREADS = {"reporting": 2, "reporting_batch": 3}
 
 
 def declare_actors(runner: JobRunner) -> dict[str, int]:
     """Declare the actors. Returns the number of threads by queue."""
     objects = ObjectStore.open(runner.settings)
     runner.declare("account.export", Handler(run=partial(export.run, objects), end=plain_ending))
-    return {"reporting": THREADS}
+    run_batch = partial(batches.run, BatchWorker(runner.settings, objects), runner.client)
+    runner.declare("batch.run", Handler(run=run_batch, end=batches.end))
+    return THREADS

@@ -47,6 +47,10 @@ LEFT_OVER: Mapping[str, str] = {
     "events": "SELECT count(*) AS count FROM account_events WHERE created_at < now() - interval '40 days'",
     "deliveries without an event": """
         SELECT count(*) AS count FROM webhook_deliveries WHERE event_id NOT IN (SELECT id FROM account_events)""",
+    "batches": "SELECT count(*) AS count FROM batches WHERE ended_at < now() - interval '2 years'",
+    "lines of batches that have ended": """
+        SELECT count(*) AS count FROM batch_lines JOIN batches ON batches.id = batch_id
+        WHERE ended_at < now() - interval '2 days'""",
     "idempotency keys": "SELECT count(*) AS count FROM idempotency_keys",
     "counts of e-mails": "SELECT count(*) AS count FROM sent_emails WHERE sent_at < now() - interval '1 day'",
     "ended sessions": "SELECT count(*) AS count FROM sessions WHERE least(revoked_at, expires_at) < now()",

@@ -29,6 +29,11 @@ def _by_id(table: str) -> sql.Composed:
 #: its response, its events and its budget. Jobs move from `jobs` to `ended_jobs` meanwhile, and not back. Open effects
 #: hold no data: they stay for the operator who resolves them.
 ERASED: Mapping[str, sql.Composed | LiteralString] = {
+    "batch_lines": """
+        DELETE FROM batch_lines WHERE (batch_id, position) IN (
+            SELECT batch_id, position FROM batch_lines WHERE account_id = %(account_id)s LIMIT %(batch)s)
+        RETURNING batch_id AS id""",
+    "batches": _by_id("batches"),
     "firings": _by_id("firings"),
     "schedules": _by_id("schedules"),
     "jobs": _by_id("jobs"),

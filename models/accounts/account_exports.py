@@ -138,6 +138,14 @@ EXPORTS: Mapping[str, LiteralString] = {
     "schedules": """
         SELECT id, user_id, name, kind, asked, trigger, if_missed, grace_seconds, paused_at, next_fire_at, created_at
         FROM schedules WHERE account_id = %(account_id)s""",
+    "batches": """
+        SELECT id, user_id, job_id, endpoint, input_file_id, completion_window, metadata, status, errors,
+               output_file_id, error_file_id, total_lines, completed_lines, failed_lines, input_tokens, output_tokens,
+               created_at, expires_at, in_progress_at, ended_at
+        FROM batches WHERE account_id = %(account_id)s""",
+    "batch_lines": """
+        SELECT batch_id, position, line, custom_id, line_state, body, job_ids, answer
+        FROM batch_lines WHERE account_id = %(account_id)s""",
     "firings": """
         SELECT id, schedule_id, fire_time, fired_at, missed_since, status, job_id, error
         FROM firings WHERE account_id = %(account_id)s""",

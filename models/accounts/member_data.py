@@ -36,6 +36,12 @@ def _by_owner(table: str, owner: LiteralString) -> sql.Composed:
 #: What an erasure of the user deletes, in this order; each statement is repeated until it deletes nothing. What names
 #: its owner only through another row precedes that row. Deleting a job deletes its response, its events and its budget.
 ERASED: Mapping[str, sql.Composed | LiteralString] = {
+    "batch_lines": """
+        DELETE FROM batch_lines WHERE (batch_id, position) IN (
+            SELECT batch_id, position FROM batch_lines JOIN batches ON batches.id = batch_id
+            WHERE batches.account_id = %(account_id)s AND user_id = %(user_id)s LIMIT %(batch)s)
+        RETURNING batch_id AS id""",
+    "batches": _by_owner("batches", "user_id"),
     "firings": """
         DELETE FROM firings WHERE id IN (
             SELECT firings.id FROM firings JOIN schedules ON schedules.id = schedule_id

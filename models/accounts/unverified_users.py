@@ -30,6 +30,7 @@ WHERE users.email_verified_at IS NULL AND NOT users.operator
   AND NOT EXISTS (SELECT FROM memories WHERE memories.account_id = accounts.id)
   AND NOT EXISTS (SELECT FROM meditations WHERE meditations.account_id = accounts.id)
   AND NOT EXISTS (SELECT FROM schedules WHERE schedules.account_id = accounts.id)
+  AND NOT EXISTS (SELECT FROM batches WHERE batches.account_id = accounts.id)
   AND NOT EXISTS (SELECT FROM files WHERE files.account_id = accounts.id)
   AND NOT EXISTS (SELECT FROM uploads WHERE uploads.account_id = accounts.id)
   AND NOT EXISTS (SELECT FROM file_objects WHERE file_objects.account_id = accounts.id)

@@ -341,6 +341,17 @@ def delete_ended(connection: Connection, job_id: str, account_id: str) -> bool:
     return deleted or ended_jobs.delete(connection, job_id, account_id)
 
 
+DELETE_ALL_ENDED = """
+DELETE FROM jobs WHERE id = ANY (%(ids)s) AND account_id = %(account_id)s
+  AND state IN ('completed', 'failed', 'cancelled')
+"""
+
+
+def delete_all_ended(connection: Connection, job_ids: Sequence[str], account_id: str) -> None:
+    """Delete those of some jobs that have ended, with their journals. Dead ones stay for operators to inspect."""
+    connection.execute(DELETE_ALL_ENDED, {"ids": list(job_ids), "account_id": account_id})
+
+
 CHILDREN = f"SELECT {COLUMNS} FROM jobs WHERE parent_id = %(parent_id)s ORDER BY coalesce(sequence, 0), id"
 
 

@@ -89,13 +89,15 @@ def check_quota(connection: Connection, account_id: str, limits: Limits, tokens:
         )
 
 
-# Counts at most as many rows as the limits. Jobs that follow turns by themselves do not count.
+# Counts at most as many rows as the limits. Jobs that follow turns by themselves do not count, and of a batch only its
+# own job: it bounds those of its lines.
 UNFINISHED = """
 SELECT account.jobs, account.bytes, thread.turns
 FROM (SELECT count(*) AS jobs, coalesce(sum(job_bytes), 0)::bigint AS bytes FROM (
           SELECT job_bytes FROM jobs
           WHERE account_id = %(account_id)s AND state IN ('scheduled', 'queued', 'running', 'waiting')
             AND kind NOT IN ('memory.remember', 'memory.extract', 'memory.fact', 'memory.reindex')
+            AND arguments -> 'batch_id' IS NULL
           LIMIT %(max_jobs)s::bigint) AS unfinished) AS account,
      (SELECT count(*) AS turns FROM (
           SELECT FROM jobs

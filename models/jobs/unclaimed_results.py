@@ -11,13 +11,13 @@ KINDS = ("embedding.create", "tokens.count", "memory.search", "context.compact")
 #: The kinds as a list of SQL.
 KIND_LIST = ", ".join(f"'{kind}'" for kind in KINDS)
 
-# Dead jobs stay for operators to inspect.
+# Dead jobs stay for operators to inspect. Those of a batch are deleted once it has their results.
 DELETE = f"""
 DELETE FROM jobs USING (
     SELECT id FROM jobs
     WHERE kind IN ({KIND_LIST})
       AND finished_at < now() - make_interval(secs => %(kept)s)
-      AND state IN ('completed', 'failed', 'cancelled')
+      AND state IN ('completed', 'failed', 'cancelled') AND arguments -> 'batch_id' IS NULL
     ORDER BY id DESC LIMIT %(limit)s FOR UPDATE SKIP LOCKED) AS unread
 WHERE jobs.id = unread.id
 RETURNING jobs.id

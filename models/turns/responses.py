@@ -112,10 +112,16 @@ VALUES (%(response_id)s, %(account_id)s, %(user_id)s, %(job_id)s, %(conversation
 INSERT_WITH_JOB = f"WITH job AS ({jobs.INSERT}), opening AS ({archive.INSERT}) {INSERT}"
 
 
+INSERT_WITHOUT_EVENTS = f"WITH job AS ({jobs.INSERT}) {INSERT}"
+
+
 def insert_with_job(connection: Connection, response: Response, job: NewJob) -> None:
-    """Insert a turn, its job and the opening events. The caller has locked the serial key, unless it is new."""
-    job_parameters = jobs.insert_parameters(job) | archive.insert_parameters(job.id, job.opening)
-    connection.execute(INSERT_WITH_JOB, job_parameters | insert_parameters(response))
+    """Insert a turn, its job and its opening events, if any. The caller has locked the serial key, unless it is new."""
+    parameters = jobs.insert_parameters(job) | insert_parameters(response)
+    if job.opening:
+        connection.execute(INSERT_WITH_JOB, parameters | archive.insert_parameters(job.id, job.opening))
+    else:
+        connection.execute(INSERT_WITHOUT_EVENTS, parameters)
 
 
 def insert(connection: Connection, response: Response) -> None:
@@ -181,6 +187,23 @@ def read_of_job(connection: Connection, job: Job) -> Response:
     if response is None:
         raise PermanentFailure("The response was deleted", code="deleted")
     return response
+
+
+READ_OF_JOBS = f"""
+{SELECT}
+WHERE responses.job_id = ANY (%(job_ids)s) AND responses.account_id = %(account_id)s
+"""
+
+
+def read_of_jobs(connection: Connection, job_ids: Sequence[str], account_id: str) -> list[Response]:
+    """Return the responses of an account's jobs, unordered, of those that exist."""
+    parameters = {"job_ids": list(job_ids), "account_id": account_id}
+    found = [Response(**row) for row in fetch_all(connection, READ_OF_JOBS, parameters)]
+    if missing := set(job_ids) - {response.job_id for response in found}:
+        moved = READ_OF_JOBS.replace("JOIN jobs ", "JOIN all_jobs AS jobs ")
+        rows = fetch_all(connection, moved, {**parameters, "job_ids": list(missing)})
+        found.extend(Response(**row) for row in rows)
+    return found
 
 
 # The thread of a stored response, which is not deleted before the transaction ends. A turn cannot continue one that is

@@ -32,9 +32,30 @@ def enqueue_embedding(
     `dimensions` is the requested number; None for the model's. `model` is the model whose price limits spending.
     `batch`: it is background work. Raises LimitExceeded, InsufficientQuota and SpendingLimitReached.
     """
+    job = embedding_job(caller, texts, dimensions, job_id, allowance, batch=batch)
+    with ignore_duplicate_id(), database.transaction() as connection:
+        if allowance.billed:
+            most = {job_id: most_embedding_tokens(texts, model, batch=batch)}
+            required = allowance.method_required
+            reserve(connection, caller.account_id, most, key_id=caller.key_id, method_required=required)
+        check_unfinished_jobs(connection, caller.account_id, allowance.limits, size=job.total_bytes)
+        check_quota(connection, caller.account_id, allowance.limits, job.reserved_tokens)
+        enqueue(connection, job)
+
+
+def embedding_job(
+    caller: Caller,
+    texts: Sequence[str],
+    dimensions: int | None,
+    job_id: str,
+    allowance: Allowance,
+    *,
+    batch: bool = False,
+) -> NewJob:
+    """Return the job that embeds the texts; see `enqueue_embedding`."""
     draw_arguments = token_draw_arguments(caller.key_id, allowance.limits.tokens_per_minute, allowance.estimated_tokens)
     key_argument = {KEY_ARGUMENT: caller.key_id} if caller.key_id else {}
-    job = NewJob(
+    return NewJob(
         KIND,
         caller.account_id,
         {"texts": list(texts), "dimensions": dimensions, **key_argument, **draw_arguments},
@@ -43,14 +64,11 @@ def enqueue_embedding(
         reserved_tokens=max_tokens(texts) if allowance.limits.tokens_per_month is not None else 0,
         batch=batch,
     )
-    with ignore_duplicate_id(), database.transaction() as connection:
-        if allowance.billed:
-            most = {job_id: MostTokens(model, max_tokens(texts), 0, service_class=BACKGROUND if batch else "standard")}
-            required = allowance.method_required
-            reserve(connection, caller.account_id, most, key_id=caller.key_id, method_required=required)
-        check_unfinished_jobs(connection, caller.account_id, allowance.limits, size=job.total_bytes)
-        check_quota(connection, caller.account_id, allowance.limits, job.reserved_tokens)
-        enqueue(connection, job)
+
+
+def most_embedding_tokens(texts: Sequence[str], model: str, *, batch: bool = False) -> MostTokens:
+    """Return what a job that embeds the texts reserves money for."""
+    return MostTokens(model, max_tokens(texts), 0, service_class=BACKGROUND if batch else "standard")
 
 
 def max_tokens(texts: Sequence[str]) -> int:

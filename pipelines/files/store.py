@@ -30,7 +30,7 @@ def store_file(
     content_type: str,
     content: BinaryIO | Iterable[bytes],
     audience: Audience,
-    days: int | None,
+    days: float | None,
     job_id: str | None,
 ) -> File:
     """Store a result as a file of the account, which is visible once it is complete. Returns the file.
@@ -43,7 +43,7 @@ def store_file(
         existing = files.read_any(connection, file_id, account_id)
     if existing is not None:
         return existing
-    file = NewFile(filename, purpose, content_type, audience, None if days is None else days * 86400)
+    file = NewFile(filename, purpose, content_type, audience, None if days is None else int(days * 86400))
     upload_id = new_id("upload")
     with database.connection() as connection:
         uploads.insert(

@@ -8,6 +8,7 @@ deleted. The codes of vectors are completed too. Ended jobs in
 from models.access import api_keys, idempotency, sessions
 from models.accounts import email_tokens, emails, files, invitations, sent_emails, unverified_users, uploads
 from models.agents import approvals, tool_lists
+from models.batches import batches, lines
 from models.billing import gateway_events
 from models.delivery import events
 from models.jobs import effects, ended_partitions
@@ -46,6 +47,8 @@ PRUNE_FUNCTIONS = (
     events.prune,
     events.reorder_restored,
     uploads.prune,
+    lines.prune,
+    batches.prune,
 )
 
 # A batch of the platform's jobs. Dead jobs stay until an operator has replayed or discarded them, and so do their

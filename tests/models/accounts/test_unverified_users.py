@@ -15,6 +15,7 @@ DEPENDENT_TABLES = {
     "account_events",
     "approvals",
     "audit_events",
+    "batch_lines",
     "budgets",
     "conversation_items",
     "credit_grants",
