@@ -7,6 +7,7 @@ import pytest
 
 from bench.harness.waiting import wait_until
 from models.jobs import outbox
+from models.jobs.jobs import NewJob, enqueue
 from models.jobs.workers import register
 from models.platform.errors import Unavailable
 from tasks.publishing import PublishResult
@@ -163,6 +164,18 @@ def test_nudge_publishes_at_once(job_store, account, relay):
         delays.append(time.monotonic() - start)
 
     assert min(delays) < 2  # without the nudge it looks every five seconds
+
+
+def test_what_a_transaction_inserts_for_the_relay_is_published_after_its_commit(job_store, account, relay):
+    # Given a relay that runs, and a transaction that inserts a job and asks for its publication
+    relay.start()
+    job = NewJob("test.work", account)
+    with job_store.database.transaction() as connection:
+        enqueue(connection, job)
+        lane = connection.execute("SELECT account_id AS lane FROM jobs WHERE id = %s", (job.id,))
+        connection.nudge_after_commit(lane)
+    # When it has committed, then the job is published
+    wait_until(lambda: job_store.job(job.id).published_at)
 
 
 def test_nudge_without_lanes_publishes_those_of_all(job_store, relay):

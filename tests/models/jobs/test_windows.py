@@ -32,6 +32,13 @@ def test_calls_of_tools_leave_most_threads_to_others(empty_job_store):
         assert window_sizes(connection)["tools"] == 8
 
 
+def test_endpoints_of_webhooks_use_few_threads_and_failing_ones_fewer(empty_job_store):
+    with empty_job_store.database.connection() as connection:
+        register(connection, "w", host="h", pid=1, pools=[], threads={"webhooks": 32, "webhooks_batch": 32})
+
+        assert (window_sizes(connection)["webhooks"], window_sizes(connection)["webhooks_batch"]) == (4, 2)
+
+
 def test_a_lane_may_use_all_slots_of_an_engine(empty_job_store):
     with empty_job_store.database.connection() as connection:
         register(connection, "w", host="h", pid=1, pools=[], threads={"inference": 2, "inference_batch": 1})
