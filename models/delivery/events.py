@@ -12,6 +12,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
+from models.delivery.event_types import EventType
 from models.jobs.catalogue import CATALOGUE, batch_queue
 from models.jobs.jobs import PLATFORM_ACCOUNT
 from models.platform.database import Connection, fetch_all, fetch_one
@@ -94,7 +95,7 @@ TEST = "test"
 
 
 def record(
-    connection: Connection, account_id: str, type: str, data: Mapping[str, Any], *, key: str | None = None
+    connection: Connection, account_id: str, type: EventType, data: Mapping[str, Any], *, key: str | None = None
 ) -> None:
     """Record an event in the caller's transaction, and have it delivered to the endpoints that ask for its type.
 
@@ -108,7 +109,7 @@ def record(
 
 
 def record_sample(
-    connection: Connection, account_id: str, endpoint_id: str, type: str, data: Mapping[str, Any]
+    connection: Connection, account_id: str, endpoint_id: str, type: EventType, data: Mapping[str, Any]
 ) -> str | None:
     """Record a sample that is sent once to an endpoint of the account only, and that is not listed.
 

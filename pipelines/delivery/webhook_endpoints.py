@@ -13,6 +13,7 @@ from models.accounts.audit import RequestOrigin
 from models.delivery import deliveries, endpoints, events
 from models.delivery.deliveries import Delivery
 from models.delivery.endpoints import MAX_ENDPOINTS, Endpoint
+from models.delivery.event_types import EventType
 from models.jobs.jobs import NewJob, enqueue
 from models.platform.database import Connection, Database, fetch_one
 from models.platform.errors import Conflict, InvalidRequest, LimitExceeded, NotFound
@@ -169,7 +170,9 @@ def enable(database: Database, caller: Caller, endpoint_id: str, origin: Request
     return endpoint
 
 
-def send_test(database: Database, caller: Caller, endpoint_id: str, event_type: str, data: Mapping[str, Any]) -> str:
+def send_test(
+    database: Database, caller: Caller, endpoint_id: str, event_type: EventType, data: Mapping[str, Any]
+) -> str:
     """Send a sample event once to this endpoint only, also where it is disabled. Raises NotFound.
 
     Returns the id of the job; its result is `{"sent", "status_code", "seconds", "error"}`. The caller nudges the lane
