@@ -5,14 +5,15 @@ instead of being skipped. With `--pooler` the databases of the tests are opened 
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 import redis
 
-from models.platform.database import Database
+from models.platform.database import Database, fetch_all
 from models.platform.ids import new_id
 from models.platform.redis_client import connect
 from models.platform.settings import Settings
@@ -134,6 +135,18 @@ def account(database: Database) -> str:
     with database.connection() as connection:
         connection.execute("INSERT INTO accounts (id, name) VALUES (%s, 'a test')", (account_id,))
     return account_id
+
+
+@pytest.fixture
+def events_of(database: Database) -> Callable[[str], list[tuple[str, dict[str, Any]]]]:
+    """`events_of(account_id)` → the type and data of each event of the account, in order."""
+
+    def events_of(account_id: str) -> list[tuple[str, dict[str, Any]]]:
+        statement = "SELECT event_type, data FROM account_events WHERE account_id = %s ORDER BY id"
+        with database.connection() as connection:
+            return [(row["event_type"], row["data"]) for row in fetch_all(connection, statement, (account_id,))]
+
+    return events_of
 
 
 @pytest.fixture

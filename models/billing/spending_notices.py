@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
 
 from models.platform.database import Connection, fetch_all, fetch_one
@@ -15,11 +16,12 @@ MAX_ADMINS = 20
 
 @dataclass(frozen=True, slots=True)
 class ReachedLimit:
-    """A limit that is reached by `percent`."""
+    """A limit that is reached by `percent` in the month that begins on a day; None: this one."""
 
     account_id: str
     scope: str
     percent: int
+    month: date | None = None
 
 
 # Limits in pages by their key. What unfinished jobs have reserved does not count: it may cost less.
@@ -68,7 +70,7 @@ UPDATE spending_limits SET notified_percent = percent, notified_month = first
 FROM reached
 WHERE account_id = %(account_id)s AND scope = %(scope)s AND amount = limit_amount
   AND (notified_percent < percent OR notified_month IS DISTINCT FROM first)
-RETURNING account_id, scope, percent
+RETURNING account_id, scope, percent, first AS month
 """
 
 
