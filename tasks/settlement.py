@@ -14,12 +14,13 @@ import psycopg
 import redis
 
 from models.access import rate_limits
+from models.delivery import events as account_events
 from models.jobs import attempts, jobs
 from models.jobs.attempt_context import Attempt, Outcome, WaitForChildren
 from models.jobs.attempts import Ending
 from models.jobs.cancellation import Cancellation, cancel_all
 from models.jobs.children import wait_for_children
-from models.jobs.jobs import Job, NewJob, lane_of
+from models.jobs.jobs import PLATFORM_ACCOUNT, Job, NewJob, lane_of
 from models.jobs.unclaimed_results import KINDS as ONE_SHOT_KINDS
 from models.journal import journal
 from models.journal.events import Event
@@ -107,7 +108,10 @@ class Settlement:
 
         def end(connection: Connection) -> Collection[str]:
             _check_abandoned(attempt, ending)
-            return attempts.end(connection, attempt.job, ending, events)
+            lanes = attempts.end(connection, attempt.job, ending, events)
+            if ending.state == "dead":
+                _record_dead(connection, attempt.job)
+            return lanes
 
         try:
             return self._database.run_in_batch(end)
@@ -157,6 +161,12 @@ def _check_abandoned(attempt: Attempt, ending: Ending) -> None:
         reason = attempt.stop_reason()
         if isinstance(reason, Cancelled):
             raise reason
+
+
+def _record_dead(connection: Connection, job: Job) -> None:
+    """Record the event of a dead job of an account. The platform has no events."""
+    if job.account_id != PLATFORM_ACCOUNT:
+        account_events.record(connection, job.account_id, "job.dead", {"id": job.id, "kind": job.kind})
 
 
 def _lanes(job: Job, enqueued: Sequence[NewJob]) -> set[str]:

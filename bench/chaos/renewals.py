@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
-from models.billing import billing_details, payment_methods, periods, plan_versions, subscriptions
+from models.billing import billing_details, due_subscriptions, payment_methods, periods, plan_versions
 from models.billing.plan_versions import AT_PRICE, PlanTerms
 from models.jobs.jobs import enqueue_many
 from models.platform.database import Connection, Database, fetch_all
@@ -68,7 +68,7 @@ def make_due(database: Database, ids: Sequence[str]) -> None:
     start, end = periods.bounds(anchor, "month", 0)
     with database.transaction() as connection:
         connection.execute(AGE, {"start": start, "end": end, "ids": list(ids)})
-        due = [subscriptions.Due(**row) for row in fetch_all(connection, DUE, {"ids": list(ids)})]
+        due = [due_subscriptions.Due(**row) for row in fetch_all(connection, DUE, {"ids": list(ids)})]
         enqueue_many(connection, [renewal_job(each) for each in due])
 
 

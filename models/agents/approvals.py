@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Literal
 
 from models.accounts.ownership import Access, owned
+from models.delivery import events
 from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.records import columns
 
@@ -73,10 +74,12 @@ ON CONFLICT (id) DO NOTHING
 
 
 def insert(connection: Connection, approval: Approval) -> None:
-    """Insert a pending approval in the transaction that ends the turn, or lets it wait."""
+    """Insert a pending approval, with its event, in the transaction that ends the turn or lets it wait."""
     names = ("id", "account_id", "user_id", "response_id", "gate_job_id", "reason", "server_label", "tool_name",
              "arguments", "agent_name", "expires_at", "approval_thread", "tool_digest")  # fmt: skip
     connection.execute(INSERT, {name: getattr(approval, name) for name in names})
+    data = {"id": approval.id, "response_id": approval.response_id}
+    events.record(connection, approval.account_id, "approval.requested", data, key=approval.id)
 
 
 READ = f"SELECT {COLUMNS} FROM approvals WHERE id = %(id)s AND {ACCESSIBLE}"

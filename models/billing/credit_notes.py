@@ -9,6 +9,7 @@ from typing import Any
 from psycopg.errors import UniqueViolation
 from psycopg.types.json import Jsonb
 
+from models.billing import invoices
 from models.billing.invoices import Invoice
 from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.errors import Conflict, NotFound
@@ -128,7 +129,7 @@ UPDATE invoices SET credited = credited + %(amount)s, returned = returned + %(ex
     state = CASE WHEN total - paid - credited + returned + %(excess)s <= %(amount)s THEN 'paid' ELSE 'open' END,
     paid_at = coalesce(paid_at,
                        CASE WHEN total - paid - credited + returned + %(excess)s <= %(amount)s THEN now() END)
-WHERE id = %(id)s AND account_id = %(account_id)s
+WHERE id = %(id)s AND account_id = %(account_id)s RETURNING state
 """
 
 
@@ -138,7 +139,9 @@ def add_to_invoice(connection: Connection, invoice: Invoice, amount: Decimal, ex
     The invoice is open, or paid; afterwards it is paid if nothing is due.
     """
     parameters = {"id": invoice.id, "account_id": invoice.account_id, "amount": amount, "excess": excess}
-    connection.execute(ADD, parameters)
+    row = fetch_one(connection, ADD, parameters)
+    if row and row["state"] == "paid" and invoice.state != "paid":
+        invoices.record_event(connection, invoice, "invoice.paid")
 
 
 LINK = "UPDATE refunds SET credit_note_id = %(note_id)s WHERE id = %(id)s AND account_id = %(account_id)s"

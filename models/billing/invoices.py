@@ -17,9 +17,10 @@ from typing import Any, Literal
 from psycopg.types.json import Jsonb
 
 from models.billing import billing_details, credits, postings
-from models.billing.currencies import ZERO
+from models.billing.currencies import ZERO, format_amount
 from models.billing.numbering import SELLER, Seller
 from models.billing.postings import leg, reversed_legs
+from models.delivery import events
 from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.errors import NotFound
 from models.platform.ids import new_id
@@ -228,7 +229,18 @@ def set_finalised(
     }
     row = fetch_one(connection, FINALISE, parameters)
     assert row is not None  # it is locked and a draft
-    return Invoice(**row)
+    finalised = Invoice(**row)
+    record_event(connection, finalised, "invoice.finalized")
+    if finalised.state == "paid":
+        record_event(connection, finalised, "invoice.paid")
+    return finalised
+
+
+def record_event(connection: Connection, invoice: Invoice, type: Literal["invoice.finalized", "invoice.paid"]) -> None:
+    """Record an event of an invoice."""
+    total = format_amount(invoice.total, invoice.currency)
+    data = {"id": invoice.id, "number": invoice.number, "total": total, "currency": invoice.currency}
+    events.record(connection, invoice.account_id, type, data)
 
 
 DELETE_DRAFT = "DELETE FROM invoices WHERE id = %(id)s AND account_id = %(account_id)s AND state = 'draft'"
@@ -274,8 +286,10 @@ def apply_payment(connection: Connection, invoice_id: str, amount: Decimal) -> I
     if surplus:
         _grant_surplus(connection, invoice, surplus)
     applied = Invoice(**row)
-    if applied.state == "paid" and invoice.state != "paid" and invoice.reason == "top_up":
-        _grant_top_up(connection, applied)
+    if applied.state == "paid" and invoice.state != "paid":
+        record_event(connection, applied, "invoice.paid")
+        if invoice.reason == "top_up":
+            _grant_top_up(connection, applied)
     return applied
 
 

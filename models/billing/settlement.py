@@ -6,8 +6,11 @@ All in the caller's transaction. A statement that comes twice, late or out of or
 from datetime import UTC, datetime, timedelta
 
 from models.billing import disputes, dunning, invoices, payments, postings
+from models.billing.currencies import format_amount
 from models.billing.payments import UNPAID, Payment, PaymentOutcome
 from models.billing.postings import leg
+from models.delivery import events
+from models.delivery.event_types import EventType
 from models.jobs import effects
 from models.jobs.jobs import NewJob
 from models.platform.database import Connection
@@ -57,7 +60,19 @@ def _advance(connection: Connection, current: Payment, outcome: PaymentOutcome) 
         return []
     if advanced.job_id is not None:  # an event may be first: nobody has to look the call up any more
         effects.record_if_declared(connection, advanced.job_id, CHARGE, outcome.to_json())
+    _record(connection, advanced)
     return _on_success(connection, advanced) if advanced.state == "succeeded" else _on_failure(connection, advanced)
+
+
+def _record(connection: Connection, payment: Payment) -> None:
+    data = {
+        "id": payment.id,
+        "invoice_id": payment.invoice_id,
+        "amount": format_amount(payment.amount, payment.currency),
+        "currency": payment.currency,
+    }
+    type: EventType = "payment.succeeded" if payment.state == "succeeded" else "payment.failed"
+    events.record(connection, payment.account_id, type, data)
 
 
 def _on_success(connection: Connection, payment: Payment) -> list[NewJob]:

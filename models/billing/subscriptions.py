@@ -6,7 +6,7 @@
         └──────── all of them ──────► ended
 
 The limits of its version are the account's while it is trialing, active or past due. An account has one subscription
-that has not ended. A transaction that changes one locks the account's billing details first.
+that has not ended. A transaction that changes one locks the account's billing details first. Each change is an event.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 from models.billing import periods, plan_versions
 from models.billing.plan_versions import STORED_LIMITS, PlanVersion
-from models.platform.database import Connection, fetch_all, fetch_one
+from models.delivery import events
+from models.platform.database import Connection, fetch_one
 from models.platform.errors import NotFound
 from models.platform.records import columns
 
@@ -92,7 +93,7 @@ def insert(
     }
     row = fetch_one(connection, INSERT, parameters)
     assert row is not None
-    return Subscription(**row)
+    return _recorded(connection, Subscription(**row))
 
 
 READ = f"SELECT {COLUMNS} FROM subscriptions WHERE id = %(id)s AND account_id = %(account_id)s"
@@ -159,7 +160,7 @@ def move(
         "end": end,
         "from_end": subscription.period_end,
     }
-    return _changed(connection, MOVE, parameters)
+    return _changed(connection, MOVE, subscription, parameters)
 
 
 SET_VERSION = f"""
@@ -181,7 +182,7 @@ def set_version(
         "at": at,
         "included": included,
     }
-    return _changed(connection, SET_VERSION, parameters)
+    return _changed(connection, SET_VERSION, subscription, parameters)
 
 
 SET_NEXT = f"""
@@ -197,7 +198,7 @@ def set_next(connection: Connection, subscription: Subscription, version: PlanVe
         "plan_id": version.plan_id if version else None,
         "plan_version": version.version if version else None,
     }
-    return _changed(connection, SET_NEXT, parameters)
+    return _changed(connection, SET_NEXT, subscription, parameters)
 
 
 SET_CANCEL = f"""
@@ -208,7 +209,7 @@ WHERE id = %(id)s AND account_id = %(account_id)s AND state <> 'ended' RETURNING
 
 def set_cancel(connection: Connection, subscription: Subscription, *, cancel: bool) -> Subscription:
     """Set whether the subscription ends with its period."""
-    return _changed(connection, SET_CANCEL, {**_names(subscription), "cancel": cancel})
+    return _changed(connection, SET_CANCEL, subscription, {**_names(subscription), "cancel": cancel})
 
 
 SET_STATE = f"""
@@ -225,7 +226,8 @@ def set_state(
 ) -> Subscription | None:
     """Change the state. Returns None if it has none of `from_states`. The caller applies the limits."""
     parameters = {**_names(subscription), "state": state, "from_states": list(from_states)}
-    return _optional(fetch_one(connection, SET_STATE, parameters))
+    changed = _optional(fetch_one(connection, SET_STATE, parameters))
+    return _recorded(connection, changed) if changed else None
 
 
 END = f"""
@@ -237,7 +239,7 @@ WHERE id = %(id)s AND account_id = %(account_id)s AND state <> 'ended' RETURNING
 
 def end(connection: Connection, subscription: Subscription, reason: EndReason) -> Subscription:
     """End a locked subscription. The account has the limits of its own plan again."""
-    ended = _changed(connection, END, {**_names(subscription), "reason": reason})
+    ended = _changed(connection, END, subscription, {**_names(subscription), "reason": reason})
     apply_limits(connection, ended)
     return ended
 
@@ -272,45 +274,6 @@ def next_version(connection: Connection, subscription: Subscription) -> PlanVers
     return plan_versions.read(connection, subscription.next_plan_id, subscription.next_plan_version)
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
-    """A subscription whose period, or time to pay for the first one, has ended."""
-
-    id: str
-    account_id: str
-    period_end: datetime
-
-
-DUE = """
-SELECT id, account_id, period_end FROM subscriptions
-WHERE period_end <= now() AND state <> 'ended'
-  AND (%(after)s::timestamptz IS NULL OR (period_end, id) > (%(after)s, %(after_id)s))
-ORDER BY period_end, id LIMIT %(limit)s
-"""
-
-
-def list_due(connection: Connection, *, after: Due | None = None, limit: int) -> list[Due]:
-    """Return subscriptions whose period has ended, the longest ago first."""
-    parameters = {"after": after.period_end if after else None, "after_id": after.id if after else None, "limit": limit}
-    return [Due(**row) for row in fetch_all(connection, DUE, parameters)]
-
-
-NEVER_PAID = """
-SELECT id, account_id, period_end FROM subscriptions
-WHERE state = 'incomplete' AND created_at < now() - (
-    SELECT make_interval(days => payment_days) FROM sellers WHERE id = 'default')
-  AND NOT EXISTS (SELECT FROM payments JOIN invoices ON invoices.id = invoice_id
-                  WHERE invoices.account_id = subscriptions.account_id AND subscription_id = subscriptions.id
-                    AND payments.state = 'pending')
-ORDER BY created_at LIMIT %(limit)s
-"""
-
-
-def list_never_paid(connection: Connection, limit: int) -> list[Due]:
-    """Return subscriptions whose first invoice is due and that no payment is under way for."""
-    return [Due(**row) for row in fetch_all(connection, NEVER_PAID, {"limit": limit})]
-
-
 HAD_ONE = "SELECT EXISTS (SELECT FROM subscriptions WHERE account_id = %(account_id)s AND trial_end IS NOT NULL) AS had"
 
 
@@ -337,10 +300,18 @@ def _names(subscription: Subscription) -> dict[str, Any]:
     return {"id": subscription.id, "account_id": subscription.account_id}
 
 
-def _changed(connection: Connection, statement: str, parameters: dict[str, Any]) -> Subscription:
+def _changed(connection: Connection, statement: str, before: Subscription, parameters: dict[str, Any]) -> Subscription:
     row = fetch_one(connection, statement, parameters)
     assert row is not None  # the caller has locked it, and seen its state
-    return Subscription(**row)
+    changed = Subscription(**row)
+    return changed if changed == before else _recorded(connection, changed)
+
+
+def _recorded(connection: Connection, changed: Subscription) -> Subscription:
+    """Record the event of a change, and return the changed subscription."""
+    data = {"id": changed.id, "plan_id": changed.plan_id, "state": changed.state}
+    events.record(connection, changed.account_id, "subscription.updated", data)
+    return changed
 
 
 def _optional(row: dict[str, Any] | None) -> Subscription | None:

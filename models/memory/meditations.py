@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from psycopg.types.json import Jsonb
 
+from models.delivery import events
 from models.jobs.serial_keys import lock_serial_key, unblock_next
 from models.memory.spaces import SpaceKey
 from models.platform.database import Connection, fetch_all, fetch_one
@@ -22,6 +23,9 @@ KIND = "meditation.run"
 KEPT_DAYS = 90
 
 MeditationOutcome = Literal["applied", "nothing_to_do", "would_harm", "failed", "cancelled"]
+
+#: The outcomes of meditations that have completed.
+COMPLETED: tuple[MeditationOutcome, ...] = ("applied", "nothing_to_do", "would_harm")
 MeditationStatus = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
 
 
@@ -177,9 +181,16 @@ WHERE id = %(id)s AND account_id = %(account_id)s AND outcome IS NULL
 def set_outcome(
     connection: Connection, meditation_id: str, account_id: str, outcome: MeditationOutcome, report: Mapping[str, Any]
 ) -> bool:
-    """Set the outcome and the report. Returns False if there is an outcome already."""
+    """Set the outcome and the report. Returns False if there is an outcome already.
+
+    Of a meditation that has completed this is an event.
+    """
     parameters = {"id": meditation_id, "account_id": account_id, "outcome": outcome, "report": Jsonb(dict(report))}
-    return connection.execute(SET_OUTCOME, parameters).rowcount > 0
+    is_set = connection.execute(SET_OUTCOME, parameters).rowcount > 0
+    if is_set and outcome in COMPLETED:
+        data = {"id": meditation_id, "outcome": outcome}
+        events.record(connection, account_id, "meditation.completed", data)
+    return is_set
 
 
 MARK_REVERTED = """

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from models.accounts import account_data, audit
 from models.accounts.accounts import Caller
 from models.accounts.audit import RequestOrigin
+from models.delivery import events
 from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
 from models.platform.database import Connection, Database
 from models.platform.errors import Conflict
@@ -39,6 +40,8 @@ def delete_user(database: Database, caller: Caller, origin: RequestOrigin) -> st
             else:
                 shared_account_ids.append(account.id)
         account_data.close_user(connection, caller.user_id)
+        for account_id in shared_account_ids:
+            events.record(connection, account_id, "member.removed", {"id": caller.user_id})
         return _close(connection, account_ids, [caller.user_id], caller, origin, shared_account_ids)
 
 

@@ -13,6 +13,7 @@ from models.accounts.audit import RequestOrigin
 from models.accounts.emails import UserProfile
 from models.accounts.invitations import Invitation
 from models.accounts.members import Member
+from models.delivery import events
 from models.platform.database import Connection, Database
 from models.platform.errors import Conflict, LimitExceeded, NotAllowed, NotAuthenticated, NotFound
 from pipelines.accounts import email_jobs, passwords, sessions
@@ -49,6 +50,7 @@ def invite(
             connection, EmailTemplate.INVITATION, account_id=caller.account_id, invitation_id=invitation.id
         )
         _record(connection, "invitation.created", invitation, caller.user_id, origin)
+        events.record(connection, caller.account_id, "member.invited", {"id": invitation.id, "role": role})
     return invitation
 
 
@@ -198,6 +200,8 @@ def join(connection: Connection, invitation: Invitation, user: UserProfile, orig
             target=user.id,
             details={"role": invitation.role},
         )
+        data = {"id": user.id, "role": invitation.role}
+        events.record(connection, invitation.account_id, "member.joined", data)
     member = members.read(connection, invitation.account_id, user.id)
     assert member is not None
     return Membership(user.id, invitation.account_id, member.role)

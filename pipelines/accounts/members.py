@@ -10,6 +10,7 @@ from models.accounts import audit, invitations, members
 from models.accounts.accounts import Caller, Role
 from models.accounts.audit import RequestOrigin
 from models.accounts.members import Member
+from models.delivery import events
 from models.platform.database import Connection, Database
 from models.platform.errors import Conflict, NotAllowed, NotFound
 
@@ -28,6 +29,7 @@ def change_role(database: Database, caller: Caller, user_id: str, role: Role, or
         if not role.covers(member.role):
             invitations.revoke_all_by(connection, caller.account_id, user_id)
         _record(connection, "member.role_changed", caller, origin, user_id, {"role": role, "was": member.role})
+        events.record(connection, caller.account_id, "member.role_changed", {"id": user_id, "role": role})
         changed = members.read(connection, caller.account_id, user_id)
     assert changed is not None
     return changed
@@ -47,6 +49,7 @@ def remove(database: Database, caller: Caller, user_id: str, origin: RequestOrig
         members.remove(connection, caller.account_id, user_id)
         invitations.revoke_all_by(connection, caller.account_id, user_id)
         _record(connection, "member.removed", caller, origin, user_id, {"role": member.role})
+        events.record(connection, caller.account_id, "member.removed", {"id": user_id})
 
 
 def check_may_assign(actor: Member, role: Role) -> None:

@@ -6,9 +6,10 @@ invoice. Another attempt finds it moved. After a standstill each missed period i
 
 from collections.abc import Iterator
 
-from models.billing import billing_details, subscriptions
+from models.billing import billing_details, due_subscriptions, subscriptions
+from models.billing.due_subscriptions import Due
 from models.billing.plan_versions import PlanVersion
-from models.billing.subscriptions import Due, Subscription
+from models.billing.subscriptions import Subscription
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.jobs.jobs import NewJob, enqueue_many
@@ -36,7 +37,7 @@ def _due(database: Database) -> Iterator[list[Due]]:
     last = None
     while True:
         with database.connection() as connection:
-            batch = subscriptions.list_due(connection, after=last, limit=BATCH)
+            batch = due_subscriptions.list_due(connection, after=last, limit=BATCH)
         if batch:
             yield batch
         if len(batch) < BATCH:
@@ -56,7 +57,7 @@ def renewal_job(due: Due) -> NewJob:
 
 def _end_never_paid(attempt: Attempt) -> int:
     with attempt.database.connection() as connection:
-        found = subscriptions.list_never_paid(connection, BATCH)
+        found = due_subscriptions.list_never_paid(connection, BATCH)
     for due in found:
         attempt.check()
         with attempt.database.transaction() as connection:

@@ -7,6 +7,7 @@ from models.jobs.cancellation import Cancellation
 from models.jobs.jobs import enqueue
 from models.memory import pending_turns
 from models.platform.database import Connection
+from models.turns import response_events
 from pipelines.memory.follow_ups import remember_user_job
 
 
@@ -20,4 +21,5 @@ def cancel_jobs(connection: Connection, job_ids: Sequence[str], account_id: str)
     for job_id in result.ended:
         if owner := pending_turns.owner_of(connection, job_id):
             enqueue(connection, remember_user_job(*owner))
+    response_events.record_cancelled(connection, result.ended)
     return result

@@ -21,7 +21,7 @@ from models.jobs.budgets import Draw, settle_draw
 from models.jobs.jobs import Job, NewJob
 from models.jobs.usage import UsageSource
 from models.platform.database import Connection
-from models.turns import conversations, due_times, responses
+from models.turns import conversations, due_times, response_events, responses
 from models.turns.responses import Response, TokenUsage
 from pipelines.agents import tree_money
 from pipelines.agents.turn_tools import TurnTools
@@ -221,6 +221,7 @@ def _record_results(
             cancel_waiting(connection, response.id)
         for approval in approvals:
             insert_approval(connection, approval)
+        response_events.record(connection, response, job)
 
     return record
 

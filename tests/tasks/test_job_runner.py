@@ -484,3 +484,30 @@ def test_follow_ups_are_inserted_in_the_transaction_of_the_ending(runner, job_st
     runner.execute(handler(run), job_id, "m2")
 
     assert (job_store.job(job_id).state, job_store.job(follow_up.id).state) == ("completed", "queued")
+
+
+def events_of(job_store, account_id):
+    statement = "SELECT event_type, data FROM account_events WHERE account_id = %s"
+    with job_store.database.connection() as connection:
+        return [(row["event_type"], row["data"]) for row in connection.execute(statement, (account_id,))]
+
+
+@pytest.mark.parametrize("end", [None, failing_end])
+def test_a_dead_job_is_an_event_of_its_account(runner, job_store, account, end):
+    # Given a job that has failed twice
+    job_id, failing = job_store.enqueue(account), raises(ValueError("the reason"))
+    job_store.update(job_id, "failures = 2")
+    # When it fails once more
+    runner.execute(handler(failing, end) if end else handler(failing), job_id, "m")
+    # Then its account has an event, which names its kind
+    assert events_of(job_store, account) == [("job.dead", {"id": job_id, "kind": job_store.job(job_id).kind})]
+
+
+def test_a_dead_job_of_the_platform_is_no_event(runner, job_store):
+    job_id = job_store.enqueue("platform")
+    job_store.update(job_id, "failures = 2")
+
+    runner.execute(handler(raises(ValueError("the reason"))), job_id, "m")
+
+    assert job_store.job(job_id).state == "dead"
+    assert events_of(job_store, "platform") == []

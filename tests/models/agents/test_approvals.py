@@ -140,3 +140,12 @@ def test_a_turn_of_another_user_takes_nothing(database, account, other):
 
     assert not taken
     assert request.row().status == "pending"
+
+
+def test_an_approval_is_one_event_also_if_it_is_inserted_again(database, account, events_of):
+    approval = Request(database, account, waits=True).approval
+    with database.transaction() as connection:
+        approvals.insert(connection, approval)
+
+    data = {"id": approval.id, "response_id": approval.response_id}
+    assert events_of(account) == [("approval.requested", data)]

@@ -4,7 +4,16 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
 
-from models.billing import billing_details, invoice_lines, invoices, payments, periods, plan_versions, subscriptions
+from models.billing import (
+    billing_details,
+    due_subscriptions,
+    invoice_lines,
+    invoices,
+    payments,
+    periods,
+    plan_versions,
+    subscriptions,
+)
 from models.billing.plan_versions import AT_PRICE, PlanTerms
 from models.jobs.jobs import NewJob
 from models.platform.database import fetch_all
@@ -74,7 +83,8 @@ class Subscriber:
     def renew(self):
         """Enqueue what is due, as the timetable does, and run it."""
         with self.database.transaction() as connection:
-            due = [each for each in subscriptions.list_due(connection, limit=500) if each.account_id == self.account_id]
+            rows = due_subscriptions.list_due(connection, limit=500)
+            due = [each for each in rows if each.account_id == self.account_id]
         for each in due:
             self.run(renewal.renewal_job(each))
         self.work()

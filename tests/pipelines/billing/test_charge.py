@@ -224,3 +224,14 @@ def test_operator_decides_about_a_charge_that_nobody_can_look_up(pay, begin, wor
         settled = books.payment(payment.id)
         assert (settled.state, settled.gateway_payment_id) == expected
         assert [each for each in books.charges() if each["idempotency_key"] == payment.id] == []
+
+
+def test_a_declined_payment_is_one_event(add_method, pay, work, deliver, customer, events_of):
+    # Given a payment that was declined
+    payment, job = pay("10.00", method_id=add_method("pm_test_declined"))
+    work(job)
+    # When the gateway's own events arrive, too
+    deliver()
+    # Then there is one event
+    data = {"id": payment.id, "invoice_id": None, "amount": "10.00", "currency": "EUR"}
+    assert events_of(customer) == [("payment.failed", data)]

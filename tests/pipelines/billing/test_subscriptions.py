@@ -9,7 +9,7 @@ import pytest
 
 from models.accounts import account_data
 from models.billing import invoice_states, numbering, periods
-from models.billing.subscriptions import DUE
+from models.billing.due_subscriptions import DUE
 from models.jobs.jobs import NewJob
 from models.platform.database import fetch_all
 from models.platform.errors import Conflict, InvalidRequest, NotAllowed, NotFound
@@ -476,3 +476,41 @@ def set_due(database, subscriber):
             (subscriber.account_id,),
         )
     return row[0]["period_end"]
+
+
+def test_what_happens_to_a_subscription_and_its_invoice_are_events(subscriber, events_of):
+    # When an account subscribes, and its first payment succeeds
+    subscription = subscriber.subscribe(subscriber.plan())
+    # Then each change is an event, in order
+    (invoice,) = subscriber.invoices()
+    about_invoice = {"id": invoice.id, "number": invoice.number, "total": "19.00", "currency": "EUR"}
+    about_subscription = {"id": subscription.id, "plan_id": subscription.plan_id}
+    recorded = events_of(subscriber.account_id)
+    payment_id = recorded[2][1]["id"]
+    assert recorded == [
+        ("subscription.updated", {**about_subscription, "state": "incomplete"}),
+        ("invoice.finalized", about_invoice),
+        ("payment.succeeded",
+         {"id": payment_id, "invoice_id": invoice.id, "amount": "19.00", "currency": "EUR"}),
+        ("invoice.paid", about_invoice),
+        ("subscription.updated", {**about_subscription, "state": "active"}),
+    ]  # fmt: skip
+
+
+def test_a_change_of_a_subscription_that_changes_nothing_is_no_event(subscriber, events_of):
+    subscriber.subscribe(subscriber.plan())
+    subscriber.cancel()
+    before = events_of(subscriber.account_id)
+
+    subscriber.cancel()
+
+    assert events_of(subscriber.account_id) == before
+
+
+def test_an_invoice_that_credits_pay_is_finalised_and_paid(subscriber, database, events_of):
+    give(database, subscriber.account_id, "100")
+
+    subscriber.subscribe(subscriber.plan())
+
+    types = [type for type, _ in events_of(subscriber.account_id)]
+    assert types == ["subscription.updated", "invoice.finalized", "invoice.paid", "subscription.updated"]

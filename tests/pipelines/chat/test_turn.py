@@ -10,6 +10,7 @@ from models.platform.errors import Cancelled, Fenced, PermanentFailure, Released
 from models.platform.ids import new_id
 from models.turns import conversations
 from pipelines.chat import turn
+from pipelines.chat.cancellation import cancel_jobs
 from pipelines.chat.response_objects import response_object
 from pipelines.chat.transcript import ANSWER_RESTARTED, PROMPT_READ, TEXT_DELTA
 from pipelines.inference.engine import EngineError, PromptRead, Token
@@ -303,3 +304,53 @@ def test_a_turn_whose_response_was_deleted_fails_permanently(harness, fake_engin
         turn.run(fake_engine("a "), attempt)
 
     assert failure.value.code == "deleted"
+
+
+@pytest.mark.parametrize(("reason", "status"), [("stop", "completed"), ("length", "incomplete")])
+def test_only_responses_in_the_background_have_an_event(harness, fake_engine, events_of, reason, status):
+    # Given a turn that a client waits for, and one in the background
+    for background in (False, True):
+        engine, started = fake_engine("a"), harness.start(background=background)
+        engine.reason = reason
+        # When both end
+        run(harness, engine, started)
+    # Then there is one event, of the second one
+    assert events_of(harness.caller.account_id) == [(f"response.{status}", {"id": started.response.id})]
+
+
+@pytest.mark.parametrize(("state", "status"), [("cancelled", "cancelled"), ("failed", "failed"), ("dead", "failed")])
+def test_a_background_response_without_an_answer_has_an_event(harness, events_of, state, status):
+    started = harness.start(background=True)
+    attempt = harness.attempt(started)
+
+    harness.settle(attempt, turn.end(attempt, state, {"code": "server_error", "message": "x"}))
+
+    assert events_of(harness.caller.account_id) == [(f"response.{status}", {"id": started.response.id})]
+
+
+def test_an_ending_that_is_refused_has_no_event(harness, fake_engine, events_of):
+    # Given an attempt that another one has superseded
+    started = harness.start(background=True)
+    superseded = harness.attempt(started)
+    ending = turn.run(fake_engine("a"), superseded)
+    harness.crash_worker(superseded)
+    attempt = harness.attempt(started)
+    # When it ends its job
+    with pytest.raises(Fenced):
+        harness.settle(superseded, ending)
+    assert events_of(harness.caller.account_id) == []
+    # Then only the ending of the other one is an event
+    harness.settle(attempt, turn.run(fake_engine("a"), attempt))
+    assert [type for type, _ in events_of(harness.caller.account_id)] == ["response.completed"]
+
+
+def test_a_background_response_that_is_cancelled_before_its_first_attempt_has_an_event(harness, events_of):
+    # Given a turn in the background and one that a client waits for, both queued
+    background, streamed = harness.start(background=True), harness.start()
+    # When they are cancelled, twice
+    for _ in range(2):
+        with harness.database.transaction() as connection:
+            ids = [background.response.job_id, streamed.response.job_id]
+            cancel_jobs(connection, ids, harness.caller.account_id)
+    # Then the first one has an event
+    assert events_of(harness.caller.account_id) == [("response.cancelled", {"id": background.response.id})]

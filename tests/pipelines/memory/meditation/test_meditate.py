@@ -239,3 +239,20 @@ def test_meditation_of_another_user_cannot_be_reverted(populated):
 
     with pytest.raises(NotFound):
         revert_meditation.revert(populated.database, meditation_id, SpaceKey(populated.account_id, "user_other"))
+
+
+def test_a_completed_meditation_is_one_event(populated, events_of):
+    ids = [populated.meditate()[0] for _ in range(2)]
+
+    assert events_of(populated.account_id) == [
+        ("meditation.completed", {"id": ids[0], "outcome": "applied"}),
+        ("meditation.completed", {"id": ids[1], "outcome": "nothing_to_do"}),
+    ]
+
+
+def test_a_cancelled_meditation_is_no_event(populated, events_of):
+    _, attempt = populated.start_meditation()
+
+    populated.settle(attempt, meditate.end(attempt, "cancelled", None))
+
+    assert events_of(populated.account_id) == []

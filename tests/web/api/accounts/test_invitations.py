@@ -183,3 +183,15 @@ def test_invitations_of_another_account_are_not_found(inviter, other_user, guest
 
     assert_error(other_user.request("DELETE", f"/v1/account/invitations/{pending['id']}"), 404)
     assert other_user.request("GET", "/v1/account/invitations").json()["data"] == []
+
+
+def test_an_invitation_and_its_acceptance_are_events(api, inviter, guest_email, invite, events_of):
+    secret = invite(guest_email, "admin")
+    tokens = accept(api, secret, password=PASSWORD).json()
+
+    (invited, joined) = events_of(inviter.caller.account_id)
+    invitation = inviter.request("GET", "/v1/audit_events").json()["data"]
+    created = next(event["target"] for event in invitation if event["action"] == "invitation.created")
+    me = api.get("/v1/me", headers={"authorization": f"Bearer {tokens['token']}"}).json()
+    assert invited == ("member.invited", {"id": created, "role": "admin"})
+    assert joined == ("member.joined", {"id": me["id"], "role": "admin"})

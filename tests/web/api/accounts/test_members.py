@@ -136,3 +136,19 @@ def test_invitations_of_a_removed_admin_are_revoked(team, database):
     with database.connection() as connection:
         rows = fetch_all(connection, "SELECT revoked_at FROM invitations WHERE id = %s", (invited.json()["id"],))
     assert rows[0]["revoked_at"] is not None
+
+
+def test_changes_of_members_are_events(team, events_of):
+    change_role(team.owner, team.member, "admin")
+    change_role(team.owner, team.member, "admin")
+    team.member.request("DELETE", member_path(team.member))
+    email = team.admin.request("GET", "/v1/me").json()["email"]
+    erased = team.admin.request("DELETE", "/v1/me", params={"confirm": email})
+    assert erased.status_code == 202, erased.text
+
+    member, admin = team.member.caller.user_id, team.admin.caller.user_id
+    assert events_of(team.account_id) == [
+        ("member.role_changed", {"id": member, "role": "admin"}),
+        ("member.removed", {"id": member}),
+        ("member.removed", {"id": admin}),
+    ]
