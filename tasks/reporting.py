@@ -6,7 +6,8 @@ from models.jobs.attempt_context import Handler, plain_ending
 from models.platform.object_store import ObjectStore
 from pipelines.batches import run as batches
 from pipelines.batches.worker import BatchWorker
-from pipelines.reporting import export
+from pipelines.reporting import build, export
+from pipelines.reporting.build_report import build_report
 from tasks.job_runner import JobRunner
 
 #: Threads by queue, of which an account uses all but one. A batch needs one for a moment each second, and for the time
@@ -20,4 +21,6 @@ def declare_actors(runner: JobRunner) -> dict[str, int]:
     runner.declare("account.export", Handler(run=partial(export.run, objects), end=plain_ending))
     run_batch = partial(batches.run, BatchWorker(runner.settings, objects), runner.client)
     runner.declare("batch.run", Handler(run=run_batch, end=batches.end))
+    build_file = partial(build.run, objects, runner.settings.home / "fonts", build_report)
+    runner.declare("report.build", Handler(run=build_file, end=plain_ending))
     return THREADS

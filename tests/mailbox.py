@@ -12,6 +12,7 @@ from models.jobs.attempt_context import open_attempt
 from models.journal.writer import JournalWriter
 from models.platform.database import Database, fetch_all
 from models.platform.ids import new_id
+from models.platform.object_store import ObjectStore
 from models.platform.settings import Settings
 from pipelines.accounts import password_reset
 from pipelines.delivery import emails
@@ -51,7 +52,7 @@ class Mailbox:
         self.client = client
         self.writer = JournalWriter(client, lambda *claim: True)
         self.mailer = RecordingMailer()
-        self.sender = emails.EmailSender(settings, b"a key of the tests", self.mailer)
+        self.sender = emails.EmailSender(settings, b"a key of the tests", self.mailer, ObjectStore.open(settings))
 
     def deliver(self, address: str) -> list[EmailMessage]:
         """Send the queued e-mails to an address and return them."""

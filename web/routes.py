@@ -49,6 +49,7 @@ from web.api.memory.schemas import (
     SearchResults,
     UpdateMemory,
 )
+from web.api.reports.routes import REPORT_ROUTES
 from web.api.requested_space import InSpace
 from web.api.routing import Route
 from web.api.schedules import schedules
@@ -251,6 +252,7 @@ ROUTES = (
     Route("POST", "/admin/jobs/{job_id}/discard", admin.discard_job, Rights.OPERATOR, response=admin.AdminJob),
     Route("POST", "/admin/meditations", meditations.start_meditations, Rights.OPERATOR,
           body=meditations.StartMeditations, response=JobObject, status=202, creates=True),
+    *REPORT_ROUTES,
     *MCP_SERVER_ROUTES,
     *APPROVAL_ROUTES,
     *MCP_ROUTES,

@@ -62,6 +62,7 @@ LEFT_OVER: Mapping[str, str] = {
     "objects of uploads that expired": "SELECT count(*) AS count FROM file_objects WHERE file_id IS NULL",
     "parts of uploads": "SELECT count(*) AS count FROM upload_parts",
     "uploads": "SELECT count(*) AS count FROM uploads",
+    "reports": "SELECT count(*) AS count FROM reports WHERE expires_at < now()",
     "firings": "SELECT count(*) AS count FROM firings WHERE fired_at < now() - interval '1 day'",
     "changes of meditations": """
         SELECT count(*) AS count FROM meditation_changes JOIN meditations ON meditations.id = meditation_id

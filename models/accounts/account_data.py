@@ -36,6 +36,7 @@ ERASED: Mapping[str, sql.Composed | LiteralString] = {
     "batches": _by_id("batches"),
     "firings": _by_id("firings"),
     "schedules": _by_id("schedules"),
+    "reports": _by_id("reports"),
     "jobs": _by_id("jobs"),
     "ended_jobs": _by_id("ended_jobs"),
     "budgets": "DELETE FROM budgets WHERE account_id = %(account_id)s RETURNING root_id AS id",

@@ -157,6 +157,10 @@ EXPORTS: Mapping[str, LiteralString] = {
     "webhook_deliveries": """
         SELECT id, endpoint_id, event_id, delivery_state, attempts, next_attempt_at, created_at
         FROM webhook_deliveries WHERE account_id = %(account_id)s""",
+    "reports": """
+        SELECT id, user_id, scope, job_id, schedule_id, asked, format, deliver_to, file_id, outcome, created_at,
+               completed_at, expires_at
+        FROM reports WHERE account_id = %(account_id)s""",
     "files": """
         SELECT id, user_id, job_id, filename, purpose, content_type, audience, bytes, created_at, expires_at
         FROM files WHERE account_id = %(account_id)s""",

@@ -48,6 +48,7 @@ ERASED: Mapping[str, sql.Composed | LiteralString] = {
             WHERE schedules.account_id = %(account_id)s AND user_id = %(user_id)s LIMIT %(batch)s)
         RETURNING id""",
     "schedules": _by_owner("schedules", "user_id"),
+    "reports": _by_owner("reports", "user_id"),
     "effects": """
         DELETE FROM effects WHERE (job_id, step) IN (
             SELECT job_id, step FROM effects JOIN all_jobs ON all_jobs.id = job_id

@@ -121,6 +121,7 @@ CATALOGUE: Mapping[str, JobKind] = {
     "account.export": JobKind(queue="reporting", time_limit=3600, attempts=3, backoff=10),
     # A batch is looked at about once a second; each look is an attempt. 40 failures are hours without an object store.
     "batch.run": JobKind(queue="reporting_batch", time_limit=3600, attempts=40, backoff=2, cancellable=False),
+    "report.build": JobKind(queue="reporting", time_limit=900, attempts=3, backoff=5),
     "data.erase": JobKind(queue="maintenance", time_limit=3600, attempts=20, backoff=10),
     "embedding.create": JobKind(queue="memory", time_limit=600, attempts=3, backoff=1),
     "memory.search": JobKind(queue="recall", time_limit=30, attempts=2, backoff=0.2),

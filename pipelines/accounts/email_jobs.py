@@ -32,6 +32,7 @@ class EmailTemplate(StrEnum):
     INVOICE           invoice_id     an invoice as PDF, to the account's billing address or to the owner `user_id`
     CREDIT_NOTE       credit_note_id  a credit note as PDF, to the recipients of an invoice
     SPENDING_LIMIT    user_id        informs an admin that most or all of a spending limit is spent
+    REPORT            user_id, report_id, report_account  a report, with its file if it is small
     APPROVAL_REQUESTED   user_id, approval_id  a call of the user's turn waits for a decision
     WEBHOOK_DISABLED     user_id, endpoint_id  informs an admin that a webhook endpoint was disabled
     """
@@ -46,6 +47,7 @@ class EmailTemplate(StrEnum):
     INVOICE = "invoice"
     CREDIT_NOTE = "credit_note"
     SPENDING_LIMIT = "spending_limit"
+    REPORT = "report"
     APPROVAL_REQUESTED = "approval_requested"
     WEBHOOK_DISABLED = "webhook_disabled"
 

@@ -17,12 +17,26 @@ MAX_NAME_LENGTH = 80
 
 
 @dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file of an e-mail."""
+
+    filename: str
+    content_type: str
+    content: bytes
+
+
+def pdf_attachment(name: str, content: bytes) -> Attachment:
+    """Return a PDF as an attachment. Slashes of a document's number become hyphens."""
+    return Attachment(f"{name.replace('/', '-')}.pdf", "application/pdf", content)
+
+
+@dataclass(frozen=True, slots=True)
 class EmailContent:
-    """The subject and the body of an e-mail. `pdf` is a file to attach: its name and content."""
+    """The subject and the body of an e-mail, and a file to attach."""
 
     subject: str
     body: str
-    pdf: tuple[str, bytes] | None = None
+    attachment: Attachment | None = None
 
 
 def verify_address(link: str) -> EmailContent:
@@ -121,7 +135,7 @@ Attached is invoice {number} of {one_line(seller)} to the account "{one_line(acc
 
 All invoices are at GET /billing/invoices, and each with the usage that it sums up.
 """,
-        (f"invoice-{number.replace('/', '-')}.pdf", pdf),
+        pdf_attachment(f"invoice-{number}", pdf),
     )
 
 
@@ -136,7 +150,7 @@ Attached is credit note {number} of {one_line(seller)} to the account "{one_line
 
 What was paid is given back to the payment method, or is a credit of the account.
 """,
-        (f"credit-note-{number.replace('/', '-')}.pdf", pdf),
+        pdf_attachment(f"credit-note-{number}", pdf),
     )
 
 
@@ -175,6 +189,24 @@ To approve or deny it, send {{"approve": true}} or {{"approve": false}}:
 
 POST {decide}
 """,
+    )
+
+
+def report(title: str, account: str, link: str, until: str, file: Attachment | None) -> EmailContent:
+    """Render the e-mail with a report. `link` is that of its file, which is kept until a date."""
+    attached = "It is attached, and can be downloaded" if file else "It is too large for an e-mail. Download it"
+    return EmailContent(
+        f"{title} of {one_line(account)}",
+        f"""Hello,
+
+The report "{title}" of the Sangha account "{one_line(account)}" is ready.
+{attached} until {until}:
+
+GET {link}
+
+You get it because a member of the account chose you as its recipient.
+""",
+        file,
     )
 
 

@@ -33,12 +33,14 @@ from models.jobs.attempts import Ending
 from models.jobs.jobs import Job
 from models.platform.database import Connection
 from models.platform.errors import PermanentFailure
+from models.platform.object_store import ObjectStore
 from models.platform.settings import Settings
 from pipelines.accounts.email_jobs import TEMPLATE_ARGUMENT, EmailTemplate
 from pipelines.delivery import email_templates
 from pipelines.delivery.email_templates import EmailContent
 from pipelines.delivery.invoice_email import render_credit_note, render_invoice
 from pipelines.delivery.mailers import Mailer
+from pipelines.delivery.report_email import render_report
 
 log = logging.getLogger(__name__)
 
@@ -57,17 +59,22 @@ MAX_PER_HOUR: dict[EmailTemplate, int] = {
     EmailTemplate.CREDIT_NOTE: 20,
     EmailTemplate.SPENDING_LIMIT: 10,
     EmailTemplate.APPROVAL_REQUESTED: 20,
+    EmailTemplate.REPORT: 20,
     EmailTemplate.WEBHOOK_DISABLED: 20,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class EmailSender:
-    """The mailer, the settings for the sender's address and links, and the key from which secrets are derived."""
+    """The mailer, the settings for the sender's address and links, and the key from which secrets are derived.
+
+    objects  has the files that are attached
+    """
 
     settings: Settings
     key: bytes
     mailer: Mailer
+    objects: ObjectStore
 
     def link(self, page: str, secret: str | None = None) -> str:
         """Return the URL of a page under `/auth`."""
@@ -121,9 +128,9 @@ def compose(sender: EmailSender, job: Job, address: str, content: EmailContent) 
     message["Message-ID"] = f"<{job.id}@{from_address.rpartition('@')[2]}>"
     message["Auto-Submitted"] = "auto-generated"  # RFC 3834: suppresses automatic replies
     message.set_content(content.body)
-    if content.pdf is not None:
-        filename, data = content.pdf
-        message.add_attachment(data, maintype="application", subtype="pdf", filename=filename)
+    if (file := content.attachment) is not None:
+        maintype, _, subtype = file.content_type.partition(";")[0].partition("/")
+        message.add_attachment(file.content, maintype=maintype, subtype=subtype, filename=file.filename)
     return message
 
 
@@ -220,6 +227,10 @@ def _webhook_disabled(connection: Connection, sender: EmailSender, job: Job) -> 
     return user.email, email_templates.webhook_disabled(address, endpoint.disabled_reason == "gone")
 
 
+def _report(connection: Connection, sender: EmailSender, job: Job) -> Rendered:
+    return render_report(connection, job, sender.objects, sender.settings.public_address)
+
+
 def _unpaid_invoice(
     render: Callable[[str, str], EmailContent], connection: Connection, sender: EmailSender, job: Job
 ) -> Rendered:
@@ -251,6 +262,7 @@ RENDERERS: dict[EmailTemplate, Renderer] = {
     EmailTemplate.CREDIT_NOTE: _credit_note,
     EmailTemplate.SPENDING_LIMIT: _spending_limit,
     EmailTemplate.APPROVAL_REQUESTED: _approval_requested,
+    EmailTemplate.REPORT: _report,
     EmailTemplate.WEBHOOK_DISABLED: _webhook_disabled,
 }
 

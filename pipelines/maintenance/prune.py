@@ -19,6 +19,7 @@ from models.jobs.jobs import PLATFORM_ACCOUNT
 from models.jobs.workers import delete_silent
 from models.memory import meditation_changes
 from models.platform.object_store import ObjectStore
+from models.reports import reports
 from models.schedules import firings
 from models.serving import served_models, spill_budget
 from pipelines.delivery.mailers import FolderMailer
@@ -44,6 +45,7 @@ PRUNE_FUNCTIONS = (
     gateway_events.prune,
     tool_lists.prune,
     approvals.prune,
+    reports.prune,
     events.prune,
     events.reorder_restored,
     uploads.prune,

@@ -143,7 +143,9 @@ def _start_and_record(
     now: datetime,
 ) -> StartedWork | None:
     """Start the work, unless it is skipped, and insert the firing."""
-    started, error = (None, None) if plan.skipped else _start(connection, settings, schedule, auth_context)
+    started, error = (
+        (None, None) if plan.skipped else _start(connection, settings, schedule, auth_context, plan.fire_time)
+    )
     firing = Firing(
         id=new_id("fire"),
         schedule_id=schedule.id,
@@ -160,14 +162,18 @@ def _start_and_record(
 
 
 def _start(
-    connection: Connection, settings: Settings, schedule: Schedule, auth_context: AuthContext | None
+    connection: Connection,
+    settings: Settings,
+    schedule: Schedule,
+    auth_context: AuthContext | None,
+    fire_time: datetime,
 ) -> tuple[StartedWork | None, dict[str, Any] | None]:
     """Start the work. Returns it, or the error for the schedule's owner, after rolling back what was inserted."""
     try:
         with connection.transaction():
             if schedule.user_id is not None and auth_context is None:
                 raise NotAllowed("The user of this schedule is no longer a member of the account.")
-            return starters.start(connection, schedule, auth_context, settings), None
+            return starters.start(connection, schedule, auth_context, settings, fire_time), None
     except RequestError as error:
         return None, {"code": error.code, "message": error.message}
     except (psycopg.OperationalError, psycopg.InterfaceError):

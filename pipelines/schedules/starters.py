@@ -5,7 +5,8 @@ kinds of jobs.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Protocol
 
 from models.access.auth_context import AuthContext
@@ -19,6 +20,8 @@ from models.platform.ids import new_id
 from models.platform.settings import Settings
 from models.schedules.schedules import Schedule
 from pipelines.memory.meditation.meditation_jobs import enqueue_or_find
+from pipelines.reporting.enqueue_report import enqueue_report
+from pipelines.reporting.requested_report import RequestedReport
 from pipelines.schedules import turns
 
 
@@ -41,13 +44,18 @@ class Starter(Protocol):
     """Starts a kind of work in the transaction of its firing."""
 
     def __call__(
-        self, connection: Connection, schedule: Schedule, auth_context: AuthContext, settings: Settings
+        self,
+        connection: Connection,
+        schedule: Schedule,
+        auth_context: AuthContext,
+        settings: Settings,
+        fire_time: datetime,
     ) -> StartedWork:
         """Enqueue the job for the schedule's user. Raises RequestError where their limits do not permit it."""
 
 
 def start_turn(
-    connection: Connection, schedule: Schedule, auth_context: AuthContext, settings: Settings
+    connection: Connection, schedule: Schedule, auth_context: AuthContext, settings: Settings, fire_time: datetime
 ) -> StartedWork:
     """Start a turn, as `POST /v1/responses` does."""
     started = turns.start(connection, schedule.plan, auth_context, settings)
@@ -57,7 +65,7 @@ def start_turn(
 
 
 def start_meditation(
-    connection: Connection, schedule: Schedule, auth_context: AuthContext, settings: Settings
+    connection: Connection, schedule: Schedule, auth_context: AuthContext, settings: Settings, fire_time: datetime
 ) -> StartedWork:
     """Start a meditation over the user's memories, or those of the end user in the plan, unless one is unfinished."""
     caller = auth_context.caller
@@ -67,19 +75,39 @@ def start_meditation(
     return StartedWork(meditation.job_id, caller.account_id)
 
 
+def start_report(
+    connection: Connection, schedule: Schedule, auth_context: AuthContext, settings: Settings, fire_time: datetime
+) -> StartedWork:
+    """Start a report, as `POST /v1/reports` does, of the range before the time for which the schedule fires."""
+    caller, job_id, asked = auth_context.caller, new_id("job"), schedule.asked["report"]
+    requested = RequestedReport(**schedule.plan)
+    if "time_zone" not in asked:  # that of the schedule
+        requested = replace(requested, time_zone=schedule.trigger.get("time_zone", requested.time_zone))
+    enqueue_report(
+        connection, requested, caller, auth_context.limits, fire_time,
+        report_id=new_id("report"), job_id=job_id, asked=asked, schedule_id=schedule.id,
+    )  # fmt: skip
+    return StartedWork(job_id, caller.account_id)
+
+
 #: Kind of work → its starter.
 STARTERS: Mapping[str, Starter] = {
     "turn": start_turn,
     "meditation": start_meditation,
+    "report": start_report,
 }
 
 
 def start(
-    connection: Connection, schedule: Schedule, auth_context: AuthContext | None, settings: Settings
+    connection: Connection,
+    schedule: Schedule,
+    auth_context: AuthContext | None,
+    settings: Settings,
+    fire_time: datetime,
 ) -> StartedWork:
-    """Start the schedule's work; without `auth_context` it is one of the platform's. Raises RequestError."""
+    """Start the schedule's work for a time; without `auth_context` it is one of the platform's. Raises RequestError."""
     if auth_context is not None:
-        return STARTERS[schedule.kind](connection, schedule, auth_context, settings)
+        return STARTERS[schedule.kind](connection, schedule, auth_context, settings, fire_time)
     job = NewJob(schedule.kind, PLATFORM_ACCOUNT)
     enqueue(connection, job)
     return StartedWork(job.id, PLATFORM_ACCOUNT)

@@ -259,6 +259,10 @@ def _approval(principals: Principals, database: Database, person: str) -> dict[s
     return {"approval_id": request_approval(database, principals.account_id, response_id, waits=True).id}
 
 
+def _report(principals: Principals, database: Database, person: str) -> dict[str, str]:
+    return {"report_id": _json(principals.request(person, "POST", "/v1/reports", json={"kind": "usage"}))["id"]}
+
+
 def _mcp_server(principals: Principals, database: Database, person: str) -> dict[str, str]:
     body = {"label": new_id("tests"), "url": "https://mcp.example.com/"}
     return {"server_id": _json(principals.request("owner", "POST", "/v1/mcp_servers", json=body))["id"]}
@@ -330,6 +334,7 @@ RESOURCE_FACTORIES = {
     "file_id": _file,
     "server_id": _mcp_server,
     "approval_id": _approval,
+    "report_id": _report,
     "memory_id": _memory,
     "meditation_id": _meditation,
     "invoice_id": _invoice,

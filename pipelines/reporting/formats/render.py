@@ -4,15 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
 
+from models.reports.reports import ReportFormat
 from pipelines.reporting.formats.csv_format import render_csv
 from pipelines.reporting.formats.html_page import render_page
 from pipelines.reporting.formats.json_format import render_json
 from pipelines.reporting.formats.texts import local_time
 from pipelines.reporting.report_table import ReportTable
-
-ReportFormat = Literal["json", "csv", "parquet", "html", "pdf"]
 
 #: The media types of files. `header` is that of RFC 4180.
 CONTENT_TYPES: Mapping[ReportFormat, str] = {

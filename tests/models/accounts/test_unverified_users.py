@@ -31,6 +31,7 @@ DEPENDENT_TABLES = {
     "payments",
     "postings",
     "refunds",
+    "reports",
     "responses",
     "sessions",
     "spending",

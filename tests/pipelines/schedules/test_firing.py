@@ -315,7 +315,7 @@ def test_removing_a_member_while_a_schedule_fires_does_not_deadlock(
     waiting_locks = "SELECT FROM pg_locks WHERE NOT granted"
     removal = threading.Thread(target=lambda: remove(job_store, member))
 
-    def start(connection, schedule, auth_context, _):
+    def start(connection, schedule, auth_context, *_):
         removal.start()
         with job_store.database.connection() as other:
             wait_until(lambda: other.execute(waiting_locks).fetchone() is not None)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -18,12 +19,14 @@ from pipelines.agents.agent_turns import engine_model
 from pipelines.chat.new_turn import NewTurn
 from pipelines.chat.turn_space import space_name, with_space
 from pipelines.requests.turn_request import new_turn
+from pipelines.requests.validation import missing_parameter
 from pipelines.schedules import cron, turns, user_schedules
 from pipelines.schedules.starters import STARTERS
 from pipelines.schedules.triggers import Cron, Interval, Once
 from pipelines.schedules.user_schedules import NewSchedule, ScheduleChanges, ScheduledWork
 from web.api.request import Request
 from web.api.requested_space import check_space
+from web.api.schedules.report_work import report_work
 from web.api.schedules.schemas import (
     CreateSchedule,
     CronTrigger,
@@ -50,7 +53,7 @@ MAX_REQUEST_BYTES = 262_144
 
 
 def create(request: Request) -> Response:
-    """`POST /v1/schedules`: create a schedule that starts a turn or a meditation of the caller.
+    """`POST /v1/schedules`: create a schedule that starts a turn, a meditation or a report of the caller.
 
     The response to a repetition is read from the row: a copy of each could have 256 KiB. Raises NotFound if the
     schedule was deleted since.
@@ -180,9 +183,30 @@ def _parse_work(request: Request, body: Work) -> ScheduledWork:
         return _parse_turn(request, body)
     if body.request is not None:
         raise _unknown("work.request")
+    if body.kind == "report":
+        return _parse_report(request, body)
+    if body.report is not None:
+        raise _unknown("work.report")
     check_space(request.platform, request.caller, body.space, "work.space")
     space = {"space": body.space} if body.space else {}
     return ScheduledWork(body.kind, space, space, lambda _: None)
+
+
+def _parse_report(request: Request, body: Work) -> ScheduledWork:
+    if body.space is not None:
+        raise _unknown("work.space")
+    if body.report is None:
+        raise missing_parameter("work.report")
+    if body.report.range is None and body.report.start is None and body.report.end is None:
+        raise missing_parameter("work.report.range")
+    with _prefix_param("work.report"):
+        work = report_work(request, body.report)
+
+    def check(connection: Connection) -> None:
+        with _prefix_param("work.report"):
+            work.check(connection)
+
+    return replace(work, check=check)
 
 
 def _unknown(param: str) -> InvalidRequest:
@@ -191,8 +215,9 @@ def _unknown(param: str) -> InvalidRequest:
 
 def _parse_turn(request: Request, body: Work) -> ScheduledWork:
     turn_request = body.request
-    if body.space is not None:
-        raise _unknown("work.space")
+    for name in ("space", "report"):
+        if getattr(body, name) is not None:
+            raise _unknown(f"work.{name}")
     if turn_request is None:
         param = "work.request"
         raise InvalidRequest(f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")

@@ -12,6 +12,7 @@ from models.schedules.schedules import IfMissed, Schedule, ScheduleStatus
 from pipelines.requests.turn_request import CreateResponse
 from pipelines.requests.validation import RequestBody, branch, discriminate_by_type
 from pipelines.schedules.triggers import next_fire_times, trigger_from_json
+from web.api.reports.schemas import CreateReport
 from web.api.requested_space import SpaceName
 from web.http.timestamps import UnixTime, to_unix
 
@@ -60,12 +61,14 @@ Trigger = Annotated[
 
 class Work(RequestBody):
     """The work to start. For the kind `turn`, `request` is the body of `POST /v1/responses`; for the kind `meditation`,
-    `space` names the end user whose memories it consolidates.
+    `space` names the end user whose memories it consolidates; for the kind `report`, `report` is the body of
+    `POST /v1/reports`, with a `range` before the time for which the schedule fires.
     """
 
     kind: Annotated[str, Field(min_length=1, max_length=100)]
     request: CreateResponse | None = None
     space: SpaceName | None = None
+    report: CreateReport | None = None
 
 
 class CreateSchedule(RequestBody):
@@ -96,6 +99,7 @@ class WorkObject(TypedDict):
     kind: str
     request: dict[str, Any] | None
     space: str | None
+    report: dict[str, Any] | None
 
 
 class FiringError(TypedDict):
@@ -158,7 +162,7 @@ def schedule_object(schedule: Schedule) -> ScheduleObject:
         "status": schedule.status,
         "paused": schedule.paused_at is not None,
         "trigger": _trigger_object(schedule.trigger),
-        "work": {"kind": schedule.kind, "request": schedule.asked.get("request"), "space": schedule.asked.get("space")},
+        "work": _work_object(schedule),
         "if_missed": schedule.if_missed,
         "grace_seconds": schedule.grace_seconds,
         "user_id": schedule.user_id,
@@ -166,6 +170,16 @@ def schedule_object(schedule: Schedule) -> ScheduleObject:
         "last_firing": firing_object(schedule.last) if schedule.last else None,
         "created_at": int(schedule.created_at.timestamp()),
         "updated_at": int(schedule.updated_at.timestamp()),
+    }
+
+
+def _work_object(schedule: Schedule) -> WorkObject:
+    asked = schedule.asked
+    return {
+        "kind": schedule.kind,
+        "request": asked.get("request"),
+        "space": asked.get("space"),
+        "report": asked.get("report"),
     }
 
 

@@ -28,6 +28,7 @@ NOT_JSON = {
     "/docs/{name}",
     "/metrics",
     "/v1/files/{file_id}/content",
+    "/admin/reports/{report_id}/content",
     "/billing/invoices/{invoice_id}/html",
     "/billing/invoices/{invoice_id}/pdf",
     "/billing/credit_notes/{credit_note_id}/html",
