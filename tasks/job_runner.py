@@ -231,7 +231,13 @@ class JobRunner:
         except Fenced:
             raise
         except Moved as error:
-            log.info("Moving job %s to %s: %s", attempt.job.id, error.queue, error)
+            log.log(
+                logging.DEBUG if error.quiet else logging.INFO,
+                "Moving job %s to %s: %s",
+                attempt.job.id,
+                error.queue,
+                error,
+            )
             self._settlement.move(attempt.job, attempt.journal.archivable(), error)
         except Released as error:
             self._settlement.release(attempt.job, attempt.journal.archivable(), delay=error.delay)

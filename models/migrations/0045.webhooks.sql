@@ -56,6 +56,6 @@ CREATE TABLE webhook_deliveries (
 CREATE INDEX webhook_deliveries_endpoint ON webhook_deliveries (endpoint_id, id);
 CREATE INDEX webhook_deliveries_account ON webhook_deliveries (account_id, id);
 
--- What waits for an endpoint to be enabled, or for an attempt.
-CREATE INDEX webhook_deliveries_waiting ON webhook_deliveries (endpoint_id, delivery_state, id)
-    WHERE delivery_state IN ('pending', 'held');
+-- What waits for an attempt, or for an endpoint to be enabled, and what has failed.
+CREATE INDEX webhook_deliveries_undelivered ON webhook_deliveries (endpoint_id, delivery_state, id)
+    WHERE delivery_state <> 'delivered';

@@ -185,6 +185,7 @@ class Moved(Released):
     queue   the queue in which it continues
     route   replaces `arguments.route`; None keeps that
     record  writes what belongs to the move, on the connection of its transaction
+    quiet   it is not logged: there are thousands of its kind
     """
 
     def __init__(
@@ -195,11 +196,13 @@ class Moved(Released):
         route: Mapping[str, Any] | None = None,
         delay: float = 0,
         record: Callable[[Any], object] | None = None,
+        quiet: bool = False,
     ) -> None:
         super().__init__(message, delay=delay)
         self.queue = queue
         self.route = route
         self.record = record
+        self.quiet = quiet
 
 
 class TimeLimitExceeded(JobError):

@@ -142,12 +142,25 @@ def _plain(address: Address) -> Address:
     return address
 
 
-async def resolve(host: str, port: int) -> Sequence[str]:
-    """Return the addresses of a host, in the order of preference. The thread is left behind if the caller stops."""
+async def resolve(host: str, port: int, limiter: anyio.CapacityLimiter | None = None) -> Sequence[str]:
+    """Return the addresses of a host, in the order of preference. The thread is left behind if the caller stops.
+
+    limiter  of the threads for look-ups; None: that of the event loop
+    """
     found = await anyio.to_thread.run_sync(
-        lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), abandon_on_cancel=True
+        lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), abandon_on_cancel=True, limiter=limiter
     )
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+def own_resolver(threads: int) -> Resolver:
+    """Return a resolver with threads of its own: hosts whose look-ups hang do not delay those of other resolvers."""
+
+    @lru_cache(maxsize=1)
+    def limiter() -> anyio.CapacityLimiter:  # created in the event loop
+        return anyio.CapacityLimiter(threads)
+
+    return lambda host, port: resolve(host, port, limiter())
 
 
 class GuardedBackend(AsyncNetworkBackend):

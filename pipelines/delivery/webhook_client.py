@@ -9,7 +9,7 @@ import anyio
 import httpcore2
 import httpx2
 
-from pipelines.agents.egress import EgressPolicy, EgressRefused, GuardedBackend, Resolver, resolve, ssl_context
+from pipelines.agents.egress import EgressPolicy, EgressRefused, GuardedBackend, Resolver, own_resolver, ssl_context
 from pipelines.agents.mcp.values import clean_text
 
 #: Seconds for a whole request: the look-up of the host, the connection, the answer.
@@ -20,6 +20,9 @@ KEPT, READ = 1024, 16_384
 
 #: Seconds for which an idle connection is kept: fewer than servers do, which may close it while a request is sent.
 KEEP_ALIVE = 2.0
+
+#: Look-ups of hosts at a time. One that hangs lasts longer than the request that has given it up.
+LOOK_UPS = 128
 
 #: Characters of an error that are kept.
 MAX_ERROR = 300
@@ -52,7 +55,7 @@ class WebhookClient:
         self,
         policy: EgressPolicy,
         *,
-        resolver: Resolver = resolve,
+        resolver: Resolver | None = None,
         context: ssl.SSLContext | None = None,
         timeout: float = TIMEOUT,
     ) -> None:
@@ -62,7 +65,7 @@ class WebhookClient:
             ssl_context=context or ssl_context(),
             max_connections=None,
             keepalive_expiry=KEEP_ALIVE,
-            network_backend=GuardedBackend(policy, resolver),
+            network_backend=GuardedBackend(policy, resolver or own_resolver(LOOK_UPS)),
         )
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:

@@ -43,15 +43,17 @@ Record = Callable[[Connection], Sequence[NewJob] | None]
 
 @dataclass(frozen=True, slots=True)
 class WebhookSender:
-    """The connections to endpoints, and the settings with the key of their secrets."""
+    """The connections to endpoints, apart for those that fail, and the settings with the key of the secrets."""
 
     settings: Settings
     client: WebhookClient
+    batch_client: WebhookClient
 
     @classmethod
     def open(cls, settings: Settings) -> "WebhookSender":
         """Return the sender of a process."""
-        return cls(settings, WebhookClient(policy_of(settings)))
+        policy = policy_of(settings)
+        return cls(settings, WebhookClient(policy), WebhookClient(policy))
 
 
 def run(sender: WebhookSender, attempt: Attempt) -> Ending:
@@ -66,7 +68,7 @@ def run(sender: WebhookSender, attempt: Attempt) -> Ending:
     if not task.endpoint.enabled:
         return _hold(attempt)
     if task.endpoint.failing_since is not None and not is_batch(job.queue):
-        raise Moved("The endpoint fails.", queue=batch_queue(job.queue))
+        raise Moved("The endpoint fails.", queue=batch_queue(job.queue), quiet=True)
     answer = _post(sender, attempt, task)
     if answer.accepted:
         return _ending(attempt, partial(_record_success, job, task, answer), answer)
@@ -101,8 +103,9 @@ def _post(sender: WebhookSender, attempt: Attempt, task: Task) -> Answer:
         "Accept-Encoding": "identity",
         **webhook_secrets.signature_headers(secrets, task.event.id, int(time.time()), body),
     }
+    client = sender.batch_client if is_batch(attempt.job.queue) else sender.client
     try:
-        return event_loop.run(lambda: sender.client.post(task.endpoint.url, headers, body), attempt.should_stop)
+        return event_loop.run(lambda: client.post(task.endpoint.url, headers, body), attempt.should_stop)
     except event_loop.Stopped:
         attempt.check()
         raise

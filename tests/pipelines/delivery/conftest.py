@@ -113,14 +113,14 @@ class Webhooks:
         self.settings = settings
         self.caller = caller
         self.sender = WebhookSender.open(settings)
-        self._clients = [self.sender.client]
+        self._clients = [self.sender.client, self.sender.batch_client]
         self._begin = begin
         self._settle = settle
 
     def use(self, client: WebhookClient, **settings: Any) -> None:
         """Send by this client from now on."""
         self._clients.append(client)
-        self.sender = WebhookSender(self.settings.model_copy(update=settings), client)
+        self.sender = WebhookSender(self.settings.model_copy(update=settings), client, client)
 
     def close(self) -> None:
         """Close the connections."""

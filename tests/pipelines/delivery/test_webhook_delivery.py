@@ -1,9 +1,12 @@
 """An event is sent to its endpoints, at least once, whatever they answer."""
 
+import socket
+import threading
 import time
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
+import anyio
 import httpx2
 import openai
 import orjson
@@ -13,9 +16,11 @@ from models.delivery import deliveries, endpoints
 from models.jobs.attempts import Ending
 from models.platform.database import fetch_all
 from models.platform.errors import Moved, PermanentFailure
+from pipelines.agents import event_loop
 from pipelines.agents.egress import parse_policy, policy_of
 from pipelines.delivery import webhook_delivery
 from pipelines.delivery.webhook_client import WebhookClient
+from pipelines.delivery.webhook_delivery import WebhookSender
 from tests.pipelines.delivery.conftest import status
 
 CLIENT = openai.OpenAI(api_key="none")
@@ -256,6 +261,36 @@ def test_tls_is_verified(webhooks, receive, trusted):
     webhooks.use(WebhookClient(policy_of(webhooks.settings), context=httpx2.create_ssl_context()))
     webhooks.step(endpoint)
     assert webhooks.deliveries(endpoint)[0].delivery_state == "delivered"
+
+
+def test_look_ups_that_hang_do_not_delay_endpoints_that_answer(webhooks, receive, monkeypatch):
+    # Given more look-ups of a failing endpoint's host than the event loop has threads for, all of which hang
+    receiver = receive(status(500))
+    endpoint = webhooks.add(receiver.url)
+    hang, look_up = threading.Event(), socket.getaddrinfo
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda host, *a, **k: hang.wait(60) if host == "hangs.test" else look_up(host, *a, **k)
+    )
+    policy = parse_policy(("hangs.test", "127.0.0.1"), ())
+    webhooks.sender = webhooks_sender = WebhookSender(
+        webhooks.settings, WebhookClient(policy), WebhookClient(policy, timeout=0.2)
+    )
+    webhooks._clients += [webhooks_sender.client, webhooks_sender.batch_client]
+
+    async def hang_all() -> None:
+        async with anyio.create_task_group() as group:
+            for _ in range(50):
+                group.start_soon(webhooks_sender.batch_client.post, "http://hangs.test/", {}, b"")
+
+    event_loop.run(hang_all, lambda: False)
+    # When an event is sent to another endpoint
+    begun = time.monotonic()
+    webhooks.record()
+    webhooks.step(endpoint)
+    # Then it has its answer
+    hang.set()
+    assert time.monotonic() - begun < 5
+    assert webhooks.deliveries(endpoint)[0].attempts[0]["status_code"] == 500
 
 
 def test_connections_are_used_again(webhooks, receive):
