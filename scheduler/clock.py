@@ -19,6 +19,7 @@ from models.platform.errors import Unavailable
 from models.platform.migration_files import schema_version
 from models.platform.redis_client import connect
 from models.platform.settings import Settings
+from models.serving import spill_budget
 from models.serving.served_models import ModelDescription
 from models.serving.state import ServingCache
 from models.serving.stranded import move_stranded
@@ -159,6 +160,8 @@ class Clock:
             self._unblock_due_at = time.monotonic() + UNBLOCK_INTERVAL
         if time.monotonic() >= self._stranded_due_at:
             queued += move_stranded(connection)
+            with connection.transaction():
+                spill_budget.correct_reservations(connection)
             self._stranded_due_at = time.monotonic() + STRANDED_INTERVAL
         return queued
 

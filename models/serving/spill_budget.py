@@ -76,6 +76,37 @@ def draw(connection: Connection, endpoint: str, *, turns: int, cost: Decimal) ->
     connection.execute(DRAW, {"endpoint": endpoint, "turns": turns, "cost": cost})
 
 
+LOCK_RESERVED = "SELECT FROM spill_days WHERE reserved_cost > 0 ORDER BY spill_day, upstream FOR NO KEY UPDATE"
+
+# What unfinished turns have reserved, each on the day of its move. In a statement of its own, which sees all that was
+# reserved before the rows were locked.
+CORRECT = """
+WITH reserved AS (
+    SELECT (arguments -> 'route' ->> 'endpoint') AS endpoint,
+           ((arguments -> 'route' ->> 'at')::timestamptz AT TIME ZONE 'UTC')::date AS day,
+           sum((arguments -> 'route' ->> 'cost')::numeric) AS cost
+    FROM jobs
+    WHERE queue IN (SELECT 'upstream.' || upstream FROM spill_days WHERE reserved_cost > 0)
+      AND state IN ('queued', 'scheduled', 'running', 'waiting') AND arguments -> 'route' ? 'cost'
+    GROUP BY 1, 2
+)
+UPDATE spill_days SET reserved_cost = coalesce(reserved.cost, 0)
+FROM spill_days AS before LEFT JOIN reserved ON reserved.day = before.spill_day AND reserved.endpoint = before.upstream
+WHERE spill_days.spill_day = before.spill_day AND spill_days.upstream = before.upstream
+  AND spill_days.reserved_cost > coalesce(reserved.cost, 0)
+RETURNING spill_days.upstream
+"""
+
+
+def correct_reservations(connection: Connection) -> int:
+    """Give back what is reserved for turns that have ended. Returns for how many days and endpoints.
+
+    A process of a version without the budget ends or cancels turns without settling them. Call it in a transaction.
+    """
+    connection.execute(LOCK_RESERVED)
+    return len(fetch_all(connection, CORRECT))
+
+
 # Workers add what they have ended since their last heartbeat.
 COUNT = """
 INSERT INTO turn_counts AS day (turn_day, turn_queue, ended_turns)

@@ -285,3 +285,22 @@ def test_attempts_of_the_local_engine_before_the_move_have_spent_nothing(store):
     # Then all that was reserved is given back
     assert day(store) == (0, 0, 0)
     assert "attempt" not in store.job(job_id).arguments["route"]
+
+
+def test_what_the_previous_version_has_not_given_back_is_corrected(store):
+    # Given two moved turns, of which a version without the budget cancels one
+    account = store.create_account()
+    cancelled, waiting = enqueue_turn(store, account), enqueue_turn(store, account)
+    spill(store, cancelled, waiting)
+    store.update(cancelled, "state = 'cancelled', finished_at = now()")
+    assert day(store) == (2, Decimal("1.0"), 0)
+
+    # When the reservations are corrected, also twice
+    for _ in range(2):
+        with store.database.transaction() as connection:
+            spill_budget.correct_reservations(connection)
+
+    # Then only the one that waits has one
+    assert day(store) == (2, Decimal("0.5"), 0)
+    bring_home(store)
+    assert day(store)[1] == 0
