@@ -9,7 +9,7 @@ from pipelines.requests.embeddings import CreateEmbeddings, EmbeddingList
 from pipelines.requests.text_completions import CreateCompletion, TextCompletion
 from pipelines.requests.turn_request import CountTokens, CreateResponse
 from web.access.rights import Rights
-from web.api import admin, jobs
+from web.api import admin, batches, jobs
 from web.api.accounts import (
     account,
     api_keys,
@@ -195,6 +195,11 @@ ROUTES = (
           response=Page[AgentObject]),
     Route("PATCH", "/v1/agents/{agent_id}", agents.update, Rights.WRITE, body=UpdateAgent, response=AgentObject),
     Route("DELETE", "/v1/agents/{agent_id}", agents.delete, Rights.WRITE, response=AgentDeleted, cost=0),
+    Route("POST", "/v1/batches", batches.create, Rights.INFERENCE, body=batches.CreateBatch,
+          response=batches.BatchObject, creates=True, handles_repeats=True),
+    Route("GET", "/v1/batches", batches.list_batches, Rights.READ, query=Listing, response=Page[batches.BatchObject]),
+    Route("GET", "/v1/batches/{batch_id}", batches.retrieve, Rights.READ, response=batches.BatchObject),
+    Route("POST", "/v1/batches/{batch_id}/cancel", batches.cancel, Rights.WRITE, response=batches.BatchObject, cost=0),
     Route("POST", "/v1/schedules", schedules.create, Rights.INFERENCE, body=CreateSchedule, response=ScheduleObject,
           status=201, creates=True, restores=True),
     Route("GET", "/v1/schedules", schedules.list_schedules, Rights.READ, query=Listing, response=Page[ScheduleObject]),

@@ -10,6 +10,9 @@ from typing import Any
 
 import orjson
 
+from models.platform.errors import InvalidRequest
+from pipelines.requests.json_objects import parse_object
+
 #: Bytes of a line at most.
 MAX_LINE_BYTES = 4 * 1024 * 1024
 
@@ -73,11 +76,9 @@ def parse_line(line: InputLine, endpoint: str, check_model: Callable[[Any], None
     if line.content is None:
         raise LineError("line_too_long", f"This line has more than {MAX_LINE_BYTES} bytes.")
     try:
-        request = orjson.loads(_text(line))
-    except orjson.JSONDecodeError:
-        raise LineError("invalid_json_line", "This line is not parseable as valid JSON.") from None
-    if not isinstance(request, dict):
-        raise LineError("invalid_json_line", "This line is not a JSON object.")
+        request = parse_object(_text(line), "line")
+    except InvalidRequest as error:
+        raise LineError("invalid_json_line", error.message) from None
     for name in request.keys() - FIELDS:
         raise LineError("unknown_parameter", f"Unknown parameter: '{name[:64]}'.", name[:64])
     for name in ("custom_id", "method", "url", "body"):

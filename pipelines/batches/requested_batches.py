@@ -15,6 +15,7 @@ from models.jobs.jobs import NewJob, enqueue
 from models.jobs.quota import check_unfinished_jobs
 from models.platform.database import Connection, Database
 from models.platform.errors import Conflict, InvalidRequest, NotFound, TooLarge
+from models.platform.texts import truncate
 from pipelines.requests.lines import LINE_ENDPOINTS
 
 #: The purpose of the file that a batch reads.
@@ -96,7 +97,7 @@ def _key_rights(caller: Caller, limits: Limits) -> dict[str, Any] | None:
 def _check_input(connection: Connection, caller: Caller, file_id: str) -> None:
     file = files.read(connection, file_id, FileAccess.of(caller))
     if file is None:
-        raise NotFound(f"No such File object: {file_id}.", param="input_file_id")
+        raise NotFound(f"File with id '{truncate(file_id)}' not found.", param="input_file_id")
     if file.purpose != INPUT_PURPOSE:
         message = f"The file {file_id} has the purpose '{file.purpose}'. A batch needs one with the purpose 'batch'."
         raise InvalidRequest(message, param="input_file_id", code="invalid_purpose")
@@ -117,7 +118,7 @@ def cancel_batch(database: Database, batch_id: str, access: Access) -> Batch:
             batches.cancel(connection, batch)
             batch = batches.read(connection, batch_id, access)
     if batch is None:
-        raise NotFound(f"No such Batch object: {batch_id}.", param="batch_id")
+        raise NotFound(f"Batch with id '{truncate(batch_id)}' not found.", param="batch_id")
     if batch.status not in ("cancelling", "cancelled"):
         message = f"The batch cannot be cancelled: its status is '{batch.status}'."
         raise Conflict(message, code="batch_not_cancellable")

@@ -30,6 +30,7 @@ from pipelines.billing import credit_note, grants, invoicing
 from pipelines.billing.credit_note import NewCreditNote
 from pipelines.memory.store import write_memories
 from tests.web.approval_requests import request_approval
+from tests.web.batch_inputs import store_requests
 
 #: Callers without valid credentials: they get a 401.
 UNAUTHENTICATED = (
@@ -280,6 +281,13 @@ def _file(principals: Principals, database: Database, person: str) -> dict[str, 
     return {"file_id": file_id}
 
 
+def _batch(principals: Principals, database: Database, person: str) -> dict[str, str]:
+    objects = principals.client.app.state.platform.objects  # type: ignore[attr-defined]
+    file_id = store_requests(database, objects, principals.account_id, principals.user_ids[person])
+    body = {"input_file_id": file_id, "endpoint": "/v1/responses", "completion_window": "24h"}
+    return {"batch_id": _json(principals.request(person, "POST", "/v1/batches", json=body))["id"]}
+
+
 def _memory(principals: Principals, database: Database, person: str) -> dict[str, str]:
     new = NewMemory(new_id("mem"), "hello", "user", datetime.now(UTC))
     key = SpaceKey(principals.account_id, principals.user_ids[person])
@@ -332,6 +340,7 @@ RESOURCE_FACTORIES = {
     "user_id": _member,
     "invitation_id": _invitation,
     "file_id": _file,
+    "batch_id": _batch,
     "server_id": _mcp_server,
     "approval_id": _approval,
     "report_id": _report,

@@ -78,7 +78,7 @@ FIXED_PARAMETERS = {
 PERSONAL = {"completion_id", "session_id", "memory_id", "meditation_id", "response_id", "conversation_id", "item_id"}
 
 #: Path parameters of resources that one user and the account's admins may see.
-MANAGED = {"job_id", "schedule_id", "approval_id"}
+MANAGED = {"job_id", "schedule_id", "approval_id", "batch_id"}
 
 #: Path parameters of what the roles of an account decide about, whose ever it is; tests of their routes say how.
 BY_ROLE = {
