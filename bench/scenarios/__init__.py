@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from bench.scenario import Scenario
 from bench.scenarios import (
     adversary,
+    batches,
     cancel,
     cost,
     delegation,
@@ -49,6 +50,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "cancel": Scenario("time from a cancel to a free slot", cancel.cancel),
     "fairness": Scenario("one account's turn behind two hundred of another one", fairness.fairness),
     "adversary": Scenario("honest turns beside each attack of a hostile account", adversary.resistance),
+    "batches": Scenario("lines of batches a second, beside turns, and over kill -9", batches.batches),
     "pools": Scenario("requests to the other pools, until their result", pools.pools),
     "recall": Scenario("answering turns among the first hits, and the contribution of each part", recall.recall),
     "memory": Scenario("creating and searching memories over HTTP: 10,000; 1,000,000 with --full", memory.memory),

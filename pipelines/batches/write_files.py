@@ -5,12 +5,14 @@ writes one anew that is not. Answers are read in pages and stored in parts.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 from models.accounts.files import Audience
 from models.batches import lines, progress
 from models.batches.batches import Batch
 from models.batches.lines import LineState
 from models.jobs.attempt_context import Attempt
+from models.platform.errors import NotAuthenticated
 from models.platform.ids import IdGenerator
 from models.platform.json_lines import escape_line_separators
 from pipelines.batches.worker import BatchWorker
@@ -29,8 +31,10 @@ def write_files(worker: BatchWorker, attempt: Attempt, batch: Batch) -> None:
     if batch.output_file_id is None and batch.error_file_id is None:
         ids = IdGenerator(batch.id)
         output_id, error_id = ids.new("file"), ids.new("file")
-        output = _write(worker, attempt, batch, "completed", output_id) if batch.completed_lines else None
-        errors = _write(worker, attempt, batch, "failed", error_id) if batch.failed_lines else None
+        output = errors = None
+        with suppress(NotAuthenticated):  # the user has left the account, and nobody else may read the answers
+            output = _write(worker, attempt, batch, "completed", output_id) if batch.completed_lines else None
+            errors = _write(worker, attempt, batch, "failed", error_id) if batch.failed_lines else None
         with attempt.database.transaction() as connection:
             progress.set_files(connection, progress.lock(connection, attempt.job), output, errors)
     delete_lines(attempt, batch)
