@@ -1,7 +1,6 @@
 """Build the file of a report: read the table in one snapshot, write it in its format, store it.
 
-The numbers of the file are stored with the job before the file is, so that an attempt that finds the file of an earlier
-one completes the report with them, and does not read a later snapshot.
+An attempt that finds the file of an earlier one completes the report with its numbers (`stored_result`).
 """
 
 from collections.abc import Callable, Mapping
@@ -9,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from models.accounts import files
 from models.accounts.files import Audience
 from models.delivery import events
 from models.jobs.attempt_context import Attempt, plain_ending
@@ -26,6 +24,7 @@ from pipelines.reporting import report_request
 from pipelines.reporting.formats.render import RenderedReport, render
 from pipelines.reporting.report_request import ReportRequest
 from pipelines.reporting.report_table import ReportTable
+from pipelines.reporting.stored_result import stored_result
 
 #: Reads the table of a report, in a transaction of one snapshot. Raises RequestError for what cannot be built.
 BuildReport = Callable[[Connection, ReportRequest], ReportTable]
@@ -44,12 +43,9 @@ def run(objects: ObjectStore, fonts: Path, build: BuildReport, attempt: Attempt)
     job = attempt.job
     with attempt.database.connection() as connection:
         report = reports.read(connection, job.arguments["report_id"], job.account_id)
-        stored = files.read_any(connection, file_id_of(report), job.account_id) if report else None
     if report is None:
         return plain_ending(attempt, "completed", result={"deleted": True})
-    outcome = (job.progress or {}).get("resume")
-    if stored is None or not outcome:
-        outcome = _build(objects, fonts, build, attempt, report)
+    outcome = stored_result(attempt, file_id_of(report)) or _build(objects, fonts, build, attempt, report)
     return _ending(attempt, report, outcome)
 
 
@@ -103,7 +99,7 @@ def _ending(attempt: Attempt, report: Report, outcome: Mapping[str, Any]) -> End
     def record(connection: Connection) -> None:
         reports.complete(connection, report.id, report.account_id, file_id, outcome)
         if report.account_id != PLATFORM_ACCOUNT:
-            data = {"id": report.id, "kind": report.query["kind"], "file_id": file_id}
+            data = {"id": report.id, "file_id": file_id}
             events.record(connection, report.account_id, "report.completed", data, key=report.id)
 
     ending = plain_ending(attempt, "completed", result=result)

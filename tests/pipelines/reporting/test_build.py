@@ -206,7 +206,7 @@ def test_completion_is_an_event_and_an_email_to_each_recipient(enqueue, run, set
             "SELECT arguments FROM jobs WHERE kind = 'email.send' AND arguments ->> 'report_id' = %s", (report.id,)
         ).fetchall()
     completed = [row["data"] for row in recorded if row["event_type"] == "report.completed"]
-    assert completed == [{"id": report.id, "kind": "usage", "file_id": ending.result["file_id"]}]
+    assert completed == [{"id": report.id, "file_id": ending.result["file_id"]}]
     assert [row["arguments"]["user_id"] for row in emails] == [owner.user_id]
 
 
