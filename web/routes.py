@@ -16,7 +16,6 @@ from web.api.accounts import (
     audit,
     email_links,
     erasure,
-    files,
     invitations,
     me,
     members,
@@ -25,6 +24,7 @@ from web.api.accounts import (
     signup,
     usage,
 )
+from web.api.accounts.file_routes import FILE_ROUTES
 from web.api.agents import agents
 from web.api.agents.approval_routes import APPROVAL_ROUTES
 from web.api.agents.mcp_server_routes import MCP_SERVER_ROUTES
@@ -233,10 +233,7 @@ ROUTES = (
           response=erasure.ErasureObject, status=202),
     Route("DELETE", "/v1/me", erasure.erase_user, Rights.PERSON, query=erasure.ConfirmErasure,
           response=erasure.ErasureObject, status=202),
-    Route("GET", "/v1/files", files.list_files, Rights.READ, query=files.ListFiles, response=Page[files.FileObject]),
-    Route("GET", "/v1/files/{file_id}", files.read, Rights.READ, response=files.FileObject),
-    Route("GET", "/v1/files/{file_id}/content", files.content, Rights.READ),
-    Route("DELETE", "/v1/files/{file_id}", files.delete, Rights.WRITE, response=files.FileDeleted),
+    *FILE_ROUTES,
     Route("POST", "/v1/api_keys", api_keys.create, Rights.PERSON, body=api_keys.CreateApiKey,
           response=api_keys.CreatedApiKey, status=201, creates=True),
     Route("GET", "/v1/api_keys", api_keys.list_keys, Rights.KEYS, query=Listing, response=Page[api_keys.ApiKeyObject]),

@@ -147,14 +147,16 @@ def read_any(connection: Connection, file_id: str, account_id: str) -> File | No
 
 Order = Literal["asc", "desc"]
 
-LIST: dict[Order, str] = {
-    order: f"""
+PAGE = f"""
 SELECT {COLUMNS} WHERE {READABLE}
   AND (%(purpose)s::text IS NULL OR purpose = %(purpose)s)
-  AND (%(after)s::text IS NULL OR files.id {comparison} %(after)s)
-ORDER BY files.id {order} LIMIT %(limit)s
+  AND (%(after)s::text IS NULL OR files.id {{beyond}} %(after)s)
+ORDER BY files.id {{order}} LIMIT %(limit)s
 """
-    for order, comparison in (("asc", ">"), ("desc", "<"))
+
+LIST: dict[Order, str] = {
+    "asc": PAGE.format(beyond=">", order="ASC"),
+    "desc": PAGE.format(beyond="<", order="DESC"),
 }
 
 
@@ -260,7 +262,8 @@ WHERE files.id = imported.id AND imported.purpose = 'import' AND imported.expire
 ANY_EXPIRED = """
 SELECT true WHERE EXISTS (SELECT FROM files WHERE expires_at <= now())
   OR EXISTS (SELECT FROM file_objects JOIN uploads ON uploads.id = upload_id
-             WHERE file_objects.file_id IS NULL AND uploads.expires_at <= now())
+             WHERE file_objects.file_id IS NULL AND uploads.expires_at <= now()
+               AND file_objects.created_at < now() - interval '15 minutes')
   OR EXISTS (SELECT FROM file_objects WHERE file_id IS NULL AND created_at < now() - interval '2 days')
 """
 

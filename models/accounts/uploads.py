@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from models.accounts.files import Audience, FileAccess
+from models.accounts.files import Audience, StoredObject
 from models.platform.database import Connection, fetch_all, fetch_one
 
 #: Seconds after which an upload that was not completed expires, as that of OpenAI.
@@ -121,12 +121,12 @@ FROM uploads
 WHERE uploads.id = %(id)s AND uploads.account_id = %(account_id)s
 """
 
-READ_VISIBLE = READ + "AND visible AND (%(admin)s OR uploads.user_id = %(reader_id)s)"
+READ_VISIBLE = READ + "AND visible AND uploads.user_id = %(user_id)s"
 
 
-def read(connection: Connection, upload_id: str, access: FileAccess) -> Upload | None:
-    """Return an upload of `/v1/uploads`: the user's own, and for admins any of the account."""
-    row = fetch_one(connection, READ_VISIBLE, {**access.parameters, "id": upload_id})
+def read(connection: Connection, upload_id: str, account_id: str, user_id: str) -> Upload | None:
+    """Return a user's upload, of those that `/v1/uploads` has."""
+    row = fetch_one(connection, READ_VISIBLE, {"id": upload_id, "account_id": account_id, "user_id": user_id})
     return _upload(row) if row else None
 
 
@@ -143,9 +143,8 @@ def lock(connection: Connection, upload_id: str, account_id: str) -> Upload | No
 
 
 def _upload(row: dict[str, Any]) -> Upload:
-    names = ("filename", "purpose", "content_type", "audience")
-    file = NewFile(*(row.pop(name) for name in names), row.pop("file_seconds"))
-    return Upload(file=file, **row)
+    about = {name: row.pop(name) for name in ("filename", "purpose", "content_type", "audience")}
+    return Upload(file=NewFile(**about, seconds=row.pop("file_seconds")), **row)
 
 
 # The lock lets a cancel wait for it.
@@ -190,17 +189,19 @@ def part_sizes(connection: Connection, upload_id: str, account_id: str) -> dict[
 
 
 OBJECTS = """
-SELECT object_key FROM file_objects JOIN unnest(%(part_ids)s::text[]) WITH ORDINALITY AS part (id, position)
-  ON part.id = part_id
+SELECT object_key AS key, bytes
+FROM file_objects JOIN unnest(%(part_ids)s::text[]) WITH ORDINALITY AS part (id, position) ON part.id = part_id
 WHERE upload_id = %(id)s AND account_id = %(account_id)s AND file_id IS NULL
 ORDER BY part.position, number
 """
 
 
-def object_keys(connection: Connection, upload_id: str, account_id: str, part_ids: Sequence[str]) -> list[str]:
-    """Return the keys of the objects of parts, in order."""
+def part_objects(
+    connection: Connection, upload_id: str, account_id: str, part_ids: Sequence[str]
+) -> list[StoredObject]:
+    """Return the objects of parts, in order."""
     names = {"id": upload_id, "account_id": account_id, "part_ids": list(part_ids)}
-    return [row["object_key"] for row in fetch_all(connection, OBJECTS, names)]
+    return [StoredObject(**row) for row in fetch_all(connection, OBJECTS, names)]
 
 
 # An upload of a user becomes a file only while the user is a member; that of a job while the account exists.
@@ -241,14 +242,19 @@ def complete(
     file: NewFile,
     *,
     size: int,
-    keys: Sequence[str],
+    objects: Sequence[StoredObject],
     job_id: str | None = None,
 ) -> bool:
     """Turn a locked upload into a file with these objects. Returns False if the file exists: it is left as it is."""
-    names = {"id": file_id, "account_id": upload.account_id, "upload_id": upload.id, "keys": list(keys)}
+    names = {
+        "id": file_id,
+        "account_id": upload.account_id,
+        "upload_id": upload.id,
+        "keys": [stored.key for stored in objects],
+    }
     about = {"filename": file.filename, "purpose": file.purpose, "content_type": file.content_type}
     new = {"user_id": upload.user_id, "job_id": job_id, "audience": file.audience, "seconds": file.seconds}
-    if not fetch_one(connection, INSERT_FILE, {**names, **about, **new, "bytes": size, "key": keys[0]}):
+    if not fetch_one(connection, INSERT_FILE, {**names, **about, **new, "bytes": size, "key": objects[0].key}):
         return False
     connection.execute(GIVE_OBJECTS, names)
     connection.execute(COMPLETE, names)

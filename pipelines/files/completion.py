@@ -37,9 +37,9 @@ def complete_upload(
             raise no_longer_pending()
         _lock_owner(connection, account_id, upload.user_id, job_id)
         sizes = uploads.part_sizes(connection, upload_id, account_id)
-        keys = uploads.object_keys(connection, upload_id, account_id, part_ids)
+        objects = uploads.part_objects(connection, upload_id, account_id, part_ids)
         size = sum(sizes[part_id] for part_id in part_ids)
-        if uploads.complete(connection, upload, file_id, file, size=size, keys=keys, job_id=job_id):
+        if uploads.complete(connection, upload, file_id, file, size=size, objects=objects, job_id=job_id):
             events.record(connection, account_id, "file.created", {"id": file_id, "purpose": file.purpose})
         completed = files.read_any(connection, file_id, account_id)
     if completed is None:

@@ -288,6 +288,11 @@ def _batch(principals: Principals, database: Database, person: str) -> dict[str,
     return {"batch_id": _json(principals.request(person, "POST", "/v1/batches", json=body))["id"]}
 
 
+def _upload(principals: Principals, database: Database, person: str) -> dict[str, str]:
+    body = {"bytes": 1, "filename": "a.txt", "mime_type": "text/plain", "purpose": "user_data"}
+    return {"upload_id": _json(principals.request(person, "POST", "/v1/uploads", json=body))["id"]}
+
+
 def _memory(principals: Principals, database: Database, person: str) -> dict[str, str]:
     new = NewMemory(new_id("mem"), "hello", "user", datetime.now(UTC))
     key = SpaceKey(principals.account_id, principals.user_ids[person])
@@ -341,6 +346,7 @@ RESOURCE_FACTORIES = {
     "invitation_id": _invitation,
     "file_id": _file,
     "batch_id": _batch,
+    "upload_id": _upload,
     "server_id": _mcp_server,
     "approval_id": _approval,
     "report_id": _report,

@@ -112,7 +112,7 @@ def name(route: Route) -> str:
     return f"{route.method} {route.path}"
 
 
-WITH_BODY = [route for route in ROUTES if route.body is not None]
+WITH_BODY = [route for route in ROUTES if route.body is not None and route.form is None]
 WITH_QUERY = [route for route in ROUTES if route.query is not None]
 WITH_PATH = [route for route in ROUTES if "{" in route.path]
 

@@ -17,6 +17,7 @@ from pipelines.inference.registry import context_size
 from web.access.gate import Admission, AuthRequest
 from web.access.retries import RetriableRequest
 from web.access.rights import Rights
+from web.api.file_forms import ReceivedFile
 from web.api.platform import Platform
 from web.http.uploads import Upload
 from web.streams.sse import StreamPermit
@@ -28,7 +29,8 @@ class Request:
 
     ip             the client's address
     path_params    parameters of the path
-    body           the whole body; for an upload the digest of its content
+    body           the whole body; for an upload, and a form with a file, the digest of its content
+    received       the form with a file
     stream_permit  to be acquired before anything is created whose events the response streams
     ids            generates ids; under an Idempotency-Key the same ids for every repeat
     cleanup        callbacks that run when the response has been sent or has failed
@@ -47,6 +49,7 @@ class Request:
     body: bytes
     stream_permit: StreamPermit
     upload: Upload | None = None
+    received: ReceivedFile | None = None
     ids: IdGenerator = field(default_factory=IdGenerator)
     cleanup: ExitStack = field(default_factory=ExitStack)
     repeat: PriorUse = "first"

@@ -24,12 +24,14 @@ from web.access.gate import Admission, AuthRequest
 from web.access.idempotency import KeyedRequest
 from web.access.retries import RetriableRequest
 from web.access.rights import Rights
+from web.api.file_forms import FormType, ReceivedFile, receive_file
 from web.api.platform import Platform
 from web.api.request import Request
 from web.http import bodies, uploads
 from web.http.content_encoding import decoded
 from web.http.disconnects import DeferredResponse
 from web.http.errors import BearerChallenge
+from web.http.forms import MAX_OVERHEAD
 from web.http.media_types import check_media_type
 from web.http.public_urls import metadata_url
 from web.http.threads import run_in_thread
@@ -49,6 +51,7 @@ class Route:
     status            status of a success
     other_responses   types of the JSON of other expected statuses; None for one without a body
     upload_type       media type of a large body, which the endpoint reads from a file
+    form              of a form with a file, which is stored while it arrives; `body` is the type of its other fields
     streams           the response may be an event stream
     creates           the endpoint creates something, so an `Idempotency-Key` is honoured
     handles_repeats   the endpoint itself finds what an earlier request with the same key has created, so a repeat
@@ -75,6 +78,7 @@ class Route:
     status: int = 200
     other_responses: Mapping[int, Any] = field(default_factory=dict)
     upload_type: str = ""
+    form: FormType | None = None
     streams: bool = False
     creates: bool = False
     handles_repeats: bool = False
@@ -97,6 +101,8 @@ class Route:
         """The most bytes of a body."""
         if self.upload_type:
             return uploads.MAX_BYTES
+        if self.form:
+            return self.form.max_bytes + MAX_OVERHEAD
         if self.max_body:
             return self.max_body
         return bodies.MAX_PUBLIC_BYTES if self.rights.public else bodies.MAX_BYTES
@@ -155,15 +161,17 @@ class Resource:
         scope["response_sender"].add_headers(admission.headers)
         query = _query(scope)
         content = decoded(scope, receive, route.max_body_bytes)
+        received = await _receive_form(route.form, platform, admission, scope, content) if route.form else None
         upload = await _spool(platform, admission, scope, content) if route.upload_type else None
-        body = upload.digest if upload else await bodies.read(scope, content, route.max_body_bytes)
-        if admission.estimated_tokens and not upload and len(body) > bodies.declared_length(scope):
+        source = upload or received
+        body = source.digest if source else await bodies.read(scope, content, route.max_body_bytes)
+        if admission.estimated_tokens and not source and len(body) > bodies.declared_length(scope):
             admission = await run_in_thread(platform.gate.draw_body, admission, len(body))
             scope["response_sender"].add_headers(admission.headers)
         permit = stream_permit(platform, admission)
         request = Request(
             platform, admission, scope["request_id"], ip, scope["path_params"], query, headers, body, permit, upload,
-            add_headers=scope["response_sender"].add_headers,
+            received, add_headers=scope["response_sender"].add_headers,
         )  # fmt: skip
         try:
             response = await respond(route, request)
@@ -176,8 +184,8 @@ class Resource:
         finally:
             request.cleanup.close()
             permit.release()
-            if upload:
-                upload.file.close()
+            if source:
+                source.close()
 
     def _route(self, method: str) -> Route:
         route = self.routes.get("GET" if method == "HEAD" else method)
@@ -214,6 +222,14 @@ def account_of(admission: Admission) -> str:
 def stream_permit(platform: Platform, admission: Admission) -> StreamPermit:
     """Return the caller's permit for an event stream, not yet acquired."""
     return StreamPermit(platform.streams, account_of(admission), admission.limits.streams)
+
+
+async def _receive_form(
+    form_type: FormType, platform: Platform, admission: Admission, scope: Scope, receive: Receive
+) -> ReceivedFile:
+    """Store the file of a form while it arrives. Raises LimitExceeded if the account has too many in progress."""
+    with platform.uploads.count(account_of(admission)):
+        return await receive_file(platform, admission, scope, receive, form_type)
 
 
 async def _spool(platform: Platform, admission: Admission, scope: Scope, receive: Receive) -> Upload:

@@ -97,7 +97,7 @@ class ResponseSender:
         response = errors.error_response(error, self.request_id)
         if self.status:
             log.error("Request %s failed after its response had begun", self.request_id, exc_info=error)
-        elif isinstance(error, BodyTooLarge):
+        elif isinstance(error, BodyTooLarge) or scope.get("unread_body"):
             await DrainingResponse(response)(scope, receive, self.send)
         else:
             await response(scope, receive, self.send)

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
-from models.platform.errors import LimitExceeded
+from models.platform.errors import LimitExceeded, Unavailable
 from web.http.bodies import BodyTooLarge, declared_length
 from web.http.threads import run_in_thread
 
@@ -27,22 +27,27 @@ TIMEOUT, CHUNK_TIMEOUT = 600.0, 30.0
 RETRY_AFTER = 1.0
 
 
-#: Uploads of one account that one process receives or stores at a time.
-MAX_OPEN = 4
+#: Uploads of one account, and of all accounts, that one process receives or stores at a time.
+MAX_OPEN, MAX_OPEN_TOTAL = 4, 32
 
 
 class OpenUploads:
-    """Counts the uploads that are in progress, so that no account fills the disk with temporary files."""
+    """Counts the uploads that are in progress, so that no account fills the disk or the memory."""
 
     def __init__(self) -> None:
         self._open: Counter[str] = Counter()
 
     @contextmanager
     def count(self, account_id: str) -> Iterator[None]:
-        """Count an upload during the block. Raises LimitExceeded if the account has MAX_OPEN already."""
+        """Count an upload during the block.
+
+        Raises LimitExceeded if the account has MAX_OPEN already, and Unavailable if all have MAX_OPEN_TOTAL.
+        """
         if self._open[account_id] >= MAX_OPEN:
             message = f"The account has {MAX_OPEN} uploads in progress. Retry when one of them has ended."
             raise LimitExceeded(message, code="too_many_uploads", retry_after=RETRY_AFTER)
+        if self._open.total() >= MAX_OPEN_TOTAL:
+            raise Unavailable("This server is receiving too many files. Retry in a few seconds.", retry_after=5)
         self._open[account_id] += 1
         try:
             yield
@@ -59,6 +64,10 @@ class Upload:
     size: int = 0
     lines: int = 0
     digest: bytes = b""
+
+    def close(self) -> None:
+        """Delete the file."""
+        self.file.close()
 
 
 async def spool(scope: Scope, receive: Receive) -> Upload:

@@ -75,7 +75,16 @@ FIXED_PARAMETERS = {
 }
 
 #: Path parameters of resources that only one user of the account may see, whatever the role of others.
-PERSONAL = {"completion_id", "session_id", "memory_id", "meditation_id", "response_id", "conversation_id", "item_id"}
+PERSONAL = {
+    "completion_id",
+    "session_id",
+    "memory_id",
+    "meditation_id",
+    "response_id",
+    "conversation_id",
+    "item_id",
+    "upload_id",
+}
 
 #: Path parameters of resources that one user and the account's admins may see.
 MANAGED = {"job_id", "schedule_id", "approval_id", "batch_id"}
@@ -155,6 +164,7 @@ BODIES: dict[tuple[str, str], object] = {
     ("POST", "/v1/responses/input_tokens"): {"input": 5},
     ("PATCH", "/v1/memories/{memory_id}"): {"importance": 0.25},
     ("POST", "/v1/approvals/{approval_id}"): {"approve": False},
+    ("POST", "/v1/uploads/{upload_id}/complete"): {"part_ids": ["part_none"]},
 }
 
 #: Routes that start a job of which an account has one at a time.

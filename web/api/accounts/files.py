@@ -1,49 +1,82 @@
-"""`/v1/files`: list, download and delete files that the platform created for an account, such as exports."""
+"""`/v1/files`: upload, list, read, download and delete files, as OpenAI's API has them."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
 
 from pydantic import Field
-from starlette.responses import Response, StreamingResponse
-from typing_extensions import TypedDict
+from starlette.responses import Response
 
 from models.accounts import files
-from models.accounts.files import File, FileAccess
-from models.platform.errors import NotFound
-from pipelines.files.content import read_content
+from models.accounts.files import File, FileAccess, Order
+from models.platform.errors import InvalidRequest, NotFound, Unavailable
+from pipelines.files.completion import complete_upload
+from pipelines.files.deletion import delete_file
+from pipelines.files.names import detect_type, safe_filename
+from pipelines.requests.validation import validate
+from web.api.accounts.file_content import ContentResponse
+from web.api.accounts.file_objects import FileDeleted, FileProperties, file_object
 from web.api.request import Request
-from web.http.paging import Listing, page_response
-from web.http.queries import parse_query
+from web.http.paging import page_response
+from web.http.queries import RequestQuery, parse_query
 from web.http.responses import json_response
 
+log = logging.getLogger(__name__)
 
-class FileObject(TypedDict):
-    """A file, in the format of OpenAI's API. Times are in Unix seconds."""
-
-    id: str
-    object: str
-    bytes: int
-    created_at: int
-    expires_at: int | None
-    filename: str
-    purpose: str
-    status: str
+#: Files of a page, at most and by default, as at OpenAI.
+MAX_PAGE = 10_000
 
 
-class FileDeleted(TypedDict):
-    """A deleted file."""
-
-    id: str
-    object: str
-    deleted: bool
-
-
-class ListFiles(Listing):
+class ListFiles(RequestQuery):
     """The query of `GET /v1/files`."""
 
-    after: str | None = Field(None, max_length=64)
+    after: str | None = Field(None, max_length=100)
+    limit: int = Field(MAX_PAGE, ge=1, le=MAX_PAGE)
+    order: Order = "desc"
     purpose: str | None = Field(None, max_length=64)
 
 
+def create(request: Request) -> Response:
+    """`POST /v1/files`: upload a file of at most 512 MiB.
+
+    The fields may be in any order. Nobody sees the file before all of it is stored.
+    """
+    received = request.received
+    assert received is not None
+    properties = validate(FileProperties, nested(received.form.fields))
+    filename = received.form.filename or ""
+    content_type = detect_type(received.form.head, safe_filename(filename))
+    file = properties.to_new_file(request.caller, filename, content_type)
+    received.writer.finish()
+    created = complete_upload(
+        request.platform.database,
+        upload_id=received.writer.upload_id,
+        account_id=request.caller.account_id,
+        part_ids=[received.writer.part_id],
+        file_id=request.new_id("file"),
+        file=file,
+    )
+    received.completed = received.writer.keys[0] == created.objects[0].key
+    return json_response(file_object(created))
+
+
+def nested(fields: Mapping[str, str]) -> dict[str, Any]:
+    """Return the fields of a form as an object: `a[b]` is the member `b` of `a`. Raises InvalidRequest."""
+    result: dict[str, Any] = {}
+    for name, value in fields.items():
+        outer, bracket, inner = name.partition("[")
+        if not bracket:
+            result[outer] = value
+            continue
+        members = result.setdefault(outer, {})
+        if not isinstance(members, dict) or not inner.endswith("]"):
+            raise InvalidRequest(f"Invalid name of a field: '{name[:64]}'.", param=name[:64])
+        members[inner.removesuffix("]")] = value
+    return result
+
+
 def list_files(request: Request) -> Response:
-    """`GET /v1/files`: list the account's files, newest first."""
+    """`GET /v1/files`: list the files that the caller may read, newest first."""
     query = parse_query(request.query, ListFiles)
     with request.platform.database.connection() as connection:
         records = files.page(
@@ -51,35 +84,29 @@ def list_files(request: Request) -> Response:
             FileAccess.of(request.caller),
             purpose=query.purpose,
             after=query.after,
-            limit=query.fetch_limit,
+            limit=query.limit + 1,
+            order=query.order,
         )
-    return page_response(records, query.limit, _file_object)
+    return page_response(records, query.limit, file_object)
 
 
 def read(request: Request) -> Response:
     """`GET /v1/files/{id}`: read a file's properties."""
-    return json_response(_file_object(_read(request)))
+    return json_response(file_object(_read(request)))
 
 
 def content(request: Request) -> Response:
-    """`GET /v1/files/{id}/content`: download a file."""
-    file = _read(request)
-    headers = {
-        "content-length": str(file.bytes),
-        "content-disposition": f'attachment; filename="{file.filename}"',
-        "x-content-type-options": "nosniff",
-        "cache-control": "private, no-store",
-    }
-    return StreamingResponse(read_content(request.platform.objects, file), 200, headers, media_type=file.content_type)
+    """`GET /v1/files/{id}/content`: download a file, or a range of its bytes."""
+    return ContentResponse(request.platform.objects, _read(request), request.headers)
 
 
 def delete(request: Request) -> Response:
-    """`DELETE /v1/files/{id}`: delete a file."""
+    """`DELETE /v1/files/{id}`: delete a file. Nobody reads it any more, also while the object store is unavailable."""
     file = _read(request)
-    # The object first: if the process stops in between, the row is still there for a second attempt.
-    request.platform.objects.delete(stored.key for stored in file.objects)
-    with request.platform.database.connection() as connection:
-        files.delete(connection, file.id, file.account_id)
+    try:
+        delete_file(request.platform.database, request.platform.objects, file)
+    except Unavailable as error:
+        log.warning("The content of a deleted file will be deleted later: %s", error)
     deleted: FileDeleted = {"id": file.id, "object": "file", "deleted": True}
     return json_response(deleted)
 
@@ -91,16 +118,3 @@ def _read(request: Request) -> File:
     if file is None:
         raise NotFound(f"File with id '{file_id}' not found.", param="file_id")
     return file
-
-
-def _file_object(file: File) -> FileObject:
-    return {
-        "id": file.id,
-        "object": "file",
-        "bytes": file.bytes,
-        "created_at": int(file.created_at.timestamp()),
-        "expires_at": int(file.expires_at.timestamp()) if file.expires_at else None,
-        "filename": file.filename,
-        "purpose": file.purpose,
-        "status": "processed",
-    }

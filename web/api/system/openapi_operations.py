@@ -153,7 +153,7 @@ def tag(route: Route) -> str:
 def error_statuses(route: Route) -> Iterator[int]:
     """Yield the statuses of the errors that a route can respond with."""
     authenticated, changes = not route.rights.public, route.method != "GET"
-    has_body = route.body is not None or bool(route.upload_type)
+    has_body = route.body is not None or bool(route.upload_type) or route.form is not None
     possible = {
         400: True,  # a URL with a NUL character is rejected everywhere
         401: authenticated or changes,
@@ -219,10 +219,21 @@ def _body(route: Route, schemas: Schemas) -> dict[str, Any]:
     if route.upload_type:
         return {"requestBody": {"required": True, "content": {route.upload_type: {"schema": {"type": "string"}}}}}
     schema = schemas.of(route, "body")
+    if route.form:
+        fields = schemas.resolve(schema) if schema else None
+        return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _form(route, fields)}}}}
     if schema is None:
         return {}
     required = bool(schemas.resolve(schema).get("required"))
     return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}}
+
+
+def _form(route: Route, fields: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the schema of a form: a file, and the fields of the body."""
+    assert route.form is not None
+    name = route.form.file_field
+    properties = {name: {"type": "string", "format": "binary"}, **(fields or {}).get("properties", {})}
+    return {"type": "object", "required": [name, *(fields or {}).get("required", [])], "properties": properties}
 
 
 def _success(route: Route, schemas: Schemas) -> dict[str, Any]:

@@ -51,3 +51,24 @@ def test_an_expired_file_is_not_found(user, file, database):
         connection.execute("UPDATE files SET expires_at = now() WHERE id = %s", (file,))
 
     assert_error(user.request("GET", f"/v1/files/{file}"), 404)
+
+
+def test_a_range_of_the_content_is_sent(user, file):
+    path = f"/v1/files/{file}/content"
+
+    part = user.request("GET", path, headers={"range": "bytes=2-5"})
+    outside = user.request("GET", path, headers={"range": "bytes=10-"})
+    changed = user.request("GET", path, headers={"range": "bytes=2-5", "if-range": '"other"'})
+    known = user.request("GET", path, headers={"if-none-match": part.headers["etag"]})
+
+    assert (part.status_code, part.content, part.headers["content-range"]) == (206, b"me b", "bytes 2-5/10")
+    assert (outside.status_code, outside.headers["content-range"]) == (416, "bytes */10")
+    assert (changed.status_code, changed.content) == (200, b"some bytes")
+    assert (known.status_code, known.content) == (304, b"")
+
+
+def test_head_has_the_size_and_no_content(user, file):
+    head = user.request("HEAD", f"/v1/files/{file}/content")
+
+    assert (head.status_code, head.content, head.headers["content-length"]) == (200, b"", "10")
+    assert head.headers["accept-ranges"] == "bytes"
