@@ -174,7 +174,6 @@ class Database:
             log.warning("The database is unavailable: %s", " ".join(str(error).split()))
             raise Unavailable("The database is unavailable.") from error
         finally:
-            connection.inserted.clear()
             self._return(connection)
 
     def _nudge(self, lanes: set[str]) -> None:
@@ -220,6 +219,7 @@ class Database:
                     raise Unavailable("The database is unavailable.") from None
 
     def _return(self, connection: Connection) -> None:
+        connection.inserted.clear()
         lost = connection.closed
         self._pool.putconn(connection)
         if lost:
