@@ -10,7 +10,7 @@ from models.delivery.endpoints import MAX_ENDPOINTS
 from models.platform.database import fetch_all
 from models.platform.errors import Conflict, InvalidRequest, LimitExceeded, NotFound, Released
 from models.platform.ids import new_id
-from pipelines.delivery import webhook_endpoints, webhook_replay
+from pipelines.delivery import webhook_delivery, webhook_endpoints, webhook_replay
 from pipelines.delivery.webhook_endpoints import EndpointValues
 from tests.pipelines.delivery.conftest import status
 
@@ -172,6 +172,22 @@ def test_a_delivery_is_not_held_after_its_endpoint_was_enabled(webhooks, receive
     assert webhooks.deliveries(endpoint)[0].delivery_state == "pending"
     webhooks.step(endpoint)
     assert webhooks.deliveries(endpoint)[0].delivery_state == "delivered"
+
+
+def test_a_held_delivery_is_continued_although_its_first_job_did_not_end(webhooks, receiver, settle):
+    # Given a worker that dies after it has held a delivery, and before it ends the job
+    endpoint = webhooks.add(receiver.url)
+    webhooks.record()
+    webhook_endpoints.disable(webhooks.database, webhooks.caller, endpoint.id, ORIGIN)
+    webhook_delivery.run(webhooks.sender, webhooks.begin(endpoint))
+    assert webhooks.deliveries(endpoint)[0].delivery_state == "held"
+    # When the endpoint is enabled, and both jobs run
+    webhook_endpoints.enable(webhooks.database, webhooks.caller, endpoint.id, ORIGIN)
+    settle(attempt := webhooks.begin(endpoint, "webhook.replay"), webhook_replay.run(attempt))
+    results = [webhooks.step(endpoint).result["sent"] for _ in range(2)]
+    # Then the event is sent once
+    assert sorted(results) == [False, True]
+    assert len(receiver.requests) == 1
 
 
 def test_a_disabled_endpoint_replays_nothing(webhooks, receiver):

@@ -110,6 +110,30 @@ def test_only_what_was_not_delivered_can_be_asked_for(webhooks, receive, settle)
     assert replay_all(webhooks, endpoint, settle) == 2
 
 
+def test_a_page_is_not_sent_twice_if_the_worker_dies_before_it_stores_its_progress(
+    webhooks, receiver, delivered, settle, monkeypatch
+):
+    # Given a replay whose worker dies between the page and the progress
+    since = delivered.created_at - timedelta(seconds=1)
+    monkeypatch.setattr(webhook_replay, "PAGE", 2)
+    webhook_endpoints.replay_since(webhooks.database, webhooks.caller, delivered.id, since, new_id("job"))
+    lost = webhooks.begin(delivered, webhook_replay.KIND)
+    monkeypatch.setattr(type(lost), "report_progress", crash)
+    with pytest.raises(KeyboardInterrupt):
+        webhook_replay.run(lost)
+    monkeypatch.undo()
+    # When the next attempt begins again
+    ending = webhook_replay.run(webhooks.begin(delivered, webhook_replay.KIND))
+    # Then each event has one job
+    assert ending.result == {"replayed": 3}
+    jobs = [job for job in webhooks.jobs(delivered) if job["kind"] == "webhook.deliver"]
+    assert len(jobs) == 5
+
+
+def crash(*arguments, **options):
+    raise KeyboardInterrupt
+
+
 def test_a_second_replay_waits_for_the_first_one(webhooks, delivered):
     since = delivered.created_at
     job_id = new_id("job")
