@@ -1,70 +1,132 @@
-"""Say what is wrong with the object store, in words that an operator can act on.
+"""Errors of object stores, each with what an operator can do about it. Callers see none of it, only a 503."""
 
-Callers only learn that it is unavailable; the message goes to the log and to `sangha doctor`.
-"""
-
-import logging
+import errno
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
-from obstore.exceptions import BaseError
+from models.platform.errors import SanghaError, Unavailable
 
-from models.platform.errors import NotFound, Unavailable
-
-log = logging.getLogger(__name__)
-
-#: Seconds after which callers should retry.
-RETRY_AFTER = 5
-
-#: What the error's text contains, the first that matches, and what it means. S3's error codes come before HTTP's.
-CAUSES: Sequence[tuple[str, str]] = (
-    (r"NoSuchBucket", "its bucket does not exist: create it, or correct SANGHA_OBJECT_STORE"),
-    (r"RequestTimeTooSkewed", "it refuses requests because this machine's clock differs from its own: set the clock"),
-    (r"InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|ExpiredToken|status code: 401",
-     "it does not accept the credentials: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
-    (r"AccessDenied|status code: 403|[Pp]ermission denied",
-     "it refuses access: the credentials may not read, write, list and delete there"),
-    (r"QuotaExceeded|StorageFull|InsufficientStorage|status code: 507|[Nn]o space left|Disk quota exceeded",
-     "it is full"),
-    (r"BadDigest|InvalidDigest|XAmzContentChecksumMismatch|XAmzContentSHA256Mismatch",
-     "it received other bytes than were sent"),
-    (r"SlowDown|status code: 503|status code: 429", "it asks for fewer requests, or is overloaded"),
-    (r"status code: 5\d\d", "it has an internal error"),
-    (r"InvalidEncryptionType|NotImplemented|status code: 501|status code: 400",
-     "it rejects the request: check the AWS_* settings, among them encryption and checksums"),
-    (r"kind: Timeout|timed out|TimedOut|deadline has elapsed", "it did not answer in time"),
-    (r"kind: Connect|Connection refused|dns error", "it cannot be reached"),
-    (r"kind: (Request|Decode|Interrupted)|IncompleteBody|end of file|UnexpectedEof",
-     "the connection broke in the middle of an object"),
-)  # fmt: skip
+#: Seconds after which callers may retry: an outage may be over soon, the rest needs an operator.
+RETRY_SOON, RETRY_LATER = 5, 60
 
 
-class StoreFailure(Exception):
-    """What is wrong with the store. The cause of an `Unavailable`."""
+class ObjectStoreUnavailable(Unavailable):
+    """The object store failed. `reason` says why, and what to do; it is for operators."""
+
+    def __init__(self, reason: str, *, retry_after: int = RETRY_SOON) -> None:
+        super().__init__("File storage is temporarily unavailable.", retry_after=retry_after)
+        self.reason = reason
 
 
-@contextmanager
-def store_errors() -> Iterator[None]:
-    """Raise NotFound for a missing object, and Unavailable for any other error of the store in the block."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        if "NoSuchBucket" in str(error):
-            raise unavailable(error) from failure_of(error)
-        raise NotFound("The file's content was deleted.") from None
-    except (BaseError, OSError) as error:
-        raise unavailable(error) from failure_of(error)
+class ObjectExists(SanghaError):
+    """Another object has the key."""
 
 
-def unavailable(error: Exception) -> Unavailable:
-    """Return what callers learn of an error, and log it."""
-    log.error("The object store cannot be used: %s", failure_of(error))
-    return Unavailable("The object store is unavailable.", retry_after=RETRY_AFTER)
+class DamagedObject(SanghaError):
+    """An object's content is not what was stored."""
 
 
-def failure_of(error: Exception) -> StoreFailure:
-    """Return what an error of the store means."""
-    text = str(error)
-    known = next((meaning for pattern, meaning in CAUSES if re.search(pattern, text)), None)
-    return StoreFailure(known or text.partition("\n")[0])
+SLOW_DOWN = "The S3 service answers 503 SlowDown: raise its request limits, or run fewer workers."
+SKEWED = "The clock of this machine differs from that of the S3 service by more than 15 minutes: synchronise it (NTP)."
+CREDENTIALS = (
+    "The S3 service does not accept the credentials: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "
+    "AWS_SESSION_TOKEN."
+)
+DENIED = (
+    "The S3 service refuses access: the credentials need s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket "
+    "for the bucket and prefix of SANGHA_OBJECT_STORE."
+)
+NO_BUCKET = "The bucket of SANGHA_OBJECT_STORE does not exist: create it, or correct its name."
+FULL = "The S3 service has no space left, or the bucket's quota is used up: add space or raise the quota."
+REGION = "The bucket is in another region: set AWS_REGION."
+KMS = "The S3 service cannot use the encryption key: check SANGHA_OBJECT_STORE_SSE and the key's policy."
+ALTERED = "The content was altered on its way to the S3 service: check the network and proxies between."
+NO_CREDENTIALS = "There are no credentials for the S3 service: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+TLS = (
+    "The TLS certificate of the S3 service cannot be verified: check SANGHA_OBJECT_STORE_ENDPOINT and the certificate."
+)
+AWAY = "The S3 service cannot be reached: check SANGHA_OBJECT_STORE_ENDPOINT, DNS and the network."
+SLOW = "The S3 service did not answer in time: check its load and the network."
+CUT = "The connection to the S3 service was cut in the middle of an answer: check the network."
+
+#: Error code of S3 → reason, seconds until a retry.
+BY_CODE: dict[str, tuple[str, int]] = {
+    "SlowDown": (SLOW_DOWN, RETRY_SOON),
+    "TooManyRequests": (SLOW_DOWN, RETRY_SOON),
+    "RequestTimeTooSkewed": (SKEWED, RETRY_LATER),
+    "InvalidAccessKeyId": (CREDENTIALS, RETRY_LATER),
+    "SignatureDoesNotMatch": (CREDENTIALS, RETRY_LATER),
+    "ExpiredToken": (CREDENTIALS, RETRY_LATER),
+    "InvalidToken": (CREDENTIALS, RETRY_LATER),
+    "AccessDenied": (DENIED, RETRY_LATER),
+    "NoSuchBucket": (NO_BUCKET, RETRY_LATER),
+    "QuotaExceeded": (FULL, RETRY_LATER),
+    "InsufficientStorage": (FULL, RETRY_LATER),
+    "XMinioStorageFull": (FULL, RETRY_LATER),
+    "XMinioAdminBucketQuotaExceeded": (FULL, RETRY_LATER),
+    "PermanentRedirect": (REGION, RETRY_LATER),
+    "AuthorizationHeaderMalformed": (REGION, RETRY_LATER),
+    "BadDigest": (ALTERED, RETRY_SOON),
+    "InvalidDigest": (ALTERED, RETRY_SOON),
+    "XAmzContentSHA256Mismatch": (ALTERED, RETRY_SOON),
+    "XAmzContentChecksumMismatch": (ALTERED, RETRY_SOON),
+}
+
+#: Status of an answer without a known code → reason, seconds until a retry.
+BY_STATUS: dict[str, tuple[str, int]] = {
+    "301": (REGION, RETRY_LATER),
+    "401": (CREDENTIALS, RETRY_LATER),
+    "403": (DENIED, RETRY_LATER),
+    "429": (SLOW_DOWN, RETRY_SOON),
+    "503": (SLOW_DOWN, RETRY_SOON),
+    "507": (FULL, RETRY_LATER),
+}
+
+#: Text of a failure without an answer → reason, seconds until a retry. The first that matches counts.
+BY_TEXT: tuple[tuple[str, tuple[str, int]], ...] = (
+    ("169.254.", (NO_CREDENTIALS, RETRY_LATER)),
+    ("certificate", (TLS, RETRY_LATER)),
+    ("kind: Timeout", (SLOW, RETRY_SOON)),
+    ("timed out", (SLOW, RETRY_SOON)),
+    ("kind: Connect", (AWAY, RETRY_SOON)),
+    ("kind: ", (CUT, RETRY_SOON)),
+)
+
+CODE = re.compile(r"<Code>([A-Za-z0-9.]+)</Code>")
+STATUS = re.compile(r"status code: (\d{3})")
+
+
+def s3_error(error: Exception) -> ObjectStoreUnavailable:
+    """Return the error for a failed call of an S3 service. obstore has neither code nor status, only a text."""
+    reason, retry_after = _classify(str(error))
+    return ObjectStoreUnavailable(reason, retry_after=retry_after)
+
+
+def _classify(text: str) -> tuple[str, int]:
+    code, status = CODE.search(text), STATUS.search(text)
+    if code and code[1].startswith("KMS"):
+        return KMS, RETRY_LATER
+    if code and code[1] in BY_CODE:
+        return BY_CODE[code[1]]
+    if status and status[1] in BY_STATUS:
+        return BY_STATUS[status[1]]
+    if status:
+        return f"The S3 service answers {status[1]}{f' {code[1]}' if code else ''}: see its logs.", RETRY_SOON
+    matches = (found for part, found in BY_TEXT if part in text)
+    return next(matches, (f"The S3 service failed: {text.splitlines()[0][:200]}", RETRY_SOON))
+
+
+def code_of(error: Exception) -> str | None:
+    """Return the code of the S3 service's answer, if it has one."""
+    code = CODE.search(str(error))
+    return code[1] if code else None
+
+
+def folder_error(error: OSError, folder: object) -> ObjectStoreUnavailable:
+    """Return the error for a failed access to the folder."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        reason = f"No space is left for the folder {folder}: add space."
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        reason = f"The folder {folder} cannot be used ({error.strerror}): give its user access."
+    else:
+        reason = f"The folder {folder} cannot be used: {error.strerror}."
+    return ObjectStoreUnavailable(reason, retry_after=RETRY_LATER)

@@ -1,195 +1,181 @@
 """Store objects under keys, in a folder or an S3-compatible service.
 
-Keys begin with the account's id, so that an account's objects can be found and erased by prefix. Objects of one size
-up to a few megabytes are put in one request each; larger ones in parts, which the service shows once all are there.
-
-S3 is configured by the usual variables: AWS_ACCESS_KEY_ID, AWS_REGION, AWS_ENDPOINT_URL, AWS_SERVER_SIDE_ENCRYPTION …
-(docs/guides/object-storage.md).
+Keys begin with the account's id, so that an account's objects can be found and erased by prefix. A key may end with the
+SHA-256 of its content (`key_with_digest`): then every complete read compares it.
 """
 
-import os
+import hashlib
+import logging
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
-import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError
-from obstore.store import LocalStore, S3Store, from_url
-
-from models.platform import object_folder
-from models.platform.errors import ConfigurationError, NotFound
-from models.platform.object_errors import store_errors, unavailable
+from models.platform.errors import ConfigurationError
+from models.platform.folder_objects import FolderObjects
+from models.platform.object_errors import DamagedObject, ObjectExists, ObjectStoreUnavailable
+from models.platform.s3_objects import S3Objects
 from models.platform.settings import Settings
+from models.platform.stored_objects import CHUNK, Backend, ObjectInfo, check_key, digest_in, key_with_digest
 
-if TYPE_CHECKING:
-    from obstore import Attributes
-    from obstore.store import ClientConfig, RetryConfig, S3Config
+__all__ = ["CHUNK", "DamagedObject", "ObjectExists", "ObjectInfo", "ObjectStore", "key_with_digest"]
 
-#: Bytes of a file that are processed at a time.
-CHUNK = 1024 * 1024
+log = logging.getLogger(__name__)
 
-#: Bytes of an object that are read with one request, so that a slow reader keeps no request open.
-PIECE = 2 * CHUNK
-
-#: Bytes up to which an object is put in one request, and of each part of a larger one; parts that are sent at once.
-ONE_REQUEST, CONCURRENT_PARTS = 8 * CHUNK, 2
-
-#: Retries of a call, and seconds after which the store counts as unavailable.
-RETRIES: "RetryConfig" = {"max_retries": 2, "retry_timeout": timedelta(seconds=20)}
-#: The operator chooses the endpoint: http:// is allowed for one in a private network.
-CLIENT: "ClientConfig" = {"allow_http": True, "timeout": timedelta(seconds=30), "connect_timeout": timedelta(seconds=5)}
-
-#: The service compares each object with this checksum of what was sent. It must be one that obstore knows.
-CHECKSUM = ("AWS_CHECKSUM_ALGORITHM", "SHA256")
-
-
-@dataclass(frozen=True, slots=True)
-class StoredObject:
-    """An object that is listed."""
-
-    key: str
-    size: int
-    modified_at: datetime
+#: Seconds for which the same failure is not logged again.
+LOG_INTERVAL = 10.0
 
 
 class ObjectStore:
     """The object store of the installation. Thread-safe."""
 
-    def __init__(self, store: LocalStore | S3Store, folder: Path | None = None) -> None:
-        self._store = store
-        self._folder = folder
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._logged: dict[str, float] = {}
 
     @classmethod
     def open(cls, settings: Settings) -> "ObjectStore":
         """Open the store of SANGHA_OBJECT_STORE, by default a folder. Raises ConfigurationError."""
         location = settings.object_store or str(settings.home / "objects")
+        if location.startswith("s3://"):
+            return cls(S3Objects.of(settings))
         try:
-            if location.startswith("s3://"):
-                return cls(_open_bucket(location))
-            folder = Path(location).expanduser().absolute()
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            return cls(LocalStore(folder), folder)
-        except (OSError, BaseError, ValueError) as error:
-            first_line = str(error).partition("\n")[0]
-            raise ConfigurationError(f"SANGHA_OBJECT_STORE is {location!r}: {first_line}") from error
+            return cls(FolderObjects(Path(location).expanduser().absolute()))
+        except OSError as error:
+            raise ConfigurationError(f"SANGHA_OBJECT_STORE is {location!r}: {error}") from error
 
     @property
-    def can_presign(self) -> bool:
-        """Whether the store gives out URLs of objects."""
-        return isinstance(self._store, S3Store)
+    def name(self) -> str:
+        """Where the objects are, for operators."""
+        return self._backend.name
 
-    def put(self, key: str, file: BinaryIO, *, filename: str | None = None, content_type: str | None = None) -> int:
-        """Store a file atomically, replacing an object with the same key. Returns its size in bytes.
+    def put(self, key: str, content: BinaryIO | Iterable[bytes], *, only_if_absent: bool = False) -> int:
+        """Store an object atomically, by default in place of one with the same key. Returns its size in bytes.
 
-        filename, content_type  that a presigned URL answers with
+        content  a file, or chunks, of which a few are in memory at a time. If it raises, nothing is stored
 
-        Raises Unavailable, and ValueError for an invalid key.
+        Raises Unavailable, ObjectExists if another object has the key, and ValueError for a content that does not
+        match the digest in the key.
         """
-        object_folder.check_key(key)
-        with store_errors():
-            if self._folder is not None:
-                return object_folder.put(self._folder, key, file)
-            start = file.tell()
-            size = file.seek(0, os.SEEK_END) - start
-            file.seek(start)
-            obstore.put(
-                self._store,
-                key,
-                file,
-                attributes=_attributes(filename, content_type),
-                use_multipart=size > ONE_REQUEST,
-                chunk_size=ONE_REQUEST,
-                max_concurrency=CONCURRENT_PARTS,
-            )
-            return size
-
-    def put_new(self, key: str, content: bytes) -> bool:
-        """Store a small object unless there is one with the key. Returns whether it was stored."""
-        object_folder.check_key(key)
-        with store_errors():
+        chunks = _Measured(_chunks(content))
+        with self._logging():
             try:
-                obstore.put(self._store, key, content, mode="create", use_multipart=False)
-            except AlreadyExistsError:
-                return False
-            return True
+                self._backend.put(check_key(key), chunks.checked(digest_in(key)), only_if_absent=only_if_absent)
+            except ObjectExists:
+                self._check_same(key, chunks)
+        return chunks.size
+
+    def _check_same(self, key: str, chunks: "_Measured") -> None:
+        """Raise ObjectExists unless the object has the same content: then an earlier try has stored it."""
+        chunks.exhaust()
+        stored = _Measured(self._backend.open(key, 0, None).chunks)
+        stored.exhaust()
+        if stored.digest.digest() != chunks.digest.digest():
+            raise ObjectExists(f"another object has the key {key}")
 
     def get(self, key: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
-        """Return the object's content from an offset on in chunks: all, or `length` bytes, which it has to have.
+        """Return the object's content from an offset on, at most `length` bytes, in chunks.
 
-        Raises NotFound and Unavailable before the first chunk; Unavailable also between chunks.
+        Raises NotFound and Unavailable before the first chunk. Before the last chunk of a whole object with a digest in
+        its key DamagedObject is raised if it was altered or truncated.
         """
-        end = self.size(key) if length is None else offset + length
-        ranges = [(start, min(start + PIECE, end)) for start in range(offset, end, PIECE)]
-        if not ranges:
-            return iter(())
-        return self._pieces(key, ranges[1:], self._piece(key, *ranges[0]))
+        with self._logging():
+            opened = self._backend.open(check_key(key), offset, length)
+        expected = None if offset or (length is not None and length < opened.size) else digest_in(key)
+        return self._read(opened.chunks, key, expected)
 
-    def size(self, key: str) -> int:
-        """Return the size of an object. Raises NotFound and Unavailable."""
-        try:
-            with store_errors():
-                return int(obstore.head(self._store, key)["size"])
-        except NotFound:
-            next(self.list(key), None)  # raises Unavailable if the bucket is missing, which the answer to HEAD hides
-            raise
+    def _read(self, chunks: Iterator[bytes], key: str, expected: str | None) -> Iterator[bytes]:
+        """Return the chunks. The last one is held back until the digest is known."""
+        digest, last = hashlib.sha256(), b""
+        with self._logging():
+            for chunk in chunks:
+                if last:
+                    yield last
+                if expected is not None:
+                    digest.update(chunk)
+                last = chunk
+        if expected is not None and digest.hexdigest() != expected:
+            log.error("The object %s in %s is damaged: restore it from a backup.", key, self.name)
+            raise DamagedObject(f"the object {key} is damaged")
+        if last:
+            yield last
 
-    def list(self, prefix: str, *, after: str | None = None) -> Iterator[StoredObject]:
-        """List objects by prefix, in the order of their keys, from the first one after a key on. Raises Unavailable.
-
-        A folder has no order.
-        """
-        with store_errors():
-            for batch in obstore.list(self._store, prefix, offset=after):
-                for each in batch:
-                    yield StoredObject(each["path"], int(each["size"]), each["last_modified"])
+    def head(self, key: str) -> ObjectInfo:
+        """Return size and time of an object. Raises NotFound and Unavailable."""
+        with self._logging():
+            return self._backend.head(check_key(key))
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Delete objects. Missing ones are ignored."""
-        for key in keys:
-            with suppress(NotFound), store_errors():
-                obstore.delete(self._store, key)
+        """Delete objects. Missing ones are ignored. Raises Unavailable."""
+        with self._logging():
+            self._backend.delete(map(check_key, keys))
 
-    def delete_partial(self) -> int:
-        """Delete what killed processes have left in a folder. Returns the number of files; S3 keeps none itself."""
-        return 0 if self._folder is None else object_folder.delete_partial(self._folder)
+    def list(self, prefix: str = "", after: str = "") -> Iterator[ObjectInfo]:
+        """Return the objects below a prefix such as an account's id, behind a key, in the order of their keys.
 
-    def presign(self, key: str, seconds: int) -> str:
-        """Return a URL that answers with an object for so many seconds, to anyone who knows it.
-
-        It goes on for that long if the row of the object is deleted, but ends with the object itself.
+        Raises Unavailable.
         """
-        assert isinstance(self._store, S3Store)
-        with store_errors():
-            return obstore.sign(self._store, "GET", key, timedelta(seconds=seconds))
+        with self._logging():
+            yield from self._backend.list(prefix, after)
 
-    def _pieces(self, key: str, ranges: Iterable[tuple[int, int]], first: bytes) -> Iterator[bytes]:
-        yield first
-        for start, end in ranges:
-            yield self._piece(key, start, end)
+    def delete_prefix(self, prefix: str) -> int:
+        """Delete all objects below a prefix. Returns how many. Raises Unavailable."""
+        keys = [found.key for found in self.list(check_key(prefix))]
+        self.delete(keys)
+        return len(keys)
 
-    def _piece(self, key: str, start: int, end: int) -> bytes:
-        with store_errors():
-            piece = bytes(obstore.get_range(self._store, key, start=start, end=end))
-        if len(piece) != end - start:
-            raise unavailable(OSError(f"{key} has lost bytes: {len(piece)} of {end - start} were read"))
-        return piece
+    def delete_unfinished(self, seconds: float) -> int:
+        """Delete what writers that died left over, older than so many seconds. Returns how many. Raises Unavailable."""
+        with self._logging():
+            return self._backend.delete_unfinished(seconds)
+
+    def presign(self, key: str, seconds: int, filename: str, content_type: str) -> str | None:
+        """Return a URL that serves the object as a file of this name for so many seconds, at most a week.
+
+        None: the store cannot. That is so of a folder, and of a bucket whose credentials come from a machine's role.
+        """
+        return self._backend.presign(check_key(key), seconds, filename, content_type)
+
+    @contextmanager
+    def _logging(self) -> Iterator[None]:
+        """Log failures, each reason at most once in a while."""
+        try:
+            yield
+        except ObjectStoreUnavailable as error:
+            now = time.monotonic()
+            if now - self._logged.get(error.reason, -LOG_INTERVAL) >= LOG_INTERVAL:
+                self._logged[error.reason] = now
+                log.warning("Object store %s: %s", self.name, error.reason)
+            raise
 
 
-def _open_bucket(url: str) -> S3Store:
-    name, value = CHECKSUM
-    config: S3Config = {} if os.environ.get(name) else {"checksum_algorithm": value}
-    store = from_url(url, config=config, client_options=CLIENT, retry_config=RETRIES)
-    assert isinstance(store, S3Store)
-    return store
+class _Measured:
+    """Chunks, with their size and digest so far."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self.size = 0
+        self.digest = hashlib.sha256()
+
+    def checked(self, expected: str | None) -> Iterator[bytes]:
+        """Return the chunks. Raises ValueError at the end if the digest is not the expected one."""
+        for chunk in self._chunks:
+            self.size += len(chunk)
+            self.digest.update(chunk)
+            yield chunk
+        if expected is not None and self.digest.hexdigest() != expected:
+            raise ValueError("the content does not match the digest in the key")
+
+    def exhaust(self) -> None:
+        """Read what is left."""
+        for _ in self.checked(None):
+            pass
 
 
-def _attributes(filename: str | None, content_type: str | None) -> "Attributes | None":
-    attributes: Attributes = {}
-    if content_type is not None:
-        attributes["Content-Type"] = content_type
-    if filename is not None:
-        attributes["Content-Disposition"] = f'attachment; filename="{filename}"'
-    return attributes or None
+def _chunks(content: BinaryIO | Iterable[bytes]) -> Iterator[bytes]:
+    if not hasattr(content, "read"):
+        yield from content
+        return
+    while chunk := content.read(CHUNK):
+        yield chunk

@@ -112,6 +112,14 @@ class Settings(BaseModel):
     """RabbitMQ 3.10 or later, or Redis; unset: the server of `SANGHA_REDIS_URL`."""
     object_store: Annotated[str | None, AfterValidator(bucket_or_folder)] = None
     """`s3://BUCKET/PREFIX` or a folder; unset: `DATA_DIR/objects`."""
+    object_store_endpoint: Annotated[str | None, url_of("http", "https")] = None
+    """Address of an S3-compatible service; unset: `AWS_ENDPOINT_URL`, or AWS in `AWS_REGION`."""
+    object_store_path_style: bool = True
+    """Whether requests name the bucket in the path, which every service accepts; 0: in the host name."""
+    object_store_sse: Annotated[str | None, Field(pattern="^(AES256|aws:kms(:.+)?)$")] = None
+    """Encryption by the S3 service: `AES256`, `aws:kms` or `aws:kms:KEY_ID`; unset: as the bucket is configured."""
+    presigned_downloads: bool = False
+    """Whether downloads of files are redirected to signed URLs of the S3 service, where it can sign them."""
     secret_key: Annotated[str | None, Field(min_length=16)] = None
     """Source of the signing and encryption keys, the same on all machines; unset: `DATA_DIR/secret_key`."""
 
