@@ -173,8 +173,12 @@ class S3Objects:
 
     def head(self, key: str) -> ObjectInfo:
         """Return size and time of an object. Raises NotFound and Unavailable."""
-        with _errors():
-            return _info(obstore.head(self._store, key))
+        try:
+            with _errors():
+                return _info(obstore.head(self._store, key))
+        except NotFound:
+            next(self.list(key, ""), None)  # raises Unavailable if the bucket is missing, which answers to HEAD hide
+            raise
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects, many in a request. Missing ones are ignored. Raises Unavailable."""

@@ -6,6 +6,7 @@ import os
 import pytest
 
 from models.platform.errors import ConfigurationError, NotFound, Unavailable
+from models.platform.object_errors import ObjectStoreUnavailable
 from models.platform.object_store import ObjectStore
 from models.platform.settings import Settings
 
@@ -66,7 +67,7 @@ def test_objects_are_listed_by_prefix(objects):
 
 @pytest.mark.parametrize("key", ["../escaped", "acct_1/../../escaped", "", "acct_1/a\0b"])
 def test_a_key_that_leads_elsewhere_is_rejected(objects, key):
-    with pytest.raises(ValueError, match="is not the key of an object"):
+    with pytest.raises(ValueError, match="not a key of an object"):
         objects.put(key, io.BytesIO(b"bytes"))
 
 
@@ -77,11 +78,11 @@ def test_a_missing_bucket_is_no_missing_object(tmp_path, monkeypatch, conditiona
 
     with pytest.raises(Unavailable):
         objects.put(KEY, io.BytesIO(b"bytes"))
-    with pytest.raises(Unavailable) as raised:
+    with pytest.raises(ObjectStoreUnavailable, match=r"^File storage is temporarily unavailable\.$") as raised:
         objects.get(KEY)
 
-    assert "create it, or correct SANGHA_OBJECT_STORE" in str(raised.value.__cause__)
-    assert "bucket does not exist" in caplog.text
+    assert raised.value.reason == "The bucket of SANGHA_OBJECT_STORE does not exist: create it, or correct its name."
+    assert raised.value.reason in caplog.text
 
 
 def test_an_unreachable_store_is_unavailable(tmp_path, monkeypatch):
