@@ -22,6 +22,7 @@ from pipelines.accounts.email_jobs import UNIQUE_KEY_PREFIX, EmailTemplate, emai
 from pipelines.files.store import store_file
 from pipelines.reporting import report_request
 from pipelines.reporting.formats.render import RenderedReport, render
+from pipelines.reporting.group_names import with_names
 from pipelines.reporting.report_request import ReportRequest
 from pipelines.reporting.report_table import ReportTable
 from pipelines.reporting.stored_result import stored_result
@@ -70,7 +71,7 @@ def _read(attempt: Attempt, build: BuildReport, request: ReportRequest) -> Repor
     try:
         with attempt.database.transaction() as connection:
             connection.execute(SNAPSHOT)
-            return build(connection, request)
+            return with_names(connection, build(connection, request), request.account_id)
     except RequestError as error:
         raise PermanentFailure(error.message, code=error.code) from error
 

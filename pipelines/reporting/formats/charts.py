@@ -4,20 +4,25 @@ Sums (integers and amounts) are columns that are stacked; measured values have n
 the largest are shown; the others are one group, `others`, where they can be added.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Literal
 
 from pipelines.reporting.formats.texts import heading, time_text, value_text
-from pipelines.reporting.report_table import Column, ReportTable, Row, Value
+from pipelines.reporting.formats.time_axis import times_of
+from pipelines.reporting.report_table import ReportTable, Row, Value
 
 #: Charts of a report, groups over time, and bars of a ranking.
-MAX_CHARTS, MAX_SERIES, MAX_BARS = 4, 6, 20
+MAX_CHARTS, MAX_SERIES, MAX_BARS = 6, 6, 20
 
 #: The name of the groups that are not shown by themselves.
 OTHERS = "others"
+
+#: The name of a column with a quantile, such as `first_token_p95`.
+QUANTILE = re.compile(r"(?P<measure>.+)_(?P<quantile>p\d+)")
 
 ChartKind = Literal["columns", "lines", "bars"]
 
@@ -42,16 +47,48 @@ class Chart:
 
 
 def charts_of(table: ReportTable) -> list[Chart]:
-    """Return the charts of a report; none of one without rows or without groups."""
-    measures = [each for each in enumerate(table.columns) if each[1].type not in ("time", "text")][:MAX_CHARTS]
-    groups = [index for index, column in enumerate(table.columns) if column.type == "text"]
+    """Return the charts of a report; none of one with a single row, or without groups."""
     times = [index for index, column in enumerate(table.columns) if column.type == "time"]
-    if not (table.rows and measures) or not (groups or times):
+    groups = _varying(table, [index for index, column in enumerate(table.columns) if column.type == "text"])
+    measures = _measures(table, split=bool(times) and not groups)[:MAX_CHARTS]
+    if not measures or not table.rows or not (times or (groups and len(table.rows) > 1)):
         return []
     if not times:
-        return [_ranking(table, groups, *measure) for measure in measures]
-    shown = _largest(_values_by_group(table, times[0], groups, measures[0][0]))
-    return [_over_time(table, times[0], groups, shown, *measure) for measure in measures]
+        return [_ranking(table, groups, measure) for measure in measures]
+    shown = _largest(_values_by_group(table, times[0], groups, measures[0].columns[0]))
+    return [_over_time(table, times[0], groups, shown, measure) for measure in measures]
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """What a chart shows: a column, or several that are quantiles of the same values."""
+
+    title: str
+    columns: Sequence[int]
+    adds_up: bool
+
+
+def _measures(table: ReportTable, *, split: bool) -> list[Measure]:
+    """Return the measures. Quantiles are lines of one chart; without `split`, the middle one of them is shown."""
+    measures: list[Measure] = []
+    quantiles: dict[str, list[int]] = {}
+    for index, column in enumerate(table.columns):
+        if match := QUANTILE.fullmatch(column.name):
+            quantiles.setdefault(match["measure"], []).append(index)
+        elif column.type not in ("time", "text"):
+            measures.append(Measure(heading(column), [index], column.type != "number"))
+    for name, columns in quantiles.items():
+        if split and len(columns) > 1:
+            measures.append(Measure(heading(replace(table.columns[columns[0]], name=name)), columns, adds_up=False))
+        else:
+            middle = columns[len(columns) // 2]
+            measures.append(Measure(heading(table.columns[middle]), [middle], adds_up=False))
+    return measures
+
+
+def _varying(table: ReportTable, groups: Sequence[int]) -> list[int]:
+    """Return the columns that tell groups apart: not a currency that all rows have."""
+    return [index for index in groups if len({row[index] for row in table.rows}) > 1]
 
 
 def _values_by_group(
@@ -70,30 +107,36 @@ def _largest(by_group: Mapping[str, Mapping[Value, float | None]]) -> list[str]:
     return sorted(sizes, key=lambda name: (-sizes[name], name))[:limit]
 
 
-def _over_time(
-    table: ReportTable, time: int, groups: Sequence[int], shown: Sequence[str], measure: int, column: Column
-) -> Chart:
-    by_group = _values_by_group(table, time, groups, measure)
-    times = sorted({value for row in table.rows if isinstance(value := row[time], datetime)})
+def _over_time(table: ReportTable, time: int, groups: Sequence[int], shown: Sequence[str], measure: Measure) -> Chart:
+    times = times_of(table, time)
     labels = [time_text(table, each, table.interval) for each in times]
+    if len(measure.columns) > 1:
+        return Chart("lines", measure.title, labels, list(_quantile_lines(table, time, measure, times)))
+    by_group = _values_by_group(table, time, groups, measure.columns[0])
     series = [Series(name, [by_group[name].get(each) for each in times]) for name in shown]
-    if column.type == "number":
-        return Chart("lines", heading(column), labels, series)
-    if len(by_group) > len(shown):
+    if measure.adds_up and len(by_group) > len(shown):
         others = [values for name, values in by_group.items() if name not in shown]
         series.append(Series(OTHERS, [sum(values.get(each) or 0.0 for values in others) for each in times], True))
-    return Chart("columns", heading(column), labels, series)
+    return Chart("columns" if measure.adds_up else "lines", measure.title, labels, series)
 
 
-def _ranking(table: ReportTable, groups: Sequence[int], measure: int, column: Column) -> Chart:
-    values = [(_group_name(table, groups, row), _number(row[measure])) for row in table.rows]
+def _quantile_lines(table: ReportTable, time: int, measure: Measure, times: Sequence[datetime]) -> Iterator[Series]:
+    for column in measure.columns:
+        values = {row[time]: _number(row[column]) for row in table.rows}
+        name = QUANTILE.fullmatch(table.columns[column].name)
+        assert name is not None
+        yield Series(name["quantile"], [values.get(each) for each in times])
+
+
+def _ranking(table: ReportTable, groups: Sequence[int], measure: Measure) -> Chart:
+    values = [(_group_name(table, groups, row), _number(row[measure.columns[0]])) for row in table.rows]
     known = [(name, value) for name, value in values if value is not None]
     ranked = sorted(known, key=lambda each: (-each[1], each[0]))
     shown, rest = ranked[:MAX_BARS], ranked[MAX_BARS:]
     series = [Series("", [value for _, value in shown])]
-    if rest and column.type != "number":
+    if rest and measure.adds_up:
         series.append(Series(f"{len(rest):,} {OTHERS}", [sum(value for _, value in rest)], True))
-    return Chart("bars", heading(column), [name for name, _ in shown], series)
+    return Chart("bars", measure.title, [name for name, _ in shown], series)
 
 
 def _group_name(table: ReportTable, groups: Sequence[int], row: Row) -> str:

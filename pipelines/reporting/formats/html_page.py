@@ -10,6 +10,7 @@ from pipelines.reporting.formats.drawing import draw
 from pipelines.reporting.formats.summary import facts_of, limited_rows
 from pipelines.reporting.formats.svg import render_svg
 from pipelines.reporting.formats.texts import heading, value_text
+from pipelines.reporting.group_names import for_people
 from pipelines.reporting.report_table import ReportTable, Row
 
 #: Rows of the table on a page, so that a browser opens it.
@@ -62,7 +63,8 @@ CONTENT_SECURITY_POLICY = f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'
 
 
 def render_page(table: ReportTable) -> bytes:
-    """Render a report as a page."""
+    """Render a report as a page, with names in place of ids."""
+    table = for_people(table)
     title = escape(table.title)
     facts = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts_of(table))
     return f"""<!doctype html>

@@ -13,6 +13,7 @@ from pipelines.reporting.formats.drawing import Drawing, Label, Rectangle, Shape
 from pipelines.reporting.formats.drawing import Path as Line
 from pipelines.reporting.formats.summary import facts_of, limited_rows
 from pipelines.reporting.formats.texts import heading, value_text
+from pipelines.reporting.group_names import for_people
 from pipelines.reporting.report_table import ReportTable, Row
 
 #: Rows of the table: about 40 are on a page.
@@ -36,7 +37,11 @@ MIN_WIDTH, MAX_WIDTH, PADDING = 6, 30, 4
 
 
 def render_pdf(table: ReportTable, fonts: Path | None = None) -> bytes:
-    """Render a report. `fonts` is a folder of fonts for characters that the bundled one lacks."""
+    """Render a report, with names in place of ids.
+
+    fonts  a folder of fonts for characters that the bundled one lacks
+    """
+    table = for_people(table)
     pdf = PdfPages(extra_fonts(fonts))
     pdf.set_title(table.title)
     pdf.set_creation_date(table.snapshot)

@@ -5,7 +5,10 @@ import re
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
+from datetime import datetime, timedelta
 from itertools import pairwise
+from zoneinfo import ZoneInfo
 
 import html5lib
 import pytest
@@ -15,7 +18,8 @@ from pipelines.reporting.formats import html_page, pdf_document
 from pipelines.reporting.formats.charts import MAX_BARS, MAX_SERIES, charts_of
 from pipelines.reporting.formats.drawing import HEIGHT, WIDTH, Label, Rectangle, draw
 from pipelines.reporting.formats.render import render
-from tests.pipelines.reporting.report_tables import NAMES, ranking, table
+from pipelines.reporting.report_table import Column, Period
+from tests.pipelines.reporting.report_tables import NAMES, START, ranking, table
 
 EVIL = "<script>alert(1)</script>\"'&</title></style>"
 
@@ -139,3 +143,61 @@ def test_the_libraries_of_reports_load_into_a_process_with_an_engine():
     code = "import xllamacpp, pipelines.reporting.formats.parquet_format, pipelines.reporting.formats.pdf_document"
 
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_quantiles_are_lines_of_one_chart():
+    names = ("queue_wait_p50", "queue_wait_p95", "first_token_p50", "first_token_p95")
+    report = replace(
+        table(2, ("a",)),
+        columns=[Column("day", "time"), Column("turns", "integer"), *(Column(name, "number", "s") for name in names)],
+        rows=[(START, 3, 0.1, 0.2, 0.3, 0.4), (START + timedelta(days=1), 4, 0.5, 0.6, 0.7, 0.8)],
+        totals=(None, 7, None, None, None, None),
+    )
+
+    turns, queue, first_token = charts_of(report)
+
+    assert (turns.title, queue.title, first_token.title) == ("Turns", "Queue wait (s)", "First token (s)")
+    assert [(series.name, series.values) for series in queue.series] == [("p50", [0.1, 0.5]), ("p95", [0.2, 0.6])]
+
+
+def test_days_without_a_row_are_in_the_chart():
+    report = table(31, ("a",))
+    gaps = replace(report, rows=[report.rows[0], report.rows[30]])
+
+    jobs, _, seconds = charts_of(gaps)
+
+    assert (len(jobs.labels), jobs.labels[24], jobs.labels[30]) == (31, "2026-10-25", "2026-10-31")
+    assert jobs.series[0].values[1:30] == [None] * 29
+    assert seconds.series[0].values[15] is None
+
+
+def test_a_chart_ends_with_the_snapshot():
+    report = table(3, ("a",))
+
+    assert len(charts_of(replace(report, snapshot=START + timedelta(hours=30)))[0].labels) == 3
+    assert len(charts_of(replace(report, snapshot=START + timedelta(hours=30), rows=report.rows[:2]))[0].labels) == 2
+
+
+def test_a_column_that_tells_no_groups_apart_is_in_no_name():
+    report = table(3, ("a", "b"))
+    columns = [report.columns[0], Column("currency", "text"), *report.columns[1:]]
+    priced = replace(
+        report, columns=columns, rows=[(row[0], "EUR", *row[1:]) for row in report.rows], totals=(None, *report.totals)
+    )
+
+    assert [series.name for series in charts_of(priced)[0].series] == ["b", "a"]
+
+
+def test_hours_of_a_zone_with_half_hours_are_its_own():
+    start = datetime(2026, 1, 1, 0, 30, tzinfo=ZoneInfo("Asia/Kolkata"))
+    report = replace(
+        table(1),
+        columns=[Column("hour", "time"), Column("jobs", "integer")],
+        rows=[(start.replace(minute=0), 1)],
+        totals=(None, 1),
+        interval="hour",
+        time_zone="Asia/Kolkata",
+        period=Period(start, start + timedelta(hours=3)),
+    )
+
+    assert charts_of(report)[0].labels == [f"2026-01-01 0{hour}:00+05:30" for hour in range(4)]
