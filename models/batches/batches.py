@@ -32,7 +32,7 @@ KEPT_DAYS = 365
 KIND = "batch.run"
 
 #: The argument of the jobs of lines that names their batch.
-BATCH_ARGUMENT = "batch_id"
+BATCH_ARGUMENT = "of_batch"
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,7 @@ FROM (SELECT count(*) AS jobs, coalesce(sum(job_bytes), 0)::bigint AS bytes FROM
           SELECT job_bytes FROM jobs
           WHERE account_id = %(account_id)s AND state IN ('scheduled', 'queued', 'running', 'waiting')
             AND kind NOT IN ('memory.remember', 'memory.extract', 'memory.fact', 'memory.reindex')
-            AND arguments -> 'batch_id' IS NULL
+            AND arguments -> 'of_batch' IS NULL
           LIMIT %(max_jobs)s::bigint) AS unfinished) AS account,
      (SELECT count(*) AS turns FROM (
           SELECT FROM jobs

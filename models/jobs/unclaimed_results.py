@@ -17,7 +17,7 @@ DELETE FROM jobs USING (
     SELECT id FROM jobs
     WHERE kind IN ({KIND_LIST})
       AND finished_at < now() - make_interval(secs => %(kept)s)
-      AND state IN ('completed', 'failed', 'cancelled') AND arguments -> 'batch_id' IS NULL
+      AND state IN ('completed', 'failed', 'cancelled') AND arguments -> 'of_batch' IS NULL
     ORDER BY id DESC LIMIT %(limit)s FOR UPDATE SKIP LOCKED) AS unread
 WHERE jobs.id = unread.id
 RETURNING jobs.id
