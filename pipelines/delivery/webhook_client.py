@@ -1,5 +1,6 @@
 """Post webhooks to URLs that accounts choose: guarded as calls of tools are, without redirects, in bounded time."""
 
+import logging
 import ssl
 import time
 from collections.abc import Mapping
@@ -11,6 +12,8 @@ import httpx2
 
 from pipelines.agents.egress import EgressPolicy, EgressRefused, GuardedBackend, Resolver, own_resolver, ssl_context
 from pipelines.agents.mcp.values import clean_text
+
+log = logging.getLogger(__name__)
 
 #: Seconds for a whole request: the look-up of the host, the connection, the answer.
 TIMEOUT = 15.0
@@ -80,6 +83,9 @@ class WebhookClient:
             error = f"There was no answer within {self._timeout:g} seconds."
         except (EgressRefused, httpx2.InvalidURL, *ERRORS) as failure:
             error = _error_text(failure)
+        except Exception as failure:  # noqa: BLE001 - the URL and its answer are the account's: they fail no job
+            log.warning("Cannot send a webhook to %s: %r", url.partition("?")[0], failure)
+            error = "The request failed."
         if exchange.status_code is not None:  # the status counts, also where the body was not complete
             error = None
         text = clean_text(exchange.body[:KEPT].decode("utf-8", "replace"))
@@ -93,6 +99,21 @@ class WebhookClient:
         parsed = httpx2.URL(url)
         self._policy.check_url(parsed)
         target = httpcore2.URL(scheme=parsed.raw_scheme, host=parsed.raw_host, port=parsed.port, target=parsed.raw_path)
+        idle = self._has_idle_connection(target)
+        try:
+            await self._send(exchange, target, headers, body)
+        except (httpcore2.NetworkError, httpcore2.RemoteProtocolError):
+            if not idle or exchange.status_code is not None:
+                raise
+            await self._send(exchange, target, headers, body)  # the server has closed the idle connection meanwhile
+
+    def _has_idle_connection(self, target: httpcore2.URL) -> bool:
+        connections = self._pool.connections
+        return any(connection.is_idle() and connection.can_handle_request(target.origin) for connection in connections)
+
+    async def _send(
+        self, exchange: "_Exchange", target: httpcore2.URL, headers: Mapping[str, str], body: bytes
+    ) -> None:
         async with self._pool.stream("POST", target, headers=list(headers.items()), content=body) as response:
             exchange.status_code = response.status
             exchange.headers = {
