@@ -63,6 +63,7 @@ from web.api.schedules.schemas import (
 from web.api.system import openapi, probes
 from web.api.turns import compact, conversations, embeddings, input_tokens, models, responses, text_completions
 from web.api.turns.chat import completions, stored_completions
+from web.api.webhooks.routes import WEBHOOK_ROUTES
 from web.http.paging import Listing
 from web.http.responses import Page
 from web.pages import docs, home
@@ -262,6 +263,7 @@ ROUTES = (
     *PAYMENT_ROUTES,
     *METERING_ROUTES,
     *SUBSCRIPTION_ROUTES,
+    *WEBHOOK_ROUTES,
     Route("GET", "/openapi.json", openapi.read, Rights.PUBLIC, response=dict[str, Any], other_responses={304: None},
           purpose="documents"),
     Route("GET", "/docs", docs.docs, Rights.PUBLIC),

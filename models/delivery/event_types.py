@@ -78,7 +78,8 @@ EVENT_TYPES: Final[Mapping[EventType, EventDescription]] = {
     ),
     "file.created": EventDescription("A file can be read.", {"id": "file-sample", "purpose": "user_data"}),
     "report.completed": EventDescription(
-        "A report has been written to a file. `id` is the report.", {"id": "report_sample", "file_id": "file-sample"}
+        "A report has been written to a file. `id` is the report.",
+        {"id": "report_sample", "kind": "usage", "file_id": "file-sample"},
     ),
     "payment.succeeded": EventDescription("A payment has succeeded. `invoice_id` may be null.", _PAYMENT),
     "payment.failed": EventDescription("A payment has failed, such as a declined card.", _PAYMENT),

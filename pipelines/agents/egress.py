@@ -87,6 +87,11 @@ class EgressPolicy:
                 "may add it to SANGHA_EGRESS_ALLOW."
             )
 
+    def names(self, host: str, port: int, address: str | None = None) -> bool:
+        """Return whether the operator has named the host, or the network of the address it is written as."""
+        plain = None if address is None else _plain(ipaddress.ip_address(address))
+        return self._names(host, port) or (plain is not None and any(rule.contains(plain, port) for rule in self.allow))
+
     def _is_open(self, host: str, port: int, address: Address) -> bool:
         if any(rule.contains(address, port) for rule in self.allow):
             return True

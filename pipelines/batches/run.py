@@ -17,6 +17,7 @@ from models.accounts.ownership import Access
 from models.batches import lines, progress
 from models.batches.batches import Batch, BatchEnd, read
 from models.delivery import events
+from models.delivery.event_types import EventType
 from models.jobs import cancellation
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
@@ -35,6 +36,14 @@ BUSY_DELAY, IDLE_DELAY = 0.5, 2.0
 
 #: Running lines that are cancelled at a time.
 CANCELLED = 100
+
+#: The type of the event of a batch that has ended.
+EVENTS: Mapping[BatchEnd, EventType] = {
+    "completed": "batch.completed",
+    "failed": "batch.failed",
+    "expired": "batch.expired",
+    "cancelled": "batch.cancelled",
+}
 
 
 def run(worker: BatchWorker, client: redis.Redis, attempt: Attempt) -> Ending:
@@ -184,6 +193,6 @@ def _record(
 ) -> Callable[[Connection], None]:
     def record(connection: Connection) -> None:
         progress.end(connection, batch_id, account_id, ends_as=ends_as, errors=errors)
-        events.record(connection, account_id, f"batch.{ends_as}", {"id": batch_id}, key=batch_id)
+        events.record(connection, account_id, EVENTS[ends_as], {"id": batch_id}, key=batch_id)
 
     return record

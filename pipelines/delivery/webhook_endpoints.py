@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-import httpx2
-
 from models.accounts import audit
 from models.accounts.accounts import Caller
 from models.accounts.audit import RequestOrigin
@@ -16,11 +14,11 @@ from models.delivery.endpoints import MAX_ENDPOINTS, Endpoint
 from models.delivery.event_types import EventType
 from models.jobs.jobs import NewJob, enqueue
 from models.platform.database import Connection, Database, fetch_one
-from models.platform.errors import Conflict, InvalidRequest, LimitExceeded, NotFound
+from models.platform.errors import Conflict, LimitExceeded, NotFound
 from models.platform.settings import Settings
-from pipelines.agents.egress import EgressRefused, policy_of
 from pipelines.delivery import webhook_secrets
 from pipelines.delivery.webhook_replay import KIND as REPLAY
+from pipelines.delivery.webhook_urls import check_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +67,6 @@ def create(
         )
         _record(connection, "webhook_endpoint.created", caller, endpoint, origin)
     return endpoint, webhook_secrets.unseal(settings, endpoint.id, endpoint.secret)
-
-
-def check_url(settings: Settings, url: str) -> None:
-    """Raise InvalidRequest for a URL that no request may be sent to, whatever addresses its host has."""
-    try:
-        policy_of(settings).check_url(httpx2.URL(url))
-    except (EgressRefused, httpx2.InvalidURL) as error:
-        raise InvalidRequest(str(error), param="url", code="url_refused") from None
 
 
 def change(

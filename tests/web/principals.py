@@ -18,6 +18,7 @@ from models.accounts import accounts, invitations
 from models.accounts.accounts import Caller, Role, Scope
 from models.billing import billing_details, payments
 from models.billing.invoice_lines import NewLine
+from models.delivery import deliveries, events
 from models.memory.memories import NewMemory
 from models.memory.spaces import SpaceKey
 from models.platform.database import Connection, Database
@@ -330,6 +331,17 @@ def _payment_method(principals: Principals, database: Database, person: str) -> 
     return {"payment_method_id": _json(principals.request(person, "POST", "/billing/payment_methods", json=body))["id"]}
 
 
+def _webhook(principals: Principals, database: Database, person: str) -> dict[str, str]:
+    """Create an endpoint, and a delivery to it."""
+    body = {"url": "https://example.com/", "event_types": ["*"]}
+    endpoint_id = _json(principals.request("owner", "POST", "/v1/webhook_endpoints", json=body))["id"]
+    with database.transaction() as connection:
+        events.record(connection, principals.account_id, "response.completed", {"id": "resp_1"})
+    with database.connection() as connection:
+        (delivery, *_) = deliveries.page(connection, principals.account_id, endpoint_id=endpoint_id)
+    return {"endpoint_id": endpoint_id, "delivery_id": delivery.id, "event_id": delivery.event_id}
+
+
 #: By path parameter. A new parameter needs a line here: unless the resource exists, a 404 for another account proves
 #: nothing.
 RESOURCE_FACTORIES = {
@@ -344,6 +356,9 @@ RESOURCE_FACTORIES = {
     "session_id": _session,
     "user_id": _member,
     "invitation_id": _invitation,
+    "endpoint_id": _webhook,
+    "delivery_id": _webhook,
+    "event_id": _webhook,
     "file_id": _file,
     "batch_id": _batch,
     "upload_id": _upload,

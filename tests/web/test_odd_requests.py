@@ -69,6 +69,9 @@ BODIES: dict[str, dict[str, Any]] = {
     },
     "POST /v1/api_keys": {"name": "odd"},
     "POST /v1/approvals/{approval_id}": {"approve": False},
+    "POST /v1/webhook_endpoints": {"url": "https://example.com/", "event_types": ["*"]},
+    "POST /v1/webhook_endpoints/{endpoint_id}/test": {"event_type": "response.completed"},
+    "POST /v1/webhook_endpoints/{endpoint_id}/replay": {"since": 0},
     "POST /v1/mcp_servers": {"label": "odd", "url": "https://mcp.example.com/"},
     "PATCH /v1/memories/{memory_id}": {"importance": 0.5},
     "POST /v1/account/invitations": {"email": "odd@example.com"},
@@ -93,6 +96,7 @@ WAITING = {
     "/v1/responses/input_tokens",
     "/v1/quotes",
     "/v1/mcp_servers/{server_id}/test",
+    "/v1/webhook_endpoints/{endpoint_id}/test",
 }
 UNKNOWN, STRICT = {"zz_unknown": 1}, {"x-sangha-strict": "1"}
 

@@ -103,6 +103,9 @@ BY_ROLE = {
     "payment_id",
     "payment_method_id",
     "server_id",
+    "endpoint_id",
+    "delivery_id",
+    "event_id",
 }
 
 #: Routes of managed resources that are personal: they show texts, or act as the user.
@@ -165,13 +168,19 @@ BODIES: dict[tuple[str, str], object] = {
     ("PATCH", "/v1/memories/{memory_id}"): {"importance": 0.25},
     ("POST", "/v1/approvals/{approval_id}"): {"approve": False},
     ("POST", "/v1/uploads/{upload_id}/complete"): {"part_ids": ["part_none"]},
+    ("POST", "/v1/webhook_endpoints/{endpoint_id}/test"): {"event_type": "response.completed"},
+    ("POST", "/v1/webhook_endpoints/{endpoint_id}/replay"): {"since": 0},
 }
 
 #: Routes that start a job of which an account has one at a time.
 ONE_AT_A_TIME = {"/v1/account/export"}
 
 #: Routes that may respond with 503.
-MAY_BE_UNAVAILABLE = {"/readyz", "/v1/mcp_servers/{server_id}/test"}
+MAY_BE_UNAVAILABLE = {
+    "/readyz",
+    "/v1/mcp_servers/{server_id}/test",
+    "/v1/webhook_endpoints/{endpoint_id}/test",
+}
 
 
 def name(route: Route) -> str:
@@ -188,6 +197,7 @@ def api(settings):
     update = {"visits_per_minute": 1_000_000, "trusted_proxies": "192.0.2.0/24"}
     with pytest.MonkeyPatch.context() as patch, app_client(settings.model_copy(update=update)) as client:
         patch.setattr("web.api.agents.mcp_servers.TIMEOUT", 0.05)  # there is no worker
+        patch.setattr("web.api.webhooks.endpoints.TIMEOUT", 0.05)
         yield client
 
 
