@@ -29,6 +29,7 @@ TIMETABLE: Mapping[str, TimetableEntry] = {
     "credits.expire": TimetableEntry(Cron("5 * * * *"), if_missed="skip", grace=600),
     "credits.top_up": TimetableEntry(Cron("* * * * *"), if_missed="skip", grace=600),
     "spending.notify": TimetableEntry(Cron("* * * * *"), if_missed="skip", grace=600),
+    "rollups.update": TimetableEntry(Cron("* * * * *"), if_missed="skip", grace=600),
     "meditation.nightly": TimetableEntry(Cron("0 1 * * *"), grace=6 * 3600),
 }
 

@@ -6,7 +6,7 @@ from models.jobs.attempt_context import Handler, plain_ending
 from models.platform.object_store import ObjectStore
 from pipelines.batches import run as batches
 from pipelines.batches.worker import BatchWorker
-from pipelines.reporting import build, export
+from pipelines.reporting import build, export, update_rollups
 from pipelines.reporting.build_report import build_report
 from tasks.job_runner import JobRunner
 
@@ -23,4 +23,5 @@ def declare_actors(runner: JobRunner) -> dict[str, int]:
     runner.declare("batch.run", Handler(run=run_batch, end=batches.end))
     build_file = partial(build.run, objects, runner.settings.home / "fonts", build_report)
     runner.declare("report.build", Handler(run=build_file, end=plain_ending))
+    runner.declare("rollups.update", Handler(run=update_rollups.run, end=plain_ending))
     return THREADS

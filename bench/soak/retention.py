@@ -109,7 +109,8 @@ KEPT = frozenset({
     "memory_vectors", "payment_methods", "payments", "plan_versions", "plans", "postings", "prices", "quota_usage",
     "refunds", "route_moves", "schedules", "schema_compatibility", "sellers", "served_models", "signing_keys",
     "simulated_objects", "spending", "spending_limits", "spending_reservations", "spill_days", "subscriptions",
-    "turn_counts", "usage_records", "usage_segments", "users", "webhook_endpoints", "workers",
+    "turn_counts", "error_counts", "latency_rollups", "memory_counts", "rollup_state", "usage_records", "usage_rollups",
+    "usage_segments", "users", "webhook_endpoints", "workers",
 })  # fmt: skip
 
 UNFINISHED = "SELECT count(*) AS count FROM jobs WHERE state IN ('scheduled', 'queued', 'running', 'waiting')"

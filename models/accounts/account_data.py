@@ -79,6 +79,10 @@ KEPT: Mapping[str, str] = {
     "usage_segments": "billing: numbers of tokens and names of models",
     "quota_usage": "billing",
     **dict.fromkeys(
+        ("usage_rollups", "latency_rollups", "error_counts", "memory_counts"),
+        "sums by quarter of an hour: numbers, ids and names of models and agents",
+    ),
+    **dict.fromkeys(
         ("subscriptions", "invoices", "credit_notes", "payments", "refunds", "credit_grants", "postings", "spending"),
         "billing: the law requires that invoices and what led to them are kept",
     ),

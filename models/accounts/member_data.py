@@ -89,6 +89,10 @@ KEPT: Mapping[str, str] = {
     "usage_segments": "billing: numbers of tokens and names of models",
     "quota_usage": "billing",
     **dict.fromkeys(
+        ("usage_rollups", "latency_rollups", "error_counts", "memory_counts"),
+        "sums by quarter of an hour: numbers, ids and names of models and agents",
+    ),
+    **dict.fromkeys(
         (
             "billing_details",
             "subscriptions",

@@ -118,6 +118,7 @@ CATALOGUE: Mapping[str, JobKind] = {
     "credits.expire": JobKind(queue="billing", priority=1, time_limit=900, attempts=5, backoff=60),
     "spending.notify": JobKind(queue="billing", priority=1, time_limit=300, attempts=3, backoff=10),
     "credits.top_up": JobKind(queue="billing", priority=1, time_limit=300, attempts=3, backoff=10),
+    "rollups.update": JobKind(queue="reporting", priority=1, time_limit=900, attempts=5, backoff=10),
     "account.export": JobKind(queue="reporting", time_limit=3600, attempts=3, backoff=10),
     # A batch is looked at about once a second; each look is an attempt. 40 failures are hours without an object store.
     "batch.run": JobKind(queue="reporting_batch", time_limit=3600, attempts=40, backoff=2, cancellable=False),

@@ -68,12 +68,27 @@ def merge_segments(segments: Iterable[Segment]) -> list[Segment]:
 
 
 @dataclass(frozen=True, slots=True)
+class GenerationTimes:
+    """How fast a job was answered; None: unknown.
+
+    first_token_seconds  from the job's creation until its first token
+    tokens_per_second    of the tokens after the first ones
+    """
+
+    first_token_seconds: float | None = None
+    tokens_per_second: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class UsageSource:
     """What decides the price of a job's tokens, and for whom they count.
 
     created_at     when the job was created; None: now
     endpoint       the upstream that served what no segment names; empty: the local engine
     repeated       the job had several attempts, of which an earlier one may have been billed before a replay
+    kind           of the job; None: unknown
+    queue_seconds  from the job's creation until its first attempt
+    generation     how fast it was answered
     """
 
     created_at: datetime | None = None
@@ -83,13 +98,28 @@ class UsageSource:
     service_class: ServiceClass = "standard"
     endpoint: str = ""
     repeated: bool = False
+    kind: str | None = None
+    queue_seconds: float | None = None
+    generation: GenerationTimes = GenerationTimes()
 
     @classmethod
-    def of_job(cls, job: Job, endpoint: str = "") -> "UsageSource":
+    def of_job(cls, job: Job, endpoint: str = "", generation: GenerationTimes = GenerationTimes()) -> "UsageSource":
         """Return the source of a job's usage, which an endpoint or else the local engine has served."""
         service_class = BACKGROUND if is_batch(job.queue) else job.arguments.get(CLASS_ARGUMENT, "standard")
         key_id, repeated = job.arguments.get(KEY_ARGUMENT), job.attempt > 1
-        return cls(job.created_at, job.owner_id, key_id, None, service_class, endpoint, repeated)
+        queue_seconds = (job.started_at - job.created_at).total_seconds() if job.started_at else None
+        return cls(
+            job.created_at,
+            job.owner_id,
+            key_id,
+            None,
+            service_class,
+            endpoint,
+            repeated,
+            job.kind,
+            queue_seconds,
+            generation,
+        )
 
     @property
     def scopes(self) -> list[str]:
@@ -133,15 +163,18 @@ WITH before AS (
     {price}
 ), billed AS (
     INSERT INTO usage_records AS record (job_id, account_id, model, input_tokens, cached_tokens, output_tokens,
-        billed_amount, billed_currency, price_id, billed_user_id, billed_key_id, billed_agent)
+        billed_amount, billed_currency, price_id, billed_user_id, billed_key_id, billed_agent, usage_kind, usage_class,
+        queue_seconds, first_token_seconds, tokens_per_second)
     SELECT %(job_id)s, %(account_id)s, %(model)s, %(input_tokens)s, %(cached_tokens)s, %(output_tokens)s,
-           price.amount, price.currency, price.id, %(user_id)s, %(key_id)s, %(agent)s
+           price.amount, price.currency, price.id, %(user_id)s, %(key_id)s, %(agent)s, %(kind)s, %(service_class)s,
+           %(queue_seconds)s::real, %(first_token_seconds)s::real, %(tokens_per_second)s::real
     FROM (SELECT) AS job LEFT JOIN price ON true
     ON CONFLICT (job_id) DO UPDATE SET input_tokens = excluded.input_tokens,
         cached_tokens = excluded.cached_tokens, output_tokens = excluded.output_tokens,
         billed_amount = CASE WHEN record.billed_on IS NULL THEN excluded.billed_amount ELSE record.billed_amount END,
         waived_amount = CASE WHEN record.billed_on IS NOT NULL THEN excluded.billed_amount - record.billed_amount END,
         billed_currency = coalesce(record.billed_currency, excluded.billed_currency),
+        tokens_per_second = coalesce(excluded.tokens_per_second, record.tokens_per_second),
         price_id = coalesce({price_id}excluded.price_id)
     RETURNING billed_amount, billed_currency
 ), change AS (
@@ -233,6 +266,10 @@ def bill(
             "key_id": source.key_id,
             "agent": source.agent,
             "service_class": source.service_class,
+            "kind": source.kind,
+            "queue_seconds": source.queue_seconds,
+            "first_token_seconds": source.generation.first_token_seconds,
+            "tokens_per_second": source.generation.tokens_per_second,
             "scopes": source.scopes,
             "segment_model": parts[0].model,
             "endpoint": endpoints[0],

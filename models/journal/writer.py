@@ -21,6 +21,7 @@ from models.journal.events import Event, event
 from models.journal.growing_delta import GrowingDelta
 from models.journal.journal import Claim, Fence
 from models.journal.shards import SHARDS, announcement
+from models.journal.token_pace import TokenPace
 from models.platform.errors import Fenced, Unavailable
 from models.platform.redis_client import is_cluster
 from models.platform.redis_cluster import Command, execute_all
@@ -65,6 +66,7 @@ class Journal:
         self._delta: GrowingDelta | None = None
         self._lock = threading.Lock()
         self._writer = writer
+        self.pace = TokenPace()
 
     def write(self, type_: str, payload: Mapping[str, Any]) -> Event:
         """Write an event. Raises Fenced if a newer attempt exists."""
@@ -85,6 +87,7 @@ class Journal:
                 self._append(*other)
             self._append(type_, payload, tokens)
             self.tokens += tokens
+            self.pace.add(tokens)
         self._writer.schedule(self)
 
     def write_text(
@@ -108,6 +111,7 @@ class Journal:
             self._delta.add(text, tokens, logprobs)
             first = self.tokens == 0
             self.tokens += tokens
+            self.pace.add(tokens)
         self._writer.schedule(self, text=not first)
 
     def compose_endings(self, endings: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Event]:

@@ -18,8 +18,8 @@ from models.agents.approvals import insert as insert_approval
 from models.jobs.attempt_context import Attempt, Outcome, WaitForChildren
 from models.jobs.attempts import Ending
 from models.jobs.budgets import Draw, settle_draw
-from models.jobs.jobs import Job, NewJob
-from models.jobs.usage import UsageSource
+from models.jobs.jobs import NewJob
+from models.jobs.usage import GenerationTimes, UsageSource
 from models.platform.database import Connection
 from models.turns import conversations, due_times, response_events, responses
 from models.turns.responses import Response, TokenUsage
@@ -142,7 +142,7 @@ def complete_turn(
             [*events, (end_event_type, response_objects.response_payload(response, attempt.job.arguments))]
         ),
         result={"response_id": response.id, "status": response.status},
-        record=_record_results(response, answer, attempt.job, endpoint, approvals),
+        record=_record_results(response, answer, attempt, endpoint, approvals),
         settle=_settlement(attempt, response, answer.usage),
         follow_ups=_follow_ups(response),
         tokens=answer.usage.input_tokens + answer.usage.output_tokens,
@@ -186,7 +186,7 @@ def end(
         attempt.journal.compose_endings([*answer.end_events("incomplete"), *answer.open_call_events(), end_event]),
         result={"response_id": response.id, "status": response.status},
         error=error,
-        record=_record_results(response, answer, attempt.job, endpoint),
+        record=_record_results(response, answer, attempt, endpoint),
         settle=_settlement(attempt, response, usage),
         follow_ups=_follow_ups(response),
         tokens=usage.input_tokens + usage.output_tokens,
@@ -206,14 +206,15 @@ def _settlement(attempt: Attempt, response: Response, usage: TokenUsage) -> Call
 
 
 def _record_results(
-    response: Response, answer: AnswerWriter, job: Job, endpoint: str, approvals: Sequence[Approval] = ()
+    response: Response, answer: AnswerWriter, attempt: Attempt, endpoint: str, approvals: Sequence[Approval] = ()
 ) -> Callable[[Connection], None]:
     """Return a function that writes output, usage and the conversation's items in the transaction that ends the job."""
     usage, segments = answer.usage, answer.segments
+    job, times = attempt.job, _generation_times(attempt)
 
     def record(connection: Connection) -> None:
         responses.finish(connection, response)
-        responses.bill(connection, response, usage, UsageSource.of_job(job, endpoint), segments)
+        responses.bill(connection, response, usage, UsageSource.of_job(job, endpoint, times), segments)
         if response.conversation_id:
             items = [*response.input, *response.output]
             conversations.add_items(connection, response.conversation_id, items, response_id=response.id)
@@ -224,6 +225,15 @@ def _record_results(
         response_events.record(connection, response, job)
 
     return record
+
+
+def _generation_times(attempt: Attempt) -> GenerationTimes:
+    """Return how fast a turn was answered. Only a turn of one attempt knows when its first token came."""
+    job, pace = attempt.job, attempt.journal.pace
+    if job.attempt > 1 or job.started_at is None or pace.first_seconds is None:
+        return GenerationTimes(None, pace.tokens_per_second)
+    waited = (job.started_at - job.created_at).total_seconds()
+    return GenerationTimes(waited + pace.first_seconds, pace.tokens_per_second)
 
 
 def _follow_ups(response: Response) -> list[NewJob]:

@@ -10,7 +10,7 @@ from pipelines.reporting.report_table import Interval
 ReportKind = Literal["usage", "revenue", "latency", "errors", "memory"]
 
 #: What rows are grouped by, beside hours, days or months.
-Grouping = Literal["account", "user", "key", "agent", "model", "class"]
+Grouping = Literal["account", "user", "key", "agent", "model", "class", "kind"]
 
 
 @dataclass(frozen=True, slots=True)
