@@ -15,7 +15,7 @@ from models.platform.ids import new_id
 from models.platform.object_store import ObjectStore
 
 #: Bytes of an object.
-OBJECT_BYTES = 8 * 1024 * 1024
+OBJECT_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(slots=True)

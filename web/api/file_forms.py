@@ -5,6 +5,7 @@ upload that is not completed, after an error or when the client disconnects, is 
 """
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
@@ -30,6 +31,10 @@ from web.http.uploads import CHUNK_TIMEOUT
 
 #: Bytes of a file in one request, and of a part of an upload.
 MAX_FILE_BYTES, MAX_PART_BYTES = 512 * 1024 * 1024, 64 * 1024 * 1024
+
+#: Threads that write objects: few, since each keeps memory of the size of an object, and apart from those of other
+#: requests, which a slow object store does not delay.
+WRITERS = ThreadPoolExecutor(4, thread_name_prefix="objects")
 
 #: Seconds within which a body must arrive.
 TIMEOUT = 1800.0
@@ -194,6 +199,6 @@ class _Receiver:
             raise InvalidRequest(f"The form has more than {MAX_OVERHEAD} bytes besides the file.", code="invalid_form")
 
     async def _write(self, size: int) -> None:
-        content = bytes(self._buffer[:size])
+        content = bytes(memoryview(self._buffer)[:size])
         del self._buffer[:size]
-        await run_in_thread(self._writer.write, content)
+        await asyncio.get_running_loop().run_in_executor(WRITERS, self._writer.write, content)
