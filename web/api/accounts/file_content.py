@@ -23,13 +23,20 @@ GUARDED = {
 }
 
 
-class ContentResponse(Response):
-    """A response with a file's content. The object store is asked when it is sent, and not for HEAD."""
+#: Seconds for which a signed URL is valid: it works for whoever has it. It ends with the object, too.
+PRESIGNED_SECONDS = 60
 
-    def __init__(self, objects: ObjectStore, file: File, request_headers: Headers) -> None:
+
+class ContentResponse(Response):
+    """A response with a file's content. The object store is asked when it is sent, and not for HEAD.
+
+    url  to which a GET is redirected instead
+    """
+
+    def __init__(self, objects: ObjectStore, file: File, request_headers: Headers, url: str | None = None) -> None:
         etag = f'"{file.id}"'  # a file's content never changes
         super().__init__(b"", 200, {**GUARDED, "etag": etag})
-        self._objects, self._file = objects, file
+        self._objects, self._file, self._url = objects, file, url
         self._range: ByteRange | None = ByteRange(0, file.bytes)
         if names_etag(request_headers, etag):
             self._range, self.status_code = None, 304
@@ -50,6 +57,9 @@ class ContentResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the content. Raises NotFound if it was deleted, and Unavailable, before anything is sent."""
+        if self._url is not None and scope["method"] == "GET":
+            await Response(b"", 302, {"location": self._url, "cache-control": "no-store"})(scope, receive, send)
+            return
         if self._range is None or scope["method"] == "HEAD":
             await super().__call__(scope, receive, send)
             return
@@ -59,6 +69,13 @@ class ContentResponse(Response):
         while (chunk := await run_in_thread(_next, content)) is not None:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def presigned_url(objects: ObjectStore, file: File) -> str | None:
+    """Return a URL of the object store for a file in one object; None if the store cannot sign one."""
+    if len(file.objects) != 1:
+        return None
+    return objects.presign(file.objects[0].key, PRESIGNED_SECONDS, file.filename, served_type(file.content_type))
 
 
 def _next(content: Iterator[bytes]) -> bytes | None:

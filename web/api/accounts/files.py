@@ -14,7 +14,7 @@ from pipelines.files.completion import complete_upload
 from pipelines.files.deletion import delete_file
 from pipelines.files.names import detect_type, safe_filename
 from pipelines.requests.validation import validate
-from web.api.accounts.file_content import ContentResponse
+from web.api.accounts.file_content import ContentResponse, presigned_url
 from web.api.accounts.file_objects import FileDeleted, FileProperties, file_object
 from web.api.request import Request
 from web.http.paging import page_response
@@ -96,8 +96,13 @@ def read(request: Request) -> Response:
 
 
 def content(request: Request) -> Response:
-    """`GET /v1/files/{id}/content`: download a file, or a range of its bytes."""
-    return ContentResponse(request.platform.objects, _read(request), request.headers)
+    """`GET /v1/files/{id}/content`: download a file, or a range of its bytes.
+
+    Where the operator has it so, a file in one object is a redirect to a signed URL of the object store.
+    """
+    file, platform = _read(request), request.platform
+    url = presigned_url(platform.objects, file) if platform.settings.presigned_downloads else None
+    return ContentResponse(platform.objects, file, request.headers, url)
 
 
 def delete(request: Request) -> Response:

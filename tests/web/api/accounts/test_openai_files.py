@@ -5,10 +5,28 @@ import io
 import os
 import time
 
+import httpx
 import pytest
 from openai import BadRequestError, ConflictError, NotFoundError, OpenAI
 
 from models.platform.ids import new_id
+from tests.web.api_client import app_client
+
+
+@pytest.fixture(scope="module", params=["folder", "s3", "conditional_s3"])
+def api(request, settings):
+    """The application with a folder, and with S3 services, to which it redirects downloads."""
+    if request.param == "folder":
+        with app_client(settings) as client:
+            yield client
+        return
+    service = request.getfixturevalue(request.param)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in service.environment.items():
+            patch.setenv(name, value)
+        update = {"object_store": service.location, "presigned_downloads": True}
+        with app_client(settings.model_copy(update=update)) as client:
+            yield client
 
 
 @pytest.fixture
@@ -58,6 +76,20 @@ def test_files_are_listed_page_by_page_in_both_orders(openai):
     assert listed == ids[::-1]
     assert ascending == ids
     assert len(openai.files.list(limit=10_000).data) == 6
+
+
+def test_a_signed_url_ends_with_the_file(openai, user):
+    if not user.client.app.state.platform.settings.presigned_downloads:
+        pytest.skip("a folder signs nothing")
+    file = openai.files.create(file=("a.txt", b"<b>"), purpose="user_data")
+    answer = user.request("GET", f"/v1/files/{file.id}/content")
+
+    assert answer.status_code == 302
+    url = answer.headers["location"]
+    assert httpx.get(url).content == b"<b>"
+    openai.files.delete(file.id)
+    assert httpx.get(url).status_code in (403, 404)  # as S3 says to those who may not list
+    assert user.request("GET", f"/v1/files/{file.id}/content").status_code == 404
 
 
 def test_a_deleted_file_is_gone(openai):
