@@ -1,7 +1,7 @@
 -- roll: expand
 -- Who may read a file: all members, admins, or its user and admins. NULL, of the previous version: admins an export,
 -- all members another file.
-ALTER TABLE files ADD COLUMN audience text CHECK (audience IN ('account', 'admins', 'user'));
+ALTER TABLE files ADD COLUMN audience text;
 
 -- Files that are not complete yet: their objects count for the account's limit and expire together.
 CREATE TABLE uploads (
