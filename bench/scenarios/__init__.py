@@ -28,6 +28,7 @@ from bench.scenarios import (
     startup,
     streams,
     throughput,
+    webhooks,
 )
 
 SCENARIOS: Mapping[str, Scenario] = {
@@ -51,6 +52,9 @@ SCENARIOS: Mapping[str, Scenario] = {
     "fairness": Scenario("one account's turn behind two hundred of another one", fairness.fairness),
     "adversary": Scenario("honest turns beside each attack of a hostile account", adversary.resistance),
     "batches": Scenario("lines of batches a second, beside turns, and over kill -9", batches.batches),
+    "webhooks": Scenario(
+        "events until their webhooks arrive, beside a dead endpoint, and over kill -9", webhooks.webhooks
+    ),
     "pools": Scenario("requests to the other pools, until their result", pools.pools),
     "recall": Scenario("answering turns among the first hits, and the contribution of each part", recall.recall),
     "memory": Scenario("creating and searching memories over HTTP: 10,000; 1,000,000 with --full", memory.memory),
