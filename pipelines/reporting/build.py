@@ -14,7 +14,7 @@ from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob
 from models.platform.database import Connection
-from models.platform.errors import PermanentFailure, RequestError
+from models.platform.errors import InvalidRequest, PermanentFailure, RequestError
 from models.platform.object_store import ObjectStore
 from models.reports import reports
 from models.reports.reports import KEPT_DAYS, Report, ReportScope
@@ -34,6 +34,9 @@ SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 
 #: Who reads the file.
 AUDIENCES: Mapping[ReportScope, Audience] = {"user": "user", "account": "admins"}
+
+#: Rows of a report: so many have about 100 MB of memory while they are written.
+MAX_ROWS = 100_000
 
 #: The steps of the progress.
 STEPS = 3
@@ -71,9 +74,21 @@ def _read(attempt: Attempt, build: BuildReport, request: ReportRequest) -> Repor
     try:
         with attempt.database.transaction() as connection:
             connection.execute(SNAPSHOT)
-            return with_names(connection, build(connection, request), request.account_id)
+            table = build(connection, request)
+            check_rows(table)
+            return with_names(connection, table, request.account_id)
     except RequestError as error:
         raise PermanentFailure(error.message, code=error.code) from error
+
+
+def check_rows(table: ReportTable) -> None:
+    """Raise InvalidRequest for a table of more than MAX_ROWS rows."""
+    if len(table.rows) > MAX_ROWS:
+        message = (
+            f"The report has {len(table.rows):,} rows, and at most {MAX_ROWS:,} are possible. "
+            "Choose a longer interval, fewer groups, a filter or a shorter period."
+        )
+        raise InvalidRequest(message, code="too_many_groups")
 
 
 def _store(objects: ObjectStore, attempt: Attempt, report: Report, file: RenderedReport) -> None:

@@ -5,13 +5,18 @@ several have.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from models.platform.database import Connection
 from models.reports.names import STATEMENTS, names_of
 from pipelines.reporting.report_table import Column, ReportTable, Row, Value
 
 SUFFIX = "_name"
+
+#: Names of columns that documents show in another way.
+CURRENCY, TIME = "currency", "time"
 
 
 def with_names(connection: Connection, table: ReportTable, account_id: str | None) -> ReportTable:
@@ -35,10 +40,34 @@ def _with_name_column(connection: Connection, table: ReportTable, kind: str, acc
 
 
 def for_people(table: ReportTable) -> ReportTable:
-    """Return the table with names in place of ids. An id follows a name that several of them have."""
+    """Return the table as documents show it.
+
+    Names replace ids; an id follows a name that several of them have. A currency that all rows have is the unit of the
+    amounts, and a column `time` is called after its interval.
+    """
     for name in [column.name for column in table.columns if f"{column.name}{SUFFIX}" in _names(table)]:
         table = _with_labels(table, _position(table, name), _position(table, name + SUFFIX))
-    return table
+    if CURRENCY in _names(table):
+        table = _with_currency_as_unit(table, _position(table, CURRENCY))
+    called = [replace(each, name=table.interval or each.name) if each.name == TIME else each for each in table.columns]
+    return replace(table, columns=called)
+
+
+def _with_currency_as_unit(table: ReportTable, position: int) -> ReportTable:
+    currencies = {row[position] for row in table.rows if row[position] is not None}
+    if len(currencies) > 1:
+        return table
+    unit = str(next(iter(currencies), ""))
+    table = _without(table, position)
+    columns = [replace(each, unit=each.unit or unit) if each.type == "decimal" else each for each in table.columns]
+    return replace(table, columns=columns)
+
+
+def _without(table: ReportTable, position: int) -> ReportTable:
+    def cut(row: Sequence[Any]) -> tuple[Any, ...]:
+        return (*row[:position], *row[position + 1 :])
+
+    return replace(table, columns=cut(table.columns), rows=[cut(row) for row in table.rows], totals=cut(table.totals))
 
 
 def _with_labels(table: ReportTable, ids: int, names: int) -> ReportTable:
@@ -49,12 +78,9 @@ def _with_labels(table: ReportTable, ids: int, names: int) -> ReportTable:
     }
 
     def labelled(row: Row) -> Row:
-        values = [*row[:ids], labels.get(row[ids], row[ids]), *row[ids + 1 :]]
-        return (*values[:names], *values[names + 1 :])
+        return (*row[:ids], labels.get(row[ids], row[ids]), *row[ids + 1 :])
 
-    columns = [column for index, column in enumerate(table.columns) if index != names]
-    totals = (*table.totals[:names], *table.totals[names + 1 :])
-    return replace(table, columns=columns, rows=[labelled(row) for row in table.rows], totals=totals)
+    return _without(replace(table, rows=[labelled(row) for row in table.rows]), names)
 
 
 def _names(table: ReportTable) -> set[str]:

@@ -19,7 +19,7 @@ LEFT, RIGHT, TOP, BOTTOM, LEGEND = 52.0, 8.0, 8.0, 22.0, 18.0
 BAR, BAR_GAP, BAR_NAME, BAR_NUMBER = 16.0, 6.0, 190.0, 70.0
 
 #: About this many labels fit on an axis of each direction; the width of a character is estimated.
-X_LABELS, Y_LABELS, CHARACTER = 7, 4, 5.6
+X_LABELS, Y_LABELS, CHARACTER = 7, 4, 6.8
 
 #: A column of at least this width has a gap to the next one.
 GAP_FROM = 4.0
@@ -212,7 +212,7 @@ def _legend(chart: Chart) -> Iterator[Shape]:
     x, y = LEFT, HEIGHT + 10
     for number, series in enumerate(chart.series):
         name = truncate(series.name, NAME_LENGTH)
-        width = 16 + len(name) * CHARACTER * 1.15 + 14
+        width = 16 + len(name) * CHARACTER + 14
         if x + width > WIDTH and x > LEFT:
             x, y = LEFT, y + LEGEND
         yield Rectangle(x, y - 9, 10, 10, _colour(chart, number), series.name)

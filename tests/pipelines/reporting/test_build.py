@@ -154,6 +154,14 @@ def test_what_cannot_be_built_fails_with_its_reason_and_is_not_tried_again(enque
     assert failure.value.code == "too_many_groups"
 
 
+def test_a_report_with_too_many_rows_fails(enqueue, run, monkeypatch):
+    monkeypatch.setattr(build, "MAX_ROWS", 5)
+
+    with pytest.raises(PermanentFailure, match="The report has 6 rows, and at most 5 are possible") as failure:
+        run(enqueue())
+    assert failure.value.code == "too_many_groups"
+
+
 def test_the_file_of_a_report_that_is_deleted_while_it_is_built_expires(enqueue, run, settle, database, owner):
     report = enqueue()
     attempt, ending = run(report)

@@ -1,6 +1,7 @@
 """Names beside the ids of groups: those of the account only, and in documents in place of the ids."""
 
 from datetime import UTC, datetime
+from decimal import Decimal
 
 import orjson
 import pytest
@@ -98,3 +99,22 @@ def test_a_report_without_ids_stays_as_it_is(database):
     table = report("model", ["llama"])
 
     assert named(database, table, None) == table == for_people(table)
+
+
+def test_a_currency_of_all_rows_is_the_unit_of_the_amounts():
+    columns = [Column("time", "time"), Column("currency", "text"), Column("amount", "decimal")]
+    rows = [(NOW, "EUR", Decimal(1)), (NOW, None, Decimal(0))]
+    table = ReportTable("usage", "Usage", columns, rows, (None, "EUR", Decimal(1)), Period(NOW, NOW), "UTC", NOW, "day")
+
+    shown = for_people(table)
+
+    assert shown.columns == [Column("day", "time"), Column("amount", "decimal", "EUR")]
+    assert (shown.rows, shown.totals) == ([(NOW, Decimal(1)), (NOW, Decimal(0))], (None, Decimal(1)))
+
+
+def test_amounts_of_several_currencies_keep_the_column():
+    columns = [Column("currency", "text"), Column("amount", "decimal")]
+    rows = [("EUR", Decimal(1)), ("USD", Decimal(2))]
+    table = ReportTable("usage", "Usage", columns, rows, (None, None), Period(NOW, NOW), "UTC", NOW)
+
+    assert for_people(table) == table
