@@ -83,6 +83,11 @@ def build_report(connection: Connection, request: ReportRequest) -> ReportTable:
     )
 
 
+def check_request(request: ReportRequest) -> None:
+    """Raise InvalidRequest for a grouping or filter that the kind of report does not have."""
+    _selection(request, KINDS[request.kind])
+
+
 def _selection(request: ReportRequest, kind: KindOfReport) -> Selection:
     filters = {_column(name, kind, "filters"): values for name, values in request.filters.items()}
     if request.account_id is not None:
@@ -195,7 +200,7 @@ def _quantiles(rows: Sequence[Mapping[str, Any]]) -> Row:
     return [sum(samples["queue"].values()), *quantiles]
 
 
-MEMORY = [Column("created", "integer"), Column("deleted", "integer"), Column("living", "integer")]
+MEMORY = [Column("created", "integer"), Column("deleted", "integer"), Column("living", "integer", is_level=True)]
 
 
 def _memory(connection: Connection, selection: Selection) -> tuple[Sequence[Column], Sequence[Row], Row]:

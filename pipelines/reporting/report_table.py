@@ -22,11 +22,15 @@ Interval = Literal["hour", "day", "month"]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: its name in programs (`input_tokens`), its type, and the unit of its values, such as `EUR` or `s`."""
+    """A column: its name in programs (`input_tokens`), its type, and the unit of its values, such as `EUR` or `s`.
+
+    is_level  a value is that at the end of its interval, and holds until the next one
+    """
 
     name: str
     type: ColumnType
     unit: str = ""
+    is_level: bool = False
 
 
 @dataclass(frozen=True, slots=True)

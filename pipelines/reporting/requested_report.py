@@ -12,6 +12,7 @@ from models.platform.database import Connection
 from models.platform.errors import InvalidRequest, NotAllowed
 from models.platform.texts import truncate
 from models.reports.reports import ReportFormat, ReportScope
+from pipelines.reporting.build_report import check_request
 from pipelines.reporting.ranges import RangeName, resolve_range
 from pipelines.reporting.report_request import Grouping, ReportKind, ReportRequest
 from pipelines.reporting.report_table import Interval
@@ -114,7 +115,7 @@ def resolve_for_operator(requested: RequestedReport, now: datetime) -> ReportReq
 def _request(
     requested: RequestedReport, start: datetime, end: datetime, *, account_id: str | None, user_id: str | None
 ) -> ReportRequest:
-    return ReportRequest(
+    request = ReportRequest(
         kind=requested.kind,
         start=start,
         end=end,
@@ -125,6 +126,8 @@ def _request(
         account_id=account_id,
         user_id=user_id,
     )
+    check_request(request)
+    return request
 
 
 def resolve_scope(requested: RequestedReport, caller: Caller) -> ReportScope:

@@ -66,6 +66,7 @@ class Measure:
     title: str
     columns: Sequence[int]
     adds_up: bool
+    is_level: bool = False
 
 
 def _measures(table: ReportTable, *, split: bool) -> list[Measure]:
@@ -76,7 +77,7 @@ def _measures(table: ReportTable, *, split: bool) -> list[Measure]:
         if match := QUANTILE.fullmatch(column.name):
             quantiles.setdefault(match["measure"], []).append(index)
         elif column.type not in ("time", "text"):
-            measures.append(Measure(heading(column), [index], column.type != "number"))
+            measures.append(Measure(heading(column), [index], column.type != "number", column.is_level))
     for name, columns in quantiles.items():
         if split and len(columns) > 1:
             measures.append(Measure(heading(replace(table.columns[columns[0]], name=name)), columns, adds_up=False))
@@ -113,11 +114,23 @@ def _over_time(table: ReportTable, time: int, groups: Sequence[int], shown: Sequ
     if len(measure.columns) > 1:
         return Chart("lines", measure.title, labels, list(_quantile_lines(table, time, measure, times)))
     by_group = _values_by_group(table, time, groups, measure.columns[0])
+    if measure.is_level:
+        by_group = {name: _carried(values, times) for name, values in by_group.items()}
     series = [Series(name, [by_group[name].get(each) for each in times]) for name in shown]
     if measure.adds_up and len(by_group) > len(shown):
         others = [values for name, values in by_group.items() if name not in shown]
         series.append(Series(OTHERS, [sum(values.get(each) or 0.0 for values in others) for each in times], True))
     return Chart("columns" if measure.adds_up else "lines", measure.title, labels, series)
+
+
+def _carried(values: Mapping[Value, float | None], times: Sequence[datetime]) -> dict[Value, float | None]:
+    """Return the values of a level at all times: each holds until the next one."""
+    carried: dict[Value, float | None] = {}
+    level: float | None = None
+    for time in times:
+        level = values.get(time, level)
+        carried[time] = level
+    return carried
 
 
 def _quantile_lines(table: ReportTable, time: int, measure: Measure, times: Sequence[datetime]) -> Iterator[Series]:

@@ -12,10 +12,10 @@ from pipelines.reporting.formats.json_format import render_json
 from pipelines.reporting.formats.texts import local_time
 from pipelines.reporting.report_table import ReportTable
 
-#: The media types of files. `header` is that of RFC 4180.
+#: The media types of files.
 CONTENT_TYPES: Mapping[ReportFormat, str] = {
     "json": "application/json",
-    "csv": "text/csv; charset=utf-8; header=present",
+    "csv": "text/csv; charset=utf-8",
     "parquet": "application/vnd.apache.parquet",
     "html": "text/html; charset=utf-8",
     "pdf": "application/pdf",

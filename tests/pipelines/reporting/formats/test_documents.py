@@ -201,3 +201,14 @@ def test_hours_of_a_zone_with_half_hours_are_its_own():
     )
 
     assert charts_of(report)[0].labels == [f"2026-01-01 0{hour}:00+05:30" for hour in range(4)]
+
+
+def test_a_level_holds_until_its_next_value():
+    report = replace(
+        table(5, ("a",)),
+        columns=[Column("day", "time"), Column("living", "integer", is_level=True)],
+        rows=[(START + timedelta(days=1), 3), (START + timedelta(days=3), 5)],
+        totals=(None, 5),
+    )
+
+    assert charts_of(report)[0].series[0].values == [None, 3, 3, 5, 5]

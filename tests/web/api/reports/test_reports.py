@@ -27,7 +27,7 @@ def test_a_report_is_built_listed_read_and_downloaded(user, create_report, build
     assert (report["status"], report["rows"], report["start"]) == ("completed", 6, OCTOBER["start"])
     assert user.request("GET", "/v1/reports").json()["data"] == [report]
     content = user.request("GET", f"/v1/files/{report['file_id']}/content")
-    assert content.headers["content-type"] == "text/csv; charset=utf-8; header=present"
+    assert content.headers["content-type"] == "text/csv; charset=utf-8"
     assert content.headers["content-disposition"].startswith('attachment; filename="sangha-usage-')
     assert len(content.content) == report["bytes"]
     assert len(list(csv.reader(io.StringIO(content.text)))) == 1 + report["rows"]
@@ -68,6 +68,8 @@ def test_a_named_range_is_that_of_the_time_zone(user, create_report):
         ({"group_by": ["model", "model"]}, "group_by", "invalid_request"),
         ({"group_by": ["account"]}, "group_by", "invalid_request"),
         ({"filters": {"account": ["acct_1"]}}, "group_by", "invalid_request"),
+        ({"kind": "revenue", "group_by": ["model"]}, "group_by", "invalid_request"),
+        ({"kind": "memory", "filters": {"agent": ["clerk"]}}, "filters", "invalid_request"),
         ({"filters": {"model": []}}, "filters.model", "invalid_value"),
         ({"deliver_to": ["user_unknown"]}, "deliver_to", "invalid_request"),
     ],
