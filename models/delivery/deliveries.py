@@ -46,6 +46,10 @@ class Delivery:
     next_attempt_at: datetime | None
     created_at: datetime
 
+    def is_job_of(self, job_id: str) -> bool:
+        """Return whether the job is to deliver it."""
+        return self.delivery_job_id == job_id and self.delivery_state in ("pending", "failed")
+
 
 SELECT = f"""
 SELECT {columns(Delivery, "webhook_deliveries", omit=("event_type",))}, account_events.event_type
@@ -133,13 +137,15 @@ def _part(row: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {name.removeprefix(prefix + "."): value for name, value in row.items() if name.startswith(prefix + ".")}
 
 
-# Fenced by the job.
+# Fenced by the job. One that is dead has failed its delivery, and an operator can let it run again.
+RUNNABLE = "delivery_state IN ('pending', 'failed')"
+
 STORE_ATTEMPT = f"""
 UPDATE webhook_deliveries SET
     delivery_state = %(state)s, tries = tries + 1, next_attempt_at = now() + make_interval(secs => %(delay)s),
     attempts = CASE WHEN jsonb_array_length(attempts) >= {KEPT_ATTEMPTS} THEN attempts - 0 ELSE attempts END
         || %(attempt)s
-WHERE id = %(id)s AND account_id = %(account_id)s AND delivery_job_id = %(job_id)s AND delivery_state = 'pending'
+WHERE id = %(id)s AND account_id = %(account_id)s AND delivery_job_id = %(job_id)s AND {RUNNABLE}
 """
 
 
@@ -173,7 +179,7 @@ def store_attempt(
 
 
 # While the endpoint is locked nobody enables it, and looks for held deliveries before this one is held.
-HOLD = """
+HOLD = f"""
 WITH disabled AS MATERIALIZED (
     SELECT webhook_endpoints.id AS disabled_id
     FROM webhook_endpoints JOIN webhook_deliveries ON webhook_endpoints.id = endpoint_id
@@ -181,7 +187,7 @@ WITH disabled AS MATERIALIZED (
       AND endpoint_status = 'disabled' FOR SHARE OF webhook_endpoints
 )
 UPDATE webhook_deliveries SET delivery_state = 'held', next_attempt_at = NULL FROM disabled
-WHERE id = %(id)s AND endpoint_id = disabled_id AND delivery_job_id = %(job_id)s AND delivery_state = 'pending'
+WHERE id = %(id)s AND endpoint_id = disabled_id AND delivery_job_id = %(job_id)s AND {RUNNABLE}
 RETURNING id
 """
 

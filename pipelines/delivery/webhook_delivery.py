@@ -61,7 +61,7 @@ def run(sender: WebhookSender, attempt: Attempt) -> Ending:
     job = attempt.job
     with attempt.database.connection() as connection:
         task = deliveries.read_task(connection, job.arguments["delivery_id"], job.arguments["account_id"])
-    if task is None or task.delivery.delivery_job_id != job.id or task.delivery.delivery_state != "pending":
+    if task is None or not task.delivery.is_job_of(job.id):
         return plain_ending(attempt, "completed", result={"sent": False})
     if job.arguments.get(TEST):
         return _test(sender, attempt, task)

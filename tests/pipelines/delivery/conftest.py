@@ -165,6 +165,10 @@ class Webhooks:
         job = next(job for job in self.jobs(endpoint) if job["kind"] == kind)
         return self._begin(NewJob(kind, "platform", id=job["id"]))
 
+    def again(self, attempt: Attempt) -> Attempt:
+        """Claim the job of an attempt again, also after its end."""
+        return self._begin(NewJob(attempt.job.kind, "platform", id=attempt.job.id))
+
     def run(self, attempt: Attempt) -> Ending | Moved:
         """Run an attempt, and settle it."""
         try:

@@ -354,6 +354,10 @@ def test_a_dead_job_fails_its_delivery(webhooks, receiver, settle):
     settle(attempt, webhook_delivery.end(attempt, "dead", {"code": "server_error", "message": "x"}))
     [delivery] = webhooks.deliveries(endpoint)
     assert (delivery.delivery_state, delivery.attempts[0]["error"]) == ("failed", "x")
+    # When an operator lets the job run again
+    assert webhooks.run(webhooks.again(attempt)).result["sent"]
+    # Then the event is delivered
+    assert webhooks.deliveries(endpoint)[0].delivery_state == "delivered"
 
 
 def test_another_key_of_the_installation_fails_the_delivery_and_says_so(webhooks, receiver):
