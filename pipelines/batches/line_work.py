@@ -21,6 +21,7 @@ from pipelines.chat.new_turn import NewTurn
 from pipelines.chat.start_turn import PreparedTurn, prepare_turn
 from pipelines.embeddings.enqueue_embedding import embedding_job, most_embedding_tokens
 from pipelines.requests.lines import LineEndpoint, LineTexts, line_turn
+from pipelines.routing.residency import check_new_job
 
 #: Days after the end of its batch's window for which the turn of a line is kept if nothing has read it.
 KEPT_DAYS = 7
@@ -90,6 +91,7 @@ def _turn(
     prepared = prepare_turn(
         connection, caller, turn, ids.new("resp"), ids.new("job"), context.allowance, models=context.models
     )
+    check_new_job(context.line.serving.settings, caller, prepared.job)
     if prepared.answers:
         raise InvalidRequest("Requests of a batch cannot answer approvals.", param="input", code="unsupported_value")
     # The stream of a line has no reader, so that its first events need no room while it waits.

@@ -11,7 +11,8 @@ from models.accounts import audit
 from models.accounts.accounts import Caller
 from models.accounts.audit import RequestOrigin
 from models.accounts.residency import Residency, read_residency, set_residency, strictest
-from models.jobs.jobs import Job
+from models.jobs.catalogue import CATALOGUE
+from models.jobs.jobs import Job, NewJob
 from models.platform.database import Connection, Database
 from models.platform.errors import Moved, NotAllowed, PermanentFailure
 from models.platform.settings import Settings
@@ -30,6 +31,13 @@ def check_model(residency: Residency | None, *, is_local_model: bool) -> None:
     """Raise NotAllowed for a request that may not leave, and whose model only another host serves."""
     if not is_local_model and residency == "local":
         raise NotAllowed(MESSAGE, param="model", code="residency")
+
+
+def check_new_job(settings: Settings, caller: Caller, job: NewJob) -> None:
+    """Raise NotAllowed for a turn to insert that may not leave, and whose model only another host serves."""
+    allowed = strictest(job.arguments.get(ARGUMENT), caller.residency or settings.residency)
+    queue = job.queue or CATALOGUE[job.kind].queue
+    check_model(allowed, is_local_model=not leaves_network(settings, queue))
 
 
 def argument(*residencies: str | None) -> Mapping[str, str]:

@@ -2,9 +2,13 @@
 
 import pytest
 
+from models.accounts.residency import set_residency
 from models.delivery import events
 from models.platform.database import fetch_all
+from models.platform.settings import Settings
+from models.platform.upstreams import Upstream
 from pipelines.batches import begin_lines
+from pipelines.batches.worker import BatchWorker
 from tests.pipelines.batches.conftest import request_line
 
 
@@ -107,6 +111,23 @@ def test_each_endpoint_has_its_own_object(user_batches, endpoint, body, expected
     assert line["response"]["body"]["object"] == expected
     if "n" in body:
         assert [choice["index"] for choice in line["response"]["body"]["choices"]] == [0, 1]
+
+
+@pytest.mark.parametrize(("account", "line", "failed"), [(None, None, 0), ("local", None, 1), (None, "local", 1)])
+def test_a_line_that_may_not_leave_is_rejected_if_another_host_serves_its_model(user_batches, account, line, failed):
+    remote = Upstream("groq", "https://api.example.com/v1", ("m",))
+    user_batches.worker = BatchWorker(Settings(engine="openai", upstreams=(remote,)), user_batches.worker.objects)
+    with user_batches.database.connection() as connection:
+        set_residency(connection, user_batches.caller.account_id, account)
+    body = {"input": "x"} | ({"residency": line} if line else {})
+
+    batch = user_batches.look(user_batches.create(request_line(1, body=body)))
+
+    assert batch.failed_lines == failed
+    if failed:
+        (error,) = user_batches.content(batch.error_file_id)
+        assert error["response"]["status_code"] == 403
+        assert error["response"]["body"]["error"]["code"] == "residency"
 
 
 def test_a_stored_response_stays(user_batches):
