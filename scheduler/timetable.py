@@ -22,6 +22,7 @@ class TimetableEntry:
 #: Kind of job → its trigger.
 TIMETABLE: Mapping[str, TimetableEntry] = {
     "maintenance.prune": TimetableEntry(Cron("30 3 * * *")),
+    "maintenance.sweep_objects": TimetableEntry(Cron("40 4 * * *")),
     "maintenance.archive_jobs": TimetableEntry(Cron("10 * * * *"), if_missed="skip", grace=600),
     # Daily, for accounts whose subscription ended, or whose invoice was voided, since the beginning of the month.
     "usage.invoice": TimetableEntry(Cron("20 2 * * *")),

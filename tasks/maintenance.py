@@ -6,7 +6,7 @@ from models.jobs.attempt_context import Handler, plain_ending
 from models.platform.compatibility import Compatibility
 from models.platform.object_store import ObjectStore
 from pipelines.delivery.mailers import open_mailbox
-from pipelines.maintenance import archive_jobs, erase, prune
+from pipelines.maintenance import archive_jobs, erase, prune, sweep_objects
 from pipelines.memory import index_space
 from pipelines.memory.meditation import schedule_meditations
 from tasks.job_runner import JobRunner
@@ -21,6 +21,7 @@ def declare_actors(runner: JobRunner) -> dict[str, int]:
     mailbox = open_mailbox(runner.settings)
     stores = erase.Stores(runner.client, objects, mailbox)
     runner.declare("maintenance.prune", Handler(run=partial(prune.run, objects, mailbox), end=plain_ending))
+    runner.declare("maintenance.sweep_objects", Handler(run=partial(sweep_objects.run, objects), end=plain_ending))
     runner.declare("maintenance.archive_jobs", Handler(run=partial(archive_jobs.run, compatibility), end=plain_ending))
     runner.declare("data.erase", Handler(run=partial(erase.run, stores), end=plain_ending))
     runner.declare("memory.index", Handler(run=index_space.run, end=plain_ending))

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,8 +27,8 @@ class S3Service:
 
     @property
     def location(self) -> str:
-        """What SANGHA_OBJECT_STORE should be."""
-        return f"s3://{BUCKET}/sangha"
+        """What SANGHA_OBJECT_STORE should be: a prefix of its own, each time."""
+        return f"s3://{BUCKET}/{uuid.uuid4().hex}"
 
     @property
     def environment(self) -> Mapping[str, str]:

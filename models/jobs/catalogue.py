@@ -142,5 +142,6 @@ CATALOGUE: Mapping[str, JobKind] = {
     "meditation.nightly": JobKind(queue="maintenance", time_limit=600, attempts=5, backoff=30),
     "password.forgotten": JobKind(queue="delivery", time_limit=30, attempts=10, backoff=1),
     "maintenance.prune": JobKind(queue="maintenance", time_limit=300, attempts=3, backoff=60),
+    "maintenance.sweep_objects": JobKind(queue="maintenance", priority=1, time_limit=1500, attempts=5, backoff=60),
     "maintenance.archive_jobs": JobKind(queue="maintenance", priority=1, time_limit=1500, attempts=5, backoff=60),
 }

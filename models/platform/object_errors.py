@@ -91,7 +91,7 @@ BY_TEXT: tuple[tuple[str, tuple[str, int]], ...] = (
     ("kind: ", (CUT, RETRY_SOON)),
 )
 
-CODE = re.compile(r"<Code>([A-Za-z0-9.]+)</Code>")
+CODE = re.compile(r"""(?:<Code>|code: ")([A-Za-z0-9.]+)[<"]""")
 STATUS = re.compile(r"status code: (\d{3})")
 
 

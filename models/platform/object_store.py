@@ -7,7 +7,7 @@ SHA-256 of its content (`key_with_digest`): then every complete read compares it
 import hashlib
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -119,11 +119,11 @@ class ObjectStore:
         with self._logging():
             yield from self._backend.list(prefix, after)
 
-    def delete_prefix(self, prefix: str) -> int:
-        """Delete all objects below a prefix. Returns how many. Raises Unavailable."""
+    def delete_prefix(self, prefix: str) -> Sequence[str]:
+        """Delete all objects below a prefix. Returns their keys. Raises Unavailable."""
         keys = [found.key for found in self.list(check_key(prefix))]
         self.delete(keys)
-        return len(keys)
+        return keys
 
     def delete_unfinished(self, seconds: float) -> int:
         """Delete what writers that died left over, older than so many seconds. Returns how many. Raises Unavailable."""

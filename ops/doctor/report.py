@@ -6,10 +6,11 @@ from models.platform.settings import Settings
 from ops.doctor.engines import embedding_model, endpoint_checks, engine
 from ops.doctor.finding import Check, run_check
 from ops.doctor.installation import data_folder, open_files, packages, secret_key
+from ops.doctor.object_store import object_store
 from ops.doctor.payments import payments
 from ops.doctor.processes import web, workers
 from ops.doctor.redis_durability import redis_durability
-from ops.doctor.servers import broker, mail_server, object_store, pooler, postgres, redis_server
+from ops.doctor.servers import broker, mail_server, pooler, postgres, redis_server
 
 CHECKS: Sequence[Check] = (
     packages,

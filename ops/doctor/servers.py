@@ -1,7 +1,6 @@
-"""Checks of the servers that Sangha uses: Postgres, Redis, the broker, the object store, the mail server."""
+"""Checks of the servers that Sangha uses: Postgres, Redis, the broker, the mail server."""
 
 import socket
-from io import BytesIO
 from urllib.parse import urlsplit
 
 import psycopg
@@ -125,19 +124,6 @@ def rabbitmq(address: str) -> Finding:
         if connection.is_open:
             connection.close()
     return Finding("ok", "broker", f"{server}, version {version}, quorum queues")
-
-
-def object_store(settings: Settings) -> Finding:
-    """Check that an object can be written and deleted."""
-    from models.platform.object_store import ObjectStore
-
-    folder = settings.home / "objects"
-    if settings.object_store is None and not settings.home.exists():
-        return Finding("warn", "object store", f"{folder} does not exist yet; it is created on first use", RUN_UP)
-    objects, key = ObjectStore.open(settings), f"doctor/{socket.gethostname()}"
-    objects.put(key, BytesIO(b"test"))
-    objects.delete([key])
-    return Finding("ok", "object store", settings.object_store or str(folder))
 
 
 def mail_server(settings: Settings) -> Finding:

@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 
 from models.accounts.files import File
-from models.platform.object_store import ObjectStore
+from models.platform.object_store import DamagedObject, ObjectStore
 
 
 def read_content(objects: ObjectStore, file: File, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
     """Return the content from an offset on, at most `length` bytes, in chunks.
 
-    Raises NotFound if the content was deleted, and Unavailable: of the first object before the first chunk.
+    Raises NotFound if the content was deleted, and Unavailable: of the first object before the first chunk. Raises
+    DamagedObject before the last chunk of an object that was altered, and after that of one that was truncated.
     """
     end = file.bytes if length is None else min(offset + length, file.bytes)
     ranges = list(_ranges(file, offset, end))
@@ -29,6 +30,16 @@ def _ranges(file: File, start: int, end: int) -> Iterator[tuple[str, int, int]]:
 
 
 def _chained(objects: ObjectStore, ranges: list[tuple[str, int, int]], first: Iterator[bytes]) -> Iterator[bytes]:
-    yield from first
-    for key, offset, length in ranges[1:]:
-        yield from objects.get(key, offset, length)
+    yield from _complete(first, ranges[0])
+    for each in ranges[1:]:
+        yield from _complete(objects.get(*each), each)
+
+
+def _complete(chunks: Iterator[bytes], expected: tuple[str, int, int]) -> Iterator[bytes]:
+    """Return the chunks. Raises DamagedObject if they are fewer bytes than expected."""
+    key, _, missing = expected
+    for chunk in chunks:
+        missing -= len(chunk)
+        yield chunk
+    if missing:
+        raise DamagedObject(f"the object {key} has {missing} bytes too few")

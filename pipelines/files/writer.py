@@ -12,7 +12,7 @@ from models.accounts import uploads
 from models.platform.database import Database
 from models.platform.errors import Conflict
 from models.platform.ids import new_id
-from models.platform.object_store import ObjectStore
+from models.platform.object_store import ObjectStore, key_with_digest
 
 #: Bytes of an object.
 OBJECT_BYTES = 4 * 1024 * 1024
@@ -32,7 +32,7 @@ class PartWriter:
 
     def write(self, content: bytes | bytearray) -> None:
         """Store the next object. Raises Conflict if the upload is no longer pending, and Unavailable."""
-        key = f"{self.account_id}/files/{new_id('object').removeprefix('object_')}"
+        key = key_with_digest(f"{self.account_id}/files/{new_id('object').removeprefix('object_')}", content)
         with self.database.connection() as connection:
             added = uploads.add_object(
                 connection,

@@ -7,7 +7,8 @@ crash.
     Postgres      the tables of `models.accounts.account_data`, in its order; of a user whose account has other
                   members, or who has left it, those of `models.accounts.member_data`; the rows of users
     Redis         the journals of jobs and their announcements in the shard streams
-    object store  the files of the account, or of the user with all exports of the account
+    object store  the files of the account, and whatever else begins with its id; or the files of the user with all
+                  exports of the account
     mailbox       e-mails to the users, and invitations to the account, where a folder replaces the mail server
 
 What expires by itself within minutes or a day: see "Erasure" in docs/guides/operate.md.
@@ -60,17 +61,23 @@ def run(stores: Stores, attempt: Attempt) -> Ending:
     # Jobs of earlier versions name no shared accounts.
     shared = arguments.get("shared_account_ids", [])
     users = sum(erasure.erase_user(user_id, shared) for user_id in arguments["user_ids"])
-    result = {"accounts": len(arguments["account_ids"]), "people": users, "rows": erasure.erased}
+    result = {
+        "accounts": len(arguments["account_ids"]),
+        "people": users,
+        "rows": erasure.erased,
+        "objects_without_row": erasure.without_row,
+    }
     return plain_ending(attempt, "completed", result=result)
 
 
 class _Erasure:
-    """The erasure by one attempt. `erased` counts the rows of all attempts."""
+    """The erasure by one attempt. `erased` counts the rows of all attempts; `without_row` has keys of objects."""
 
     def __init__(self, stores: Stores, attempt: Attempt) -> None:
         self._stores, self._attempt = stores, attempt
         self._time_slice = TimeSlice(attempt)
         self.erased: int = (attempt.job.progress or {}).get("done", 0)
+        self.without_row: list[str] = []
 
     def erase_data(self, data: AccountData | MemberData) -> None:
         """Delete files, rows and journals. Raises the reason to stop, and Released."""
@@ -82,6 +89,8 @@ class _Erasure:
         # An export of the account may have begun since, with texts that were not deleted yet.
         self._cancel_jobs(data)
         self._erase_files(data)
+        if isinstance(data, AccountData):
+            self.without_row += self._stores.objects.delete_prefix(data.account_id)
 
     def _cancel_jobs(self, data: AccountData | MemberData) -> None:
         """Cancel unfinished jobs. Raises Released until they have ended: no worker may write while rows are deleted."""

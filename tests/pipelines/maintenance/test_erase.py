@@ -133,6 +133,19 @@ def test_files_are_deleted_with_their_objects(database, redis_client, objects, m
         objects.get(f"{member.account_id}/a")
 
 
+def test_objects_without_a_row_are_deleted_and_named(database, redis_client, objects, member, begin):
+    # Given an object that was stored after the rows of its upload were deleted, and one of another account
+    objects.put(f"{member.account_id}/files/late", [b"bytes"])
+    objects.put(f"{member.account_id}0/files/other", [b"bytes"])
+    with database.connection() as connection:
+        account_data.close_account(connection, member.account_id)
+    # When the account is erased
+    ending = erase.run(Stores(redis_client, objects), begin(erase_job(member)))
+    # Then the object is deleted, too
+    assert ending.result["objects_without_row"] == [f"{member.account_id}/files/late"]
+    assert [found.key for found in objects.list()] == [f"{member.account_id}0/files/other"]
+
+
 def test_a_second_attempt_continues_the_first(database, redis_client, objects, member, begin):
     with database.connection() as connection:
         account_data.close_account(connection, member.account_id)
