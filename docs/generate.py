@@ -5,6 +5,7 @@ With `--check` nothing is written; the exit code is 1 when a page differs from t
 
 import ast
 import inspect
+import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from docs.source_code import ROOT, assigned_value, literal, nodes, strings, trees
+from models.delivery.event_types import EVENT_TYPES
 from models.jobs.catalogue import CATALOGUE, POOLS, PREFIXES
 from models.journal.events import ENDINGS, EXTENSION_EVENTS, STREAM_EVENTS
 from models.platform import errors
@@ -37,9 +39,9 @@ OTHER_ERRORS = {
     "EffectUnknown": ("job", "effect_unknown"),
 }
 
-#: A type of OpenAI's events; other texts that look like one are types of objects.
+#: A type of OpenAI's events; other texts that look like one are types of objects, or of webhooks.
 STANDARD_EVENT = re.compile(r"response(\.[a-z_]+)+")
-OBJECT_TYPES = {"response.input_tokens", "response.deleted", "response.compaction"}
+OBJECT_TYPES = {"response.input_tokens", "response.deleted", "response.compaction", "response.cancelled"}
 
 Row = Sequence[str]
 
@@ -216,6 +218,16 @@ def events_page() -> str:
         "## OpenAI's events\n\nThe types of [OpenAI's streaming\n"
         "reference](https://platform.openai.com/docs/api-reference/responses-streaming) that Sangha sends:",
         "\n".join(f"- `{name}`" for name in standard),
+        "## Events of accounts\n\n"
+        "[Webhooks](../guides/webhooks.md) and `GET /v1/events` have these types. `GET /v1/webhook_event_types` lists\n"
+        "them, too.",
+        table(
+            ["Type", "Recorded when", "`data`, for example"],
+            (
+                (f"`{name}`", each.description, f"`{json.dumps(dict(each.sample))}`")
+                for name, each in EVENT_TYPES.items()
+            ),
+        ),
         "## Stored events\n\n"
         "In the database, and so in `job_events` of an account's export, an event after a turn's first one may have\n"
         "null for large fields of its `response`, and the key `shared`: where the values of these fields begin and\n"

@@ -51,8 +51,8 @@ def _batch(what: str) -> EventDescription:
     return EventDescription(f"A batch {what}. `id` is the batch.", {"id": "batch_sample"})
 
 
-_PAYMENT = {"id": "pay_sample", "invoice_id": "inv_sample", "amount": "20.00", "currency": "eur"}
-_INVOICE = {"id": "inv_sample", "number": "2026-0001", "total": "20.00", "currency": "eur"}
+_PAYMENT = {"id": "pay_sample", "invoice_id": "inv_sample", "amount": "20.00", "currency": "EUR"}
+_INVOICE = {"id": "inv_sample", "number": "2026-0001", "total": "20.00", "currency": "EUR"}
 _MEMBER = {"id": "user_sample", "role": "member"}
 
 EVENT_TYPES: Final[Mapping[EventType, EventDescription]] = {
@@ -76,10 +76,10 @@ EVENT_TYPES: Final[Mapping[EventType, EventDescription]] = {
         "A call of a tool waits for a person's decision. `id` is the approval.",
         {"id": "mcpr_sample", "response_id": "resp_sample"},
     ),
-    "file.created": EventDescription("A file can be read.", {"id": "file-sample", "purpose": "user_data"}),
+    "file.created": EventDescription("A file can be read.", {"id": "file_sample", "purpose": "user_data"}),
     "report.completed": EventDescription(
         "A report has been written to a file. `id` is the report.",
-        {"id": "report_sample", "kind": "usage", "file_id": "file-sample"},
+        {"id": "report_sample", "kind": "usage", "file_id": "file_sample"},
     ),
     "payment.succeeded": EventDescription("A payment has succeeded. `invoice_id` may be null.", _PAYMENT),
     "payment.failed": EventDescription("A payment has failed, such as a declined card.", _PAYMENT),
