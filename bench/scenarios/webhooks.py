@@ -1,214 +1,133 @@
-"""Webhooks: from an event to the request at its receiver, idle, beside a dead endpoint, and over kill -9.
-
-The events are recorded by this process, which nudges the relay as a web process does; all else is the platform's.
-"""
+"""Webhooks: from an event to its receiver, beside an endpoint that is down, and over kill -9 of every process."""
 
 import random
-import socket
-import threading
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from bench.figures import Figure, at_least, at_most
+from bench.figures import Figure, at_most
 from bench.harness.processes import restart
 from bench.harness.sse import CheckFailed
-from bench.harness.stack import LIGHT_POOLS, RunningPlatform
+from bench.harness.stack import LIGHT_POOLS, WITHOUT_MEMORY, RunningPlatform
+from bench.harness.waiting import wait_until
+from bench.harness.webhook_receiver import WebhookReceiver, webhook_receiver
 from bench.scenario import Bench
-from models.accounts.accounts import Caller, Role
-from models.accounts.audit import RequestOrigin
 from models.delivery import events
-from models.platform.database import Database, fetch_all
-from models.platform.ids import new_id
-from models.platform.redis_client import connect
-from pipelines.delivery import webhook_endpoints
-from pipelines.delivery.webhook_endpoints import EndpointValues
-from tasks.queue import Queue
+from models.delivery.event_types import EventType
+from models.platform.database import Database, fetch_one
 
-#: Events one after the other; at once; that wait for a dead endpoint; and of a platform whose processes are killed.
-IDLE, BURST, DEAD, KILLED = 100, 1000, 10_000, 10_000
+#: Background turns of which a webhook is timed, and seconds between two of them.
+TURNS, PAUSE = 60, 0.05
 
-#: Events beside the dead endpoint; seconds between two events.
-BESIDE, PAUSE = 200, 0.1
+#: Events that wait for the endpoint that is down, and those that are sent over kill -9.
+WAITING, KILLED_EVENTS = 10_000, 10_000
 
-#: Seconds between two kills, and those that deliveries may take.
+#: Events that one transaction records.
+BATCH = 100
+
+#: Seconds between two kills, and those that all webhooks may take.
 KILL_INTERVAL, PATIENCE = 3.0, 600.0
 
 #: The processes that are killed.
-KILLED_PROCESSES = ("worker-light", "scheduler", "web")
+KILLED = ("worker-1", "worker-light", "scheduler", "web")
 
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Ignore connections that were lost with a killed worker."""
-
-
-class Receiver:
-    """Accepts webhooks, and keeps the times at which each event arrived."""
-
-    def __init__(self) -> None:
-        self.arrivals: dict[str, list[float]] = {}
-        self.arrived = threading.Condition()
-        self.server = _Server(("127.0.0.1", 0), self._handler())
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        """The URL for endpoints."""
-        return f"http://127.0.0.1:{self.server.server_port}/"
-
-    def wait(self, count: int, seconds: float) -> bool:
-        """Wait for so many different events."""
-        with self.arrived:
-            return self.arrived.wait_for(lambda: len(self.arrivals) >= count, seconds)
-
-    def _arrive(self, event_id: str) -> None:
-        with self.arrived:
-            self.arrivals.setdefault(event_id, []).append(time.monotonic())
-            self.arrived.notify_all()
-
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                receiver._arrive(self.headers["webhook-id"])
-                self.rfile.read(int(self.headers["Content-Length"]))
-                self.send_response(204)
-                self.end_headers()
-
-            def log_message(self, *arguments: object) -> None:
-                """Log nothing."""
-
-        return Handler
-
-
-class Publisher:
-    """Records events of two accounts, and nudges the relay of this process."""
-
-    def __init__(self, platform: RunningPlatform) -> None:
-        settings = platform.settings
-        self.settings = settings
-        self.database = Database.open(settings, size=4, name="bench")
-        self.queue = Queue(settings, self.database, connect(settings.redis_address))
-        platform.tokens(2)
-        with self.database.connection() as connection:
-            rows = fetch_all(connection, "SELECT user_id, account_id FROM memberships ORDER BY created_at LIMIT 2")
-        self.callers = [Caller(row["user_id"], row["account_id"], Role.OWNER) for row in rows]
-
-    def add_endpoint(self, url: str, account: int = 0) -> str:
-        """Create an endpoint of an account, which gets all events. Returns its id."""
-        values = EndpointValues(url=url, event_types=["*"])
-        endpoint, _ = webhook_endpoints.create(
-            self.database, self.settings, self.callers[account], values, new_id("we"), RequestOrigin()
-        )
-        return endpoint.id
-
-    def record(self, count: int = 1, account: int = 0) -> None:
-        """Record events in one transaction."""
-        with self.database.batch() as connection:
-            for _ in range(count):
-                events.record(connection, self.callers[account].account_id, "file.created", {"id": "file_1"})
-
-    def close(self) -> None:
-        """Close the connections."""
-        self.queue.close()
-        self.database.close()
+SCRIPT = "tokens=1,rate=0"
 
 
 def webhooks(bench: Bench) -> Sequence[Figure]:
-    """Measure webhooks. Raises CheckFailed for an event that does not arrive."""
-    with bench.stack.platform(engine="scripted", light_pools=LIGHT_POOLS, egress_allow=("127.0.0.1",)) as platform:
-        publisher = Publisher(platform)
+    """Measure milliseconds from events to their receiver, and events lost and repeated over kill -9."""
+    options = {"engine": "scripted", "script": SCRIPT, "light_pools": LIGHT_POOLS, "egress_allow": ("127.0.0.1",)}
+    with webhook_receiver() as receiver, bench.stack.platform(**options) as platform:
+        database = Database.open(platform.settings, size=2, name="bench")
         try:
-            return [*_idle(bench, publisher), *_dead(bench, publisher), *_killed(bench, platform, publisher)]
+            run = _Run(bench, platform, receiver, database)
+            return [*run.idle(), *run.beside_a_dead_endpoint(), *run.killed()]
         finally:
-            publisher.close()
+            receiver.release.set()
+            database.close()
 
 
-def _idle(bench: Bench, publisher: Publisher) -> Iterator[Figure]:
-    receiver = Receiver()
-    publisher.add_endpoint(receiver.url)
-    times = _one_by_one(bench, publisher, receiver, IDLE)
-    yield Figure("event → request at the receiver, idle, p50", "ms", times, at_most(100))
-    yield Figure("event → request at the receiver, idle, p99", "ms", times, at_most(100), quantile=0.99)
-    began, known = time.monotonic(), len(receiver.arrivals)
-    for _ in range(BURST):
-        publisher.record()
-    _require(receiver, known + BURST)
-    yield Figure(f"{BURST} events at once to one endpoint", "/s", [BURST / (time.monotonic() - began)], at_least(50))
+class _Run:
+    """The measurements on a running platform. Each kind of event has an endpoint of its own."""
 
+    def __init__(self, bench: Bench, platform: RunningPlatform, receiver: WebhookReceiver, database: Database) -> None:
+        self._bench = bench
+        self._platform = platform
+        self._receiver = receiver
+        self._database = database
+        self._client = platform.client()
+        self._add("live", "response.*")
 
-def _one_by_one(bench: Bench, publisher: Publisher, receiver: Receiver, count: int) -> list[float]:
-    """Record events one after the other, and return the milliseconds until each arrives."""
-    times = []
-    for number in range(count):
-        bench.progress.step(number, count, "events")
-        known = set(receiver.arrivals)
-        publisher.record()
-        began = time.monotonic()
-        _require(receiver, len(known) + 1)
-        [event_id] = set(receiver.arrivals) - known
-        times.append((receiver.arrivals[event_id][0] - began) * 1000)
+    def idle(self) -> Iterator[Figure]:
+        """Measure webhooks while nothing else is sent."""
+        times = self._times("idle")
+        yield Figure("event → webhook at its receiver, idle", "ms", times, at_most(100))
+
+    def beside_a_dead_endpoint(self) -> Iterator[Figure]:
+        """Measure webhooks while many wait for an endpoint that does not answer."""
+        self._add("never", "job.dead")
+        self._record("job.dead", WAITING)
+        times = self._times(f"beside {WAITING} events for a dead endpoint")
+        yield Figure(f"the same beside {WAITING:,} for a dead endpoint", "ms", times)
+        yield Figure("the slowest of these", "ms", [max(times)], at_most(1000))
+
+    def killed(self) -> Iterator[Figure]:
+        """Kill all processes one after the other until all events have arrived."""
+        self._add("killed", "file.created")
+        ids, began, kills, draw = self._record("file.created", KILLED_EVENTS), time.monotonic(), 0, random.Random(0)
+        while len(arrived := self._arrived("killed")) < len(ids):
+            self._bench.progress.step(len(arrived), len(ids), f"events, {kills} kills")
+            child = self._platform.children[draw.choice(KILLED)]
+            child.kill()
+            kills += 1
+            restart(child)
+            if time.monotonic() - began > PATIENCE:
+                break
+            time.sleep(draw.uniform(0, KILL_INTERVAL))
+        seconds = time.monotonic() - began
+        received = self._receiver.received("killed")
+        if invalid := [each for each in received if not each.valid]:
+            raise CheckFailed(f"{len(invalid)} webhooks have a wrong signature, such as {invalid[0]}")
+        yield Figure(f"events sent over {kills} kill -9", "/s", [len(arrived) / seconds])
+        yield Figure("events lost over kill -9", "", [len(ids - set(arrived.values()))], at_most(0))
+        yield Figure(
+            "ids of one event over kill -9", "", [len(arrived) / max(1, len(set(arrived.values())))], at_most(1)
+        )
+        yield Figure("webhooks repeated over kill -9", "", [len(received) - len(arrived)])
+
+    def _arrived(self, path: str) -> dict[str, str]:
+        """Return what each event is about that has arrived, by its id."""
+        return {each.event_id: each.data_id for each in self._receiver.received(path)}
+
+    def _add(self, path: str, *event_types: str) -> None:
+        body = {"url": f"{self._receiver.url}/{path}", "event_types": event_types}
+        self._receiver.secrets[path] = self._client.post("/v1/webhook_endpoints", body)["signing_secret"]
+
+    def _times(self, name: str) -> list[float]:
+        """Return milliseconds from the events of background turns to their arrival."""
+        return [self._time(number, name) for number in range(TURNS)]
+
+    def _time(self, number: int, name: str) -> float:
+        self._bench.progress.step(number, TURNS, name)
+        before = len(self._receiver.received("live"))
+        self._client.post("/v1/responses", {"input": "hello", "background": True, **WITHOUT_MEMORY})
+        wait_until(lambda: len(self._receiver.received("live")) > before, 30, interval=0.005)
+        last = self._receiver.received("live")[-1]
         time.sleep(PAUSE)
-    return times
+        return (last.at - self._recorded_at(last.event_id)) * 1000
 
+    def _recorded_at(self, event_id: str) -> float:
+        statement = "SELECT extract(epoch FROM created_at)::float8 AS at FROM account_events WHERE id = %(id)s"
+        with self._database.connection() as connection:
+            row = fetch_one(connection, statement, {"id": event_id})
+        assert row is not None
+        return float(row["at"])
 
-def _dead(bench: Bench, publisher: Publisher) -> Iterator[Figure]:
-    receiver = Receiver()
-    publisher.add_endpoint(receiver.url)
-    with _dead_server() as url:
-        publisher.add_endpoint(url, account=1)
-        for _ in range(DEAD // 100):
-            publisher.record(100, account=1)
-        times = _one_by_one(bench, publisher, receiver, BESIDE)
-    name = f"event → request beside a dead endpoint with {DEAD} waiting"
-    yield Figure(f"{name}, p50", "ms", times)
-    yield Figure(f"{name}, longest", "ms", times, at_most(1000), quantile=1.0)
-
-
-@contextmanager
-def _dead_server() -> Iterator[str]:
-    """Accept connections and answer nothing."""
-    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-    finally:
-        listener.close()
-
-
-def _killed(bench: Bench, platform: RunningPlatform, publisher: Publisher) -> Iterator[Figure]:
-    receiver, draw, kills = Receiver(), random.Random(0), 0
-    publisher.add_endpoint(receiver.url)
-    recording = threading.Thread(target=_record_slowly, args=(publisher,))
-    recording.start()
-    began = time.monotonic()
-    while recording.is_alive() or len(receiver.arrivals) < KILLED:
-        bench.progress.step(len(receiver.arrivals), KILLED, f"events, {kills} kills")
-        child = platform.children[draw.choice(KILLED_PROCESSES)]
-        child.kill()
-        kills += 1
-        restart(child)
-        if time.monotonic() - began > PATIENCE:
-            raise CheckFailed(f"{KILLED - len(receiver.arrivals)} of {KILLED} events did not arrive over {kills} kills")
-        time.sleep(draw.uniform(0, KILL_INTERVAL))
-    repeated = Counter({event_id: len(times) - 1 for event_id, times in receiver.arrivals.items()}).total()
-    yield Figure(f"events lost over {kills} kill -9", "", [KILLED - len(receiver.arrivals)], at_most(0))
-    yield Figure(f"requests repeated over {kills} kill -9", "", [repeated])
-
-
-def _record_slowly(publisher: Publisher) -> None:
-    for _ in range(KILLED // 50):
-        publisher.record(50)
-        time.sleep(PAUSE)
-
-
-def _require(receiver: Receiver, count: int) -> None:
-    if not receiver.wait(count, PATIENCE):
-        raise CheckFailed(f"{count - len(receiver.arrivals)} of {count} events did not arrive")
+    def _record(self, type: EventType, count: int) -> set[str]:
+        """Record events as the platform does. Returns what they are about."""
+        account_id = self._client.get("/v1/account")["id"]
+        names = [f"{type}-{number}" for number in range(count)]
+        for begin in range(0, count, BATCH):
+            with self._database.batch() as connection:
+                for name in names[begin : begin + BATCH]:
+                    events.record(connection, account_id, type, {"id": name})
+        return set(names)
