@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 
-from bench.chaos import memory_rules, money_rules, spill_rules, stream_rules, table_rules, tree_rules
+from bench.chaos import batch_rules, memory_rules, money_rules, spill_rules, stream_rules, table_rules, tree_rules
 from bench.chaos.breaker_rules import check_openings
 from bench.chaos.budget_watch import BudgetWatch
 from bench.chaos.crash_rules import CrashRules, forgotten_stops, silent_periods
@@ -15,7 +15,7 @@ from bench.chaos.quiescence import RabbitmqCtl, wait_for_quiescence
 from bench.chaos.stack import WorkerDeath
 from bench.chaos.table_rules import NONE
 from bench.chaos.tool_server import ToolServer
-from bench.chaos.transcripts import ClientTranscript, Period, TreeTranscript
+from bench.chaos.transcripts import BatchTranscript, ClientTranscript, Period, TreeTranscript
 from bench.chaos.violations import Violation
 from bench.harness.endpoint.book import BookedRequest
 from models.jobs import ended_partitions
@@ -97,7 +97,8 @@ def _check(
     *,
     journal_lost: bool,
 ) -> Iterator[Violation]:
-    turns = [transcript for transcript in transcripts if not isinstance(transcript, TreeTranscript)]
+    turns = [each for each in transcripts if not isinstance(each, BatchTranscript | TreeTranscript)]
+    batches = [each for each in transcripts if isinstance(each, BatchTranscript)]
     for transcript in turns:
         yield from stream_rules.check(
             transcript,
@@ -105,11 +106,12 @@ def _check(
             excused=transcript.key in excuses.lost,
             mixed=transcript.key in excuses.mixed,
         )
-    trees = {transcript.account for transcript in transcripts if isinstance(transcript, TreeTranscript)}
-    accounts = sorted({transcript.account for transcript in transcripts} - trees)
+    others = {each.account for each in transcripts if isinstance(each, BatchTranscript | TreeTranscript)}
+    accounts = sorted({transcript.account for transcript in transcripts} - others)
     with database.connection() as connection:
         yield from table_rules.check(connection, turns, accounts, excuses)
         yield from memory_rules.check(connection, turns, accounts, excuses.lost)
+        yield from batch_rules.check(connection, batches, excuses.lost)
         yield from crash_rules.check(connection)
     yield from money_rules.check(database)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
+from bench.chaos.batch_clients import BatchClient
 from bench.chaos.clients import (
     Canceller,
     ConversationClient,
@@ -40,6 +41,7 @@ CLIENTS: Sequence[Sequence[ClientClass]] = (
     (TreeClient, TreeClient, TreeClient),
     (LocalStreamer, LocalStreamer, ConversationClient),
     (ResidencyChanger,),
+    (BatchClient, BatchClient),
 )
 
 #: The scopes of their API keys: an administrator's, who may change the account's residency.
@@ -87,6 +89,12 @@ class Fleet:
         for client in self._clients:
             if isinstance(client, TreeClient):
                 client.begin_trees(tools)
+
+    def begin_batches(self) -> None:
+        """Let clients create batches from now on: no process of a version without batches runs."""
+        for client in self._clients:
+            if isinstance(client, BatchClient):
+                client.begin_batches()
 
     def begin_local_turns(self) -> None:
         """Let clients send turns that may not leave from now on: no process of a version without residency runs."""

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import orjson
 
+from bench.chaos.planted_batches import BATCHES
 from bench.chaos.planted_bug import Edit, PlantedBug
 from bench.chaos.planted_money import MONEY
 from bench.chaos.planted_spilling import SPILLING
@@ -231,6 +232,7 @@ PLANTED = (
     *MONEY,
     *TREES,
     *SPILLING,
+    *BATCHES,
 )
 
 

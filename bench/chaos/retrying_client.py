@@ -102,11 +102,11 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """A request: method, path, body and headers."""
+    """A request: method, path, body and headers. A body that is no JSON has its type in the headers."""
 
     method: str
     path: str
-    body: Mapping[str, Any] | None = None
+    body: Mapping[str, Any] | bytes | None = None
     headers: Mapping[str, str] | None = None
 
 
@@ -142,7 +142,7 @@ class RetryingClient:
             **(request.headers or {}),
         }
         try:
-            body = None if request.body is None else orjson.dumps(request.body)
+            body = orjson.dumps(request.body) if isinstance(request.body, Mapping) else request.body
             connection.request(request.method, request.path, body, headers)
             response = connection.getresponse()
             self.record_web(web, failed=response.status == 503)

@@ -281,6 +281,7 @@ class ChaosRun:
         """Begin what no process of the previous version can do."""
         self._bill_accounts()
         self._fleet.begin_trees(self._tools)
+        self._fleet.begin_batches()
         if self._options.spills:
             self._fleet.begin_local_turns()
 

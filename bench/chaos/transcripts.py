@@ -12,7 +12,7 @@ from models.journal.events import ENDINGS
 from models.journal.events import EXTENSION as EXTENSION_BYTES
 from pipelines.inference.scripted.engine import SLOW_WORD
 
-WorkKind = Literal["turn", "tree", "memories", "meditation", "embeddings", "listing"]
+WorkKind = Literal["turn", "tree", "memories", "meditation", "embeddings", "listing", "batch"]
 
 #: How a connection requests its position in the stream.
 ResumedBy = Literal["create", "Last-Event-ID", "starting_after", "openai"]
@@ -173,3 +173,16 @@ class TreeTranscript(ClientTranscript):
         """Whether every journal of which an event was received has ended."""
         ended = {event.job for event in self.tree_events if event.type.encode() in ENDINGS}
         return self.complete and ended == {event.job for event in self.tree_events}
+
+
+@dataclass(slots=True)
+class BatchTranscript(ClientTranscript):
+    """A batch.
+
+    lines   the custom_ids of its file, in order
+    output  the lines of the output file; `errors` are those of the error file
+    """
+
+    lines: Sequence[str] = ()
+    output: list[Mapping[str, Any]] = field(default_factory=list)
+    errors: list[Mapping[str, Any]] = field(default_factory=list)
