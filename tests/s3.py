@@ -41,12 +41,26 @@ class S3Service:
         }
 
 
+#: Runs nanio with a clock that is 20 minutes ahead.
+AHEAD = """
+import datetime, nanio.auth.sigv4, nanio.cli
+class Clock(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return super().now(tz) + datetime.timedelta(minutes=20)
+nanio.auth.sigv4.datetime = Clock
+nanio.cli.main()
+"""
+
+
 @contextmanager
-def nanio(folder: Path) -> Iterator[S3Service]:
-    """Run a service that keeps objects in a folder until the end of the block."""
+def nanio(folder: Path, *, ahead: bool = False) -> Iterator[S3Service]:
+    """Run a service that keeps objects in a folder until the end of the block; its clock may be ahead."""
     (folder / BUCKET).mkdir(parents=True)
     keys = {"NANIO_ACCESS_KEY": KEY_ID, "NANIO_SECRET_KEY": SECRET}
-    with _running(folder, ["nanio", "serve", "--host", "127.0.0.1", "--data-dir", str(folder), "--port"], keys) as url:
+    program = ["-c", AHEAD] if ahead else ["-m", "nanio"]
+    arguments = ["serve", "--host", "127.0.0.1", "--data-dir", str(folder), "--port"]
+    with _running(folder, [*program, *arguments], keys) as url:
         yield S3Service(url)
 
 
@@ -54,22 +68,22 @@ def nanio(folder: Path) -> Iterator[S3Service]:
 def moto(folder: Path) -> Iterator[S3Service]:
     """Run a service that keeps objects in memory until the end of the block."""
     folder.mkdir(parents=True)
-    with _running(folder, ["moto.server", "-H", "127.0.0.1", "-p"], {}) as url:
+    with _running(folder, ["-m", "moto.server", "-H", "127.0.0.1", "-p"], {}) as url:
         httpx.put(f"{url}/{BUCKET}").raise_for_status()
         yield S3Service(url)
 
 
 @contextmanager
-def _running(folder: Path, module: Sequence[str], environment: Mapping[str, str]) -> Iterator[str]:
-    """Run a module that listens on a free port, which is its last argument."""
+def _running(folder: Path, program: Sequence[str], environment: Mapping[str, str]) -> Iterator[str]:
+    """Run a program of Python that listens on a free port, which is its last argument."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", *module, str(port)]
+    command = [sys.executable, *program, str(port)]
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(command, env=os.environ | environment, stdout=log, stderr=subprocess.STDOUT)
     try:
-        wait_until(lambda: _listens(port), what=f"{module[0]} listens")
+        wait_until(lambda: _listens(port), what="the S3 service listens")
         yield f"http://127.0.0.1:{port}"
     finally:
         server.terminate()

@@ -11,6 +11,7 @@ from bench.scenarios import (
     delegation,
     engine,
     fairness,
+    files,
     hybrid,
     latency,
     llama,
@@ -55,6 +56,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "webhooks": Scenario(
         "events until their webhooks arrive, beside a dead endpoint, and over kill -9", webhooks.webhooks
     ),
+    "files": Scenario("files of 100 MB up and down, in a folder and in S3; 500 MB with --full", files.files),
     "pools": Scenario("requests to the other pools, until their result", pools.pools),
     "recall": Scenario("answering turns among the first hits, and the contribution of each part", recall.recall),
     "memory": Scenario("creating and searching memories over HTTP: 10,000; 1,000,000 with --full", memory.memory),

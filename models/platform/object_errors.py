@@ -83,13 +83,15 @@ BY_STATUS: dict[str, tuple[str, int]] = {
 
 #: Text of a failure without an answer → reason, seconds until a retry. The first that matches counts.
 BY_TEXT: tuple[tuple[str, tuple[str, int]], ...] = (
-    ("169.254.", (NO_CREDENTIALS, RETRY_LATER)),
     ("certificate", (TLS, RETRY_LATER)),
     ("kind: Timeout", (SLOW, RETRY_SOON)),
     ("timed out", (SLOW, RETRY_SOON)),
     ("kind: Connect", (AWAY, RETRY_SOON)),
     ("kind: ", (CUT, RETRY_SOON)),
 )
+
+#: Where a machine in AWS gets the credentials of its role. It is asked if the environment has none.
+METADATA_SERVICE = "//169.254."
 
 CODE = re.compile(r"""(?:<Code>|code: ")([A-Za-z0-9.]+)[<"]""")
 STATUS = re.compile(r"status code: (\d{3})")
@@ -107,6 +109,8 @@ def _classify(text: str) -> tuple[str, int]:
         return KMS, RETRY_LATER
     if code and code[1] in BY_CODE:
         return BY_CODE[code[1]]
+    if METADATA_SERVICE in text:
+        return NO_CREDENTIALS, RETRY_LATER
     if status and status[1] in BY_STATUS:
         return BY_STATUS[status[1]]
     if status:

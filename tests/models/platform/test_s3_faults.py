@@ -10,7 +10,7 @@ from models.platform.errors import NotFound, Unavailable
 from models.platform.object_errors import DamagedObject, ObjectStoreUnavailable
 from models.platform.object_store import ObjectStore, key_with_digest
 from models.platform.settings import Settings
-from tests.s3 import KEY_ID, SECRET
+from tests.s3 import KEY_ID, SECRET, nanio
 from tests.s3_faults import Answer, error, fault_proxy
 
 KEY = "acct_1/files/a"
@@ -160,3 +160,31 @@ def test_a_wrong_secret_is_named(tmp_path, proxy, monkeypatch):
         ObjectStore.open(settings).put(KEY, [b"bytes"])
 
     assert raised.value.reason == object_errors.CREDENTIALS
+
+
+def test_a_clock_that_differs_is_named(tmp_path, monkeypatch):
+    with nanio(tmp_path / "s3", ahead=True) as service:
+        for name, value in service.environment.items():
+            monkeypatch.setenv(name, value)
+        objects = ObjectStore.open(Settings(data_dir=tmp_path, object_store=service.location))
+
+        with pytest.raises(ObjectStoreUnavailable) as raised:
+            objects.put(KEY, [b"bytes"])
+
+    assert raised.value.reason == object_errors.SKEWED
+
+
+def test_missing_credentials_are_named(tmp_path, proxy, monkeypatch):
+    # Given no credentials in the environment, and a machine without a role
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setitem(s3_objects.RETRIES, "max_retries", 0)
+    settings = Settings(data_dir=tmp_path, object_store="s3://bucket", object_store_endpoint=proxy.url)
+    objects = ObjectStore.open(settings)
+    # When an object is put
+    with pytest.raises(ObjectStoreUnavailable) as raised:
+        objects.put(KEY, [b"bytes"])
+    # Then the reason says so, and nothing can be signed
+    assert raised.value.reason == object_errors.NO_CREDENTIALS
+    assert objects.presign(KEY, 60, "a", "text/plain") is None
+    assert objects.delete_unfinished(0) == 0
