@@ -21,6 +21,9 @@ BAR, BAR_GAP, BAR_NAME, BAR_NUMBER = 16.0, 6.0, 190.0, 70.0
 #: About this many labels fit on an axis of each direction; the width of a character is estimated.
 X_LABELS, Y_LABELS, CHARACTER = 7, 4, 6.8
 
+#: Characters of a time on the axis: `2026-10-31 09:00`.
+AXIS_LABEL = 16
+
 #: A column of at least this width has a gap to the next one.
 GAP_FROM = 4.0
 
@@ -157,12 +160,17 @@ def _grid(plot: _Plot, ticks: Sequence[float]) -> Iterator[Shape]:
 
 
 def _time_labels(plot: _Plot, labels: Sequence[str]) -> Iterator[Shape]:
-    longest = max(len(label) for label in labels) * CHARACTER + 12
-    every = max(1, math.ceil(len(labels) / X_LABELS), math.ceil(longest / plot.step))
-    for index in range(0, len(labels), every):
-        half = len(labels[index]) * CHARACTER / 2
+    """Label the times, each without the offset of its hour, at equal distances so that no two overlap."""
+    texts = [label[:AXIS_LABEL] for label in labels]
+    width = max(len(text) for text in texts) * CHARACTER
+    every = max(1, math.ceil(len(texts) / X_LABELS), math.ceil((width + 12) / plot.step))
+    end = -math.inf
+    for index in range(0, len(texts), every):
+        half = len(texts[index]) * CHARACTER / 2
         x = min(max(plot.x(index), half), WIDTH - half)
-        yield Label(x, HEIGHT - 6, labels[index], "middle", quiet=True)
+        if x - half > end:
+            yield Label(x, HEIGHT - 6, texts[index], "middle", quiet=True)
+            end = x + half + 4
 
 
 def _columns(plot: _Plot, chart: Chart) -> Iterator[Shape]:

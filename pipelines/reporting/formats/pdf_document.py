@@ -29,6 +29,9 @@ COLOURS = (
 
 GREY, PALE = 95, 215
 
+#: Millimetres, so that a page in landscape format has two charts.
+CHART_WIDTH = 190.0
+
 #: Points of the text of charts and tables.
 CHART, TABLE = 7.0, 8.0
 
@@ -69,8 +72,8 @@ def _with_known_names(pdf: PdfPages, chart: Chart) -> Chart:
 
 
 def _chart(pdf: PdfPages, title: str, drawing: Drawing) -> None:
-    """Draw a chart over the width of the page, on the next page if this one has no room for it."""
-    scale = (pdf.w - 2 * MARGIN) / drawing.width
+    """Draw a chart, on the next page if this one has no room for it."""
+    scale = min(pdf.w - 2 * MARGIN, CHART_WIDTH) / drawing.width
     height = min(drawing.height * scale, pdf.h - 2 * MARGIN - 14)
     scale = min(scale, height / drawing.height)
     pdf.ln(4)

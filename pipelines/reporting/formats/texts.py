@@ -34,10 +34,11 @@ def time_text(table: ReportTable, time: datetime, interval: Interval | None) -> 
 
 
 def heading(column: Column) -> str:
-    """Return the heading of a column: `Input tokens`, `Amount (EUR)`. A unit that the name ends with is left out."""
+    """Return the heading of a column: `Input tokens`, `Amount (EUR)`. A unit that the name has already is left out."""
     name = column.name.replace("_", " ").strip()
     name = name[:1].upper() + name[1:]
-    if not column.unit or name.casefold().endswith(column.unit.casefold()):
+    of, per, _ = column.unit.partition("/")
+    if not of or name.casefold().endswith(of) or (per and name.casefold().startswith(f"{of} per ")):
         return name
     return f"{name} ({column.unit})"
 

@@ -18,6 +18,7 @@ from pipelines.reporting.formats import html_page, pdf_document
 from pipelines.reporting.formats.charts import MAX_BARS, MAX_SERIES, charts_of
 from pipelines.reporting.formats.drawing import HEIGHT, WIDTH, Label, Rectangle, draw
 from pipelines.reporting.formats.render import render
+from pipelines.reporting.formats.texts import heading
 from pipelines.reporting.report_table import Column, Period
 from tests.pipelines.reporting.report_tables import NAMES, START, ranking, table
 
@@ -107,13 +108,34 @@ def test_charts_stay_within_their_size(report):
         assert chart.kind == "bars" or drawing.height >= HEIGHT
 
 
-def test_labels_of_times_do_not_overlap():
-    chart = charts_of(table(300))[0]
+@pytest.mark.parametrize("count", [2, 7, 31, 72, 300])
+@pytest.mark.parametrize("interval", ["hour", "day"])
+def test_labels_of_times_do_not_overlap(count, interval):
+    report = table(1)
+    hours = [(START + timedelta(hours=number), 1) for number in range(count)]
+    report = replace(
+        report,
+        columns=[Column("time", "time"), Column("jobs", "integer")],
+        rows=hours if interval == "hour" else [(START + timedelta(days=number), 1) for number in range(count)],
+        totals=(None, count),
+        interval=interval,
+        period=Period(START, START + timedelta(hours=count) if interval == "hour" else START + timedelta(days=count)),
+    )
 
-    times = sorted(shape.x for shape in draw(chart).shapes if isinstance(shape, Label) and shape.anchor == "middle")
+    shapes = draw(charts_of(report)[0]).shapes
 
-    assert 3 <= len(times) <= 8
-    assert min(right - left for left, right in pairwise(times)) > 60
+    times = [shape for shape in shapes if isinstance(shape, Label) and shape.anchor == "middle"]
+    assert 2 <= len(times) <= 8
+    for left, right in pairwise(times):
+        assert right.x - left.x > 6.8 * max(len(left.text), len(right.text))
+
+
+def test_a_heading_has_a_unit_once():
+    units = [("input_tokens", "tokens"), ("tokens_per_second", "tokens/s"), ("first_token_p50", "s"), ("amount", "EUR")]
+
+    headings = [heading(Column(name, "number", unit)) for name, unit in units]
+
+    assert headings == ["Input tokens", "Tokens per second", "First token p50 (s)", "Amount (EUR)"]
 
 
 def test_a_pdf_has_page_numbers_and_the_heading_of_the_table_on_each_page():
