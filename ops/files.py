@@ -3,10 +3,13 @@
 import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import click
 
 from models.accounts.owned_objects import database_id
+from models.platform.errors import Unavailable
+from models.platform.object_errors import ObjectStoreUnavailable
 from models.platform.object_store import ObjectInfo, ObjectStore
 from models.platform.settings import Settings
 from models.platform.store_owner import owner_of, replace_mark
@@ -22,12 +25,21 @@ def copy(settings: Settings, destination: str) -> None:
     target = ObjectStore.open(settings.model_copy(update={"object_store": destination}))
     copied = 0
     missing = _missing(source.list(), target.list())
-    with ThreadPoolExecutor(THREADS) as threads:
+    with _reasons(), ThreadPoolExecutor(THREADS) as threads:
         while page := list(itertools.islice(missing, PAGE)):
             sizes = list(threads.map(lambda found: target.put(found.key, source.get(found.key)), page))
             copied += len(sizes)
             click.echo(f"{copied} objects copied, the last one {page[-1].key}")
     click.echo(f"{target.name} has all objects of {source.name}")
+
+
+@contextmanager
+def _reasons() -> Iterator[None]:
+    """Raise Unavailable with what an operator can do."""
+    try:
+        yield
+    except ObjectStoreUnavailable as error:
+        raise Unavailable(error.reason) from error
 
 
 def _missing(source: Iterator[ObjectInfo], target: Iterator[ObjectInfo]) -> Iterator[ObjectInfo]:
@@ -45,9 +57,10 @@ def claim(settings: Settings) -> None:
     objects = ObjectStore.open(settings)
     with transaction(settings) as connection:
         own = database_id(connection)
-    if (owner := owner_of(objects)) == own:
-        click.echo(f"{objects.name} is marked as this installation's already")
-        return
-    replace_mark(objects, own)
+    with _reasons():
+        if (owner := owner_of(objects)) == own:
+            click.echo(f"{objects.name} is marked as this installation's already")
+            return
+        replace_mark(objects, own)
     former = f" It was marked as that of {owner}." if owner else ""
     click.echo(f"{objects.name} is now marked as this installation's.{former}")

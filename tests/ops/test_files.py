@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from models.platform.errors import Unavailable
 from models.platform.object_store import ObjectStore
 from models.platform.settings import Settings
 from models.platform.store_owner import owner_of, replace_mark
@@ -35,6 +36,16 @@ def test_a_copy_continues_where_it_was_interrupted(
     # And nothing is copied again
     copy(settings, location)
     assert "objects copied" not in capsys.readouterr().out
+
+
+def test_a_copy_that_fails_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3: S3Service) -> None:
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings(data_dir=tmp_path, object_store=str(tmp_path / "objects"))
+    ObjectStore.open(settings).put("acct_1/files/a", [b"bytes"])
+
+    with pytest.raises(Unavailable, match="create it, or correct its name"):
+        copy(settings, "s3://missing")
 
 
 def test_a_store_is_claimed_once(settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
