@@ -1,7 +1,9 @@
 """An account uses the platform and has a report of it built: by a worker, over the object store, in every format."""
 
 import csv
+import email
 import io
+from email.policy import default
 from typing import Any
 
 import orjson
@@ -79,3 +81,21 @@ def test_latency_errors_and_memory_are_reported(used: AccountOwner) -> None:
         report, content = build(used, kind=kind)
         assert orjson.loads(content)["kind"] == kind
         assert report["rows"] == len(orjson.loads(content)["rows"])
+
+
+def test_a_report_is_sent_to_its_recipient(used: AccountOwner) -> None:
+    me = used.request("GET", "/v1/me").json()["id"]
+
+    report, content = build(used, format="pdf", interval="day", deliver_to=[me])
+
+    folder = used.installation.settings.home / "mailbox"
+    wait_until(
+        lambda: any(report["file_id"].encode() in path.read_bytes() for path in folder.glob("*.eml")), timeout=30
+    )
+    sent = [email.message_from_bytes(path.read_bytes(), policy=default) for path in folder.glob("*.eml")]
+    (message,) = [each for each in sent if report["file_id"] in each.get_body().get_content()]
+    (attachment,) = message.iter_attachments()
+    assert message["To"] == used.email
+    assert attachment.get_content() == content
+    recorded = used.request("GET", "/v1/events?type=report.completed").json()["data"]
+    assert [event["data"] for event in recorded] == [{"id": report["id"], "file_id": report["file_id"]}]
