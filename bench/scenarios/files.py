@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import orjson
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from bench.figures import Figure, at_most
 from bench.harness.client import Address
