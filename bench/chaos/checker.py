@@ -4,7 +4,16 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 
-from bench.chaos import batch_rules, memory_rules, money_rules, spill_rules, stream_rules, table_rules, tree_rules
+from bench.chaos import (
+    batch_rules,
+    file_rules,
+    memory_rules,
+    money_rules,
+    spill_rules,
+    stream_rules,
+    table_rules,
+    tree_rules,
+)
 from bench.chaos.breaker_rules import check_openings
 from bench.chaos.budget_watch import BudgetWatch
 from bench.chaos.crash_rules import CrashRules, forgotten_stops, silent_periods
@@ -21,6 +30,7 @@ from bench.harness.endpoint.book import BookedRequest
 from models.jobs import ended_partitions
 from models.jobs.ended_jobs import Cursor, move_batch
 from models.platform.database import Database
+from models.platform.object_store import ObjectStore
 from models.platform.settings import Settings
 
 #: Trees of ended jobs that are moved at a time.
@@ -66,6 +76,7 @@ def check(
             *unfinished,
             *_check(database, transcripts, crash_rules, excuses, journal_lost=lost),
             *_check_trees(database, transcripts, tools, budgets, excuses, journal_lost=lost),
+            *_check_files(database, settings, transcripts, excuses),
             *_check_spilling(database, transcripts, book, excuses),
             *check_openings(book or (), injected, offset),
         ]
@@ -114,6 +125,14 @@ def _check(
         yield from batch_rules.check(connection, batches, excuses.lost)
         yield from crash_rules.check(connection)
     yield from money_rules.check(database)
+
+
+def _check_files(
+    database: Database, settings: Settings, transcripts: Sequence[ClientTranscript], excuses: Excuses
+) -> Iterator[Violation]:
+    accounts = sorted({transcript.account for transcript in transcripts if transcript.kind == "file"})
+    with database.connection() as connection:
+        yield from file_rules.check(connection, ObjectStore.open(settings), transcripts, accounts, excuses.lost)
 
 
 def _check_spilling(

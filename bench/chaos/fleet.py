@@ -21,6 +21,7 @@ from bench.chaos.clients import (
     SlowStreamer,
     Streamer,
 )
+from bench.chaos.file_clients import FileClient
 from bench.chaos.local_clients import LocalClient, LocalStreamer, ResidencyChanger
 from bench.chaos.memory_clients import EmbeddingClient, Importer, Meditator, WarmUp
 from bench.chaos.retrying_client import Deadline, HttpRequest, RetryingClient
@@ -42,6 +43,7 @@ CLIENTS: Sequence[Sequence[ClientClass]] = (
     (LocalStreamer, LocalStreamer, ConversationClient),
     (ResidencyChanger,),
     (BatchClient, BatchClient),
+    (FileClient, FileClient),
 )
 
 #: The scopes of their API keys: an administrator's, who may change the account's residency.
@@ -101,6 +103,12 @@ class Fleet:
         for client in self._clients:
             if isinstance(client, LocalClient):
                 client.begin_local_turns()
+
+    def begin_files(self) -> None:
+        """Let clients upload files from now on: no process of a version without them runs."""
+        for client in self._clients:
+            if isinstance(client, FileClient):
+                client.begin_files()
 
     @property
     def accounts(self) -> Sequence[str]:

@@ -282,6 +282,7 @@ class ChaosRun:
         self._bill_accounts()
         self._fleet.begin_trees(self._tools)
         self._fleet.begin_batches()
+        self._fleet.begin_files()
         if self._options.spills:
             self._fleet.begin_local_turns()
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from bench.chaos.clients import Canceller, ConversationClient, OpenAIClient, Poller, Streamer
+from bench.chaos.file_clients import FileClient
 from bench.chaos.fleet import Fleet
 from bench.chaos.leaks import Baseline
 from bench.chaos.memory_clients import EmbeddingClient, Importer, Meditator
@@ -21,6 +22,7 @@ from models.platform.settings import Settings
 CLIENTS = (
     (Streamer, OpenAIClient, Poller, Canceller, ConversationClient),
     (Importer, Meditator, EmbeddingClient, Streamer),
+    (FileClient,),
 )
 
 #: Ended turns after which the fleet is stopped, and those of its warm-up.
@@ -57,6 +59,7 @@ def finished() -> Iterator[FinishedFleet]:
             pids = {name: child.pid for name, child in platform.children.items()}
             fleet = Fleet([platform.address], seed=4, tokens=12, clients=CLIENTS)
             fleet.start()
+            fleet.begin_files()
             baseline = Baseline.take(pids, platform.settings)
             wait_until(lambda: fleet.counts()["ended"] >= ENOUGH, timeout=90)
             transcripts = fleet.finish(60)

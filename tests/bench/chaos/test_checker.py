@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 import redis
 
-from bench.chaos import memory_rules, table_rules
+from bench.chaos import file_rules, memory_rules, table_rules
 from bench.chaos.checker import check, journal_lost
 from bench.chaos.crash_rules import CrashRules, forgotten_stops, silent_periods
 from bench.chaos.fault import InjectedFault
@@ -19,6 +19,7 @@ from models.jobs import ended_partitions
 from models.jobs.ended_jobs import move_batch
 from models.platform.database import Connection
 from models.platform.ids import new_id
+from models.platform.object_store import ObjectStore
 from models.platform.redis_client import connect
 from tests.bench.chaos.conftest import FinishedFleet
 
@@ -29,7 +30,7 @@ IMPORTED = "(SELECT id FROM memories WHERE metadata ? 'chaos' AND closed_at IS N
 def test_a_run_without_faults_has_no_violation(finished: FinishedFleet):
     kinds = {transcript.kind for transcript in finished.transcripts}
 
-    assert kinds == {"turn", "memories", "meditation", "embeddings", "listing"}
+    assert kinds == {"turn", "memories", "meditation", "embeddings", "file", "listing"}
     assert any(transcript.cancels for transcript in finished.transcripts)
     assert any(not transcript.exact for transcript in finished.transcripts)
     assert [str(violation) for violation in check(finished.transcripts, finished.settings, 20)] == []
@@ -161,6 +162,29 @@ def test_a_corrupted_moved_turn_is_reported(finished: FinishedFleet, moved: Conn
 def test_a_corrupted_memory_is_reported(finished: FinishedFleet, statement: str, rule: str):
     with corrupted(finished, statement) as connection:
         violations = list(memory_rules.check(connection, finished.transcripts, finished.accounts))
+
+    assert rule in {violation.rule for violation in violations}
+
+
+@pytest.mark.parametrize(
+    ("statement", "rule"),
+    [
+        ("DELETE FROM files", "durable"),
+        ("UPDATE file_objects SET bytes = bytes - 1 WHERE bytes > 1", "files"),
+        ("UPDATE file_objects SET object_key = object_key || 'x'", "files"),
+        ("UPDATE files SET filename = 'unknown'", "files"),
+        ("UPDATE file_objects SET file_id = NULL, upload_id = NULL", "files"),
+        (
+            "INSERT INTO files (id, account_id, filename, purpose, content_type, bytes, object_key)"
+            " SELECT id || 'x', account_id, filename, purpose, content_type, bytes, object_key FROM files LIMIT 1",
+            "files",
+        ),
+    ],
+)
+def test_a_corrupted_file_is_reported(finished: FinishedFleet, statement: str, rule: str):
+    objects = ObjectStore.open(finished.settings)
+    with corrupted(finished, statement) as connection:
+        violations = list(file_rules.check(connection, objects, finished.transcripts, finished.accounts))
 
     assert rule in {violation.rule for violation in violations}
 
