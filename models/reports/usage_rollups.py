@@ -76,7 +76,7 @@ INSERT INTO usage_rollups (account_id, quarter, user_id, key_id, agent, model, c
                            input_tokens, cached_tokens, output_tokens, amount)
 SELECT account_id, quarter, user_id, key_id, agent, model, class, job_kind, currency, sum(jobs), sum(input_tokens),
        sum(cached_tokens), sum(output_tokens), sum(amount)
-FROM (SELECT {RECORD}, {AMOUNTS} FROM {{records}} WHERE {{condition}}) AS record
+FROM {{each}}(SELECT {RECORD}, {AMOUNTS} FROM usage_records WHERE {{condition}}) AS record
 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
 """
 
@@ -84,16 +84,17 @@ SUM_LATENCY = f"""
 INSERT INTO latency_rollups (account_id, quarter, user_id, key_id, agent, model, class, job_kind, measure, bucket,
                              samples)
 SELECT account_id, quarter, user_id, key_id, agent, model, class, job_kind, measure, bucket, count(*)
-FROM (SELECT {RECORD}, measure, {BUCKET} FROM {{records}} {MEASURES} WHERE {{condition}}) AS record
+FROM {{each}}(SELECT {RECORD}, measure, {BUCKET} FROM usage_records {MEASURES} WHERE {{condition}}) AS record
 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 """
 
+# The records of each quarter hour are found by an index. OFFSET 0 keeps the planner from a join of all with all.
 OF_QUARTERS = {
-    "records": f"{QUARTERS} CROSS JOIN usage_records",
+    "each": f"{QUARTERS} CROSS JOIN LATERAL ",
     "condition": """account_id = changed_account AND created_at >= changed_quarter
-      AND created_at < changed_quarter + interval '15 minutes'""",
+      AND created_at < changed_quarter + interval '15 minutes' OFFSET 0""",
 }
-OF_ACCOUNT = {"records": "usage_records", "condition": "account_id = %(account_id)s"}
+OF_ACCOUNT = {"each": "", "condition": "account_id = %(account_id)s"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,17 +31,19 @@ WITH state AS MATERIALIZED (
 ), unchanged AS (
     SELECT {{columns}} FROM {{rollups}}
     WHERE quarter >= %(first)s AND quarter < %(last)s
-      AND (account_id, quarter) NOT IN (SELECT changed_account, changed_quarter FROM changed)
+      AND NOT EXISTS (SELECT FROM changed WHERE changed_account = account_id AND changed_quarter = quarter)
       AND account_id <= coalesce((SELECT rolled_up_to FROM state), account_id){{filters}}
 ), records AS (
-    SELECT {{record}} FROM changed CROSS JOIN usage_records{{measures}}
-    WHERE account_id = changed_account AND created_at >= changed_quarter
-      AND created_at < changed_quarter + interval '15 minutes'
+    SELECT {{columns}} FROM changed CROSS JOIN LATERAL (
+        SELECT {{record}} FROM usage_records{{measures}}
+        WHERE account_id = changed_account AND created_at >= changed_quarter
+          AND created_at < changed_quarter + interval '15 minutes' OFFSET 0) AS record
     UNION ALL
     SELECT {{record}} FROM usage_records{{measures}}
     WHERE (SELECT rolled_up_to IS NOT NULL FROM state) AND account_id > (SELECT rolled_up_to FROM state)
       AND created_at >= %(first)s AND created_at < %(last)s
-      AND (account_id, {QUARTER_OF_RECORD}) NOT IN (SELECT changed_account, changed_quarter FROM changed)
+      AND NOT EXISTS (SELECT FROM changed
+                      WHERE changed_account = account_id AND changed_quarter = {QUARTER_OF_RECORD})
       AND (%(accounts)s::text[] IS NULL OR account_id = ANY(%(accounts)s)){{ends}}
 ), parts AS (
     SELECT {{columns}} FROM unchanged
@@ -94,7 +96,7 @@ def _parts(selection: Selection, rollups: str, record: str, columns: str, measur
     return PARTS.format(
         **names,
         rollups=rollups,
-        columns=f"quarter, {', '.join(DIMENSIONS)}, {columns}",
+        columns=f"account_id, quarter, {', '.join(DIMENSIONS[1:])}, {columns}",  # in the order of RECORD
         filters=selection.condition(DIMENSIONS),
         ends="".join(END.format(**names, start=start, end=end) for start, end in ends),
     )
