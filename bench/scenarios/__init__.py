@@ -23,6 +23,7 @@ from bench.scenarios import (
     prefix,
     recall,
     recovery,
+    reports,
     restart,
     scale,
     scaling,
@@ -57,6 +58,7 @@ SCENARIOS: Mapping[str, Scenario] = {
         "events until their webhooks arrive, beside a dead endpoint, and over kill -9", webhooks.webhooks
     ),
     "files": Scenario("files of 100 MB up and down, in a folder and in S3; 500 MB with --full", files.files),
+    "reports": Scenario("a month's report over 1,000,000 turns, and its roll-ups", reports.reports),
     "pools": Scenario("requests to the other pools, until their result", pools.pools),
     "recall": Scenario("answering turns among the first hits, and the contribution of each part", recall.recall),
     "memory": Scenario("creating and searching memories over HTTP: 10,000; 1,000,000 with --full", memory.memory),
