@@ -10,6 +10,7 @@ from bench.chaos.violations import Violation
 from models.accounts import files
 from models.platform.database import Connection, fetch_all
 from models.platform.errors import NotFound
+from models.platform.object_errors import DamagedObject
 from models.platform.object_store import ObjectStore
 from pipelines.files.content import read_content
 
@@ -73,7 +74,7 @@ def _check_content(
 
 
 def _digest(connection: Connection, objects: ObjectStore, row: Mapping[str, str]) -> str | None:
-    """Return the digest of a file's content; None if a part of it is missing."""
+    """Return the digest of a file's content; None if a part of it is missing or damaged."""
     file = files.read_any(connection, row["id"], row["account_id"])
     if file is None:
         return None
@@ -81,6 +82,6 @@ def _digest(connection: Connection, objects: ObjectStore, row: Mapping[str, str]
     try:
         for chunk in read_content(objects, file):
             digest.update(chunk)
-    except NotFound:
+    except (NotFound, DamagedObject):
         return None
     return digest.hexdigest()

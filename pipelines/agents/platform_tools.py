@@ -16,7 +16,7 @@ from models.jobs.jobs import Job, NewJob
 from models.memory.spaces import SpaceKey
 from models.platform.errors import NotFound
 from models.platform.ids import new_id
-from models.platform.object_store import ObjectStore
+from models.platform.object_store import DamagedObject, ObjectStore
 from models.platform.settings import Settings
 from models.turns.responses import Response
 from pipelines.agents import run_python, web_fetch
@@ -134,7 +134,7 @@ def _read_file(objects: ObjectStore, attempt: Attempt, response: Response, argum
         return error_result(f"The file has more than {MAX_FILE:,} bytes.")
     try:
         text = b"".join(read_content(objects, file)).decode()
-    except (NotFound, UnicodeDecodeError):
+    except (NotFound, DamagedObject, UnicodeDecodeError):
         return error_result("The file has no text that could be read.")
     start = _number(arguments, "offset", 0, 0, len(text))
     end = start + _number(arguments, "length", MAX_CHARACTERS, 1, MAX_CHARACTERS)
