@@ -247,13 +247,13 @@ def stream(client: Client, number: int) -> Iterator[ReceivedEvent]:
 
 
 def death_of_turns(hit: int, turns: Sequence[Sequence[ReceivedEvent]]) -> Death:
-    """Return what became of the streams of turns."""
+    """Return how the streams of turns ended."""
     completed = sum(events[-1].type == "response.completed" for events in turns)
     return death(hit, [text_of(events) for events in turns], completed)
 
 
 def death(hit: int, texts: Sequence[str], completed: int) -> Death:
-    """Return what became of streams with these texts."""
+    """Return how streams with these texts ended."""
     expected = {f"w{number}" for number in range(LONG)}
     words = [text.split() for text in texts]
     lost = sum(len(expected - set(each)) for each in words)

@@ -33,7 +33,7 @@ MAX_ERROR = 300
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of a request.
+    """The result of a request.
 
     status_code  None: there was no answer, and `error` says why
     body         the first kilobyte of the answer

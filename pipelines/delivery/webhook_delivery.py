@@ -1,4 +1,4 @@
-"""The job `webhook.deliver`: send an event to an endpoint, and store what became of it.
+"""The job `webhook.deliver`: send an event to an endpoint, and store the result.
 
 A worker that dies between the answer and the commit leaves a pending job, which sends the event once more: a delivery
 happens at least once, and receivers drop duplicates by the event's id. First attempts are in the queue `webhooks`. All

@@ -1,4 +1,4 @@
-"""`/v1/webhook_deliveries`: what became of the events that were sent to endpoints."""
+"""`/v1/webhook_deliveries`: the results of sending events to endpoints."""
 
 from pydantic import Field
 from starlette.responses import Response

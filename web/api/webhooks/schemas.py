@@ -19,8 +19,8 @@ MAX_URL = 2_048
 
 def _check_pattern(pattern: str) -> str:
     if unknown_patterns([pattern]):
-        message = "no event type matches it. GET /v1/webhook_event_types lists them; response.* and * are patterns"
-        raise PydanticCustomError("event_type", message)
+        message = "matches no event type. GET /v1/webhook_event_types lists them; response.* and * are patterns"
+        raise PydanticCustomError("event_pattern", message)
     return pattern
 
 

@@ -1,4 +1,4 @@
-"""`/v1/reports`: who may have which report, what a request means, and what becomes of it."""
+"""`/v1/reports`: who may have which report, what a request means, and how it ends."""
 
 import csv
 import io
