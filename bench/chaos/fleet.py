@@ -30,6 +30,7 @@ from bench.chaos.transcripts import TOKENS, ClientTranscript
 from bench.chaos.tree_clients import TreeClient
 from bench.harness.client import PASSWORD, Address
 from bench.harness.sse import CheckFailed
+from bench.harness.webhook_receiver import WebhookReceiver
 
 ClientClass = Callable[..., FleetClient]
 
@@ -97,6 +98,18 @@ class Fleet:
         for client in self._clients:
             if isinstance(client, BatchClient):
                 client.begin_batches()
+
+    def begin_webhooks(self, receiver: WebhookReceiver) -> None:
+        """Have the events of all accounts sent to a receiver from now on: no process of a version without them runs."""
+        for account, token in {client.account: client.http.token for client in self._clients}.items():
+            client = RetryingClient(self._addresses, token, Random(account), Deadline())
+            body = {"url": f"{receiver.url}/{account}", "event_types": ["*"]}
+            headers = {"Idempotency-Key": f"webhooks-{account}"}
+            request = HttpRequest("POST", "/v1/webhook_endpoints", body, headers)
+            created = client.send(ClientTranscript("listing", account, "", account, {}, 0.0), request)
+            if created.status != 200:
+                raise CheckFailed(f"POST /v1/webhook_endpoints was answered with {created.status}: {created.body!r}")
+            receiver.secrets[account] = str(created.json()["signing_secret"])
 
     def begin_local_turns(self) -> None:
         """Let clients send turns that may not leave from now on: no process of a version without residency runs."""

@@ -23,6 +23,7 @@ from bench.chaos.planted_bug import Edit, PlantedBug
 from bench.chaos.planted_money import MONEY
 from bench.chaos.planted_spilling import SPILLING
 from bench.chaos.planted_trees import TREES
+from bench.chaos.planted_webhooks import WEBHOOKS
 from bench.machine import ROOT
 from bench.progress import Progress
 from ops.child_process import launcher_command
@@ -233,6 +234,7 @@ PLANTED = (
     *TREES,
     *SPILLING,
     *BATCHES,
+    *WEBHOOKS,
 )
 
 

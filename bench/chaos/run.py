@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from bench.chaos import breaker_rules, checker, money_rules
+from bench.chaos import breaker_rules, checker, money_rules, webhook_rules
 from bench.chaos.adversary import Adversary, adversary
 from bench.chaos.attacks import ATTACKS
 from bench.chaos.budget_watch import BudgetWatch
@@ -31,6 +31,7 @@ from bench.chaos.violations import Violation
 from bench.chaos.window_watch import WindowWatch
 from bench.harness.billing import bill_accounts
 from bench.harness.stack import BrokerName
+from bench.harness.webhook_receiver import WebhookReceiver, webhook_receiver
 from bench.progress import Progress
 from pipelines.inference.registry import model_name
 from scheduler.periodic_thread import PeriodicThread
@@ -125,7 +126,9 @@ def run(options: RunOptions, report: ChaosReport, progress: Progress) -> None:
             adversary(stack.addresses, stack.settings, faults=not options.quiet, seed=options.seed)
         )
         tools = exits.enter_context(tool_server(options.seed))
-        chaos = ChaosRun(stack, options, report, progress, hostile, tools)
+        receiver = exits.enter_context(webhook_receiver())
+        receiver.answer = webhook_rules.answer
+        chaos = ChaosRun(stack, options, report, progress, hostile, tools, receiver)
         try:
             chaos.run()
         finally:
@@ -167,6 +170,7 @@ class ChaosRun:
         progress: Progress,
         hostile: Adversary,
         tools: ToolServer,
+        receiver: WebhookReceiver,
     ) -> None:
         self._stack = stack
         self._options = options
@@ -174,6 +178,7 @@ class ChaosRun:
         self._progress = progress
         self._hostile = hostile
         self._tools = tools
+        self._receiver = receiver
         self._budgets = BudgetWatch(stack.database)
         self._windows = WindowWatch(stack.database)
         self._upgrades: list[Period] = []
@@ -226,6 +231,7 @@ class ChaosRun:
         self._report.injected = self._injector.injected
         self._report.restarts = self._stack.restarts
         self._report.counts = {**self._fleet.counts(), "executions": len(self._tools.executions)}
+        self._report.counts |= {"webhooks": sum(len(self._receiver.received(each)) for each in self._receiver.secrets)}
         if self._stack.endpoint is not None:
             self._report.counts |= {"requests of the endpoint": len(self._stack.endpoint.book())}
         self._report.attacks = self._hostile.counts
@@ -275,7 +281,9 @@ class ChaosRun:
             budgets=self._budgets,
             book=self._stack.endpoint.book() if self._stack.endpoint else None,
         )
-        return [*lost, *violations]
+        lost_commits = bool(self._stack.lost_commits)
+        webhooks = webhook_rules.check(self._stack.database, self._receiver, lost_commits=lost_commits)
+        return [*lost, *violations, *webhooks]
 
     def _begin_new_work(self) -> None:
         """Begin what no process of the previous version can do."""
@@ -283,6 +291,7 @@ class ChaosRun:
         self._fleet.begin_trees(self._tools)
         self._fleet.begin_batches()
         self._fleet.begin_files()
+        self._fleet.begin_webhooks(self._receiver)
         if self._options.spills:
             self._fleet.begin_local_turns()
 

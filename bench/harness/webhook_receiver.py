@@ -18,8 +18,9 @@ CLIENT = openai.OpenAI(api_key="none")
 class Received:
     """A webhook that has arrived.
 
-    path  of the URL, without its slash
-    at    Unix time of its arrival
+    path      of the URL, without its slash
+    at        Unix time of its arrival
+    accepted  whether it was answered with 2xx
     """
 
     path: str
@@ -28,11 +29,12 @@ class Received:
     data_id: str
     at: float
     valid: bool
+    accepted: bool
 
 
 @dataclass
 class WebhookReceiver:
-    """Answers with 204, unless `answer` returns another status for a path and the number of an event's arrivals.
+    """Answers with 204, unless `answer` says another status: of a path, how often an event has arrived, and its id.
 
     secrets  by path; without one the signature is not verified
     release  ends requests to the path `never`, which are not answered before
@@ -40,7 +42,7 @@ class WebhookReceiver:
 
     url: str = ""
     secrets: dict[str, str] = field(default_factory=dict)
-    answer: Callable[[str, int], int] = lambda path, number: 204
+    answer: Callable[[str, int, str], int] = lambda path, number, event_id: 204
     release: threading.Event = field(default_factory=threading.Event)
     _received: list[Received] = field(default_factory=list)
     _numbers: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -57,14 +59,13 @@ class WebhookReceiver:
         if path == "never":
             self.release.wait()
             return 503
-        event = orjson.loads(body)
-        noted = Received(
-            path, event["id"], event["type"], event["data"].get("id", ""), at, self._is_valid(path, headers, body)
-        )
+        event, valid = orjson.loads(body), self._is_valid(path, headers, body)
         with self._lock:
-            self._received.append(noted)
-            number = self._numbers[path, noted.event_id] = self._numbers.get((path, noted.event_id), 0) + 1
-        return self.answer(path, number)
+            number = self._numbers[path, event["id"]] = self._numbers.get((path, event["id"]), 0) + 1
+            status = self.answer(path, number, event["id"])
+            subject = event["data"].get("id", "")
+            self._received.append(Received(path, event["id"], event["type"], subject, at, valid, status < 300))
+        return status
 
     def _is_valid(self, path: str, headers: Mapping[str, str], body: bytes) -> bool:
         secret = self.secrets.get(path)
@@ -101,6 +102,9 @@ def webhook_receiver() -> Iterator[WebhookReceiver]:
     class Server(ThreadingHTTPServer):
         daemon_threads = True
         request_queue_size = 128
+
+        def handle_error(self, request: object, client_address: object) -> None:
+            """Ignore connections that a killed worker has lost."""
 
     server = Server(("127.0.0.1", 0), Handler)
     receiver.url = f"http://127.0.0.1:{server.server_port}"

@@ -35,8 +35,12 @@ SCRIPT = "tokens=1,rate=0"
 
 def webhooks(bench: Bench) -> Sequence[Figure]:
     """Measure milliseconds from events to their receiver, and events lost and repeated over kill -9."""
-    options = {"engine": "scripted", "script": SCRIPT, "light_pools": LIGHT_POOLS, "egress_allow": ("127.0.0.1",)}
-    with webhook_receiver() as receiver, bench.stack.platform(**options) as platform:
+    with (
+        webhook_receiver() as receiver,
+        bench.stack.platform(
+            engine="scripted", script=SCRIPT, light_pools=LIGHT_POOLS, egress_allow=("127.0.0.1",)
+        ) as platform,
+    ):
         database = Database.open(platform.settings, size=2, name="bench")
         try:
             run = _Run(bench, platform, receiver, database)
