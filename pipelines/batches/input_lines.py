@@ -97,7 +97,7 @@ def parse_line(line: InputLine, endpoint: str, check_model: Callable[[Any], None
 
 
 def _check_custom_id(custom_id: Any) -> None:
-    valid = isinstance(custom_id, str) and 0 < len(custom_id) <= MAX_CUSTOM_ID and "\0" not in custom_id
+    valid = isinstance(custom_id, str) and 0 < len(custom_id) <= MAX_CUSTOM_ID
     if not valid:
         message = f"The custom_id is not a text of 1 to {MAX_CUSTOM_ID} characters."
         raise LineError("invalid_custom_id", message, "custom_id")

@@ -25,6 +25,9 @@ from pipelines.time_slice import TimeSlice
 #: Requests of a batch at most, and errors that it shows.
 MAX_LINES, MAX_ERRORS = 50_000, 100
 
+#: Lines of a file at most, with blank ones: 50 million of them take a minute.
+MAX_FILE_LINES = 1_000_000
+
 #: Lines and bytes of a set.
 SET_LINES, SET_BYTES = 1000, 4 * 1024 * 1024
 
@@ -49,8 +52,9 @@ class _Validation:
 
     @property
     def over(self) -> bool:
-        """Whether there are so many errors, or requests, that the rest is not read."""
-        return len(self.batch.errors) + len(self.errors) >= MAX_ERRORS or self.total > MAX_LINES
+        """Whether there are so many errors, requests or lines that the rest is not read."""
+        too_many = self.total > MAX_LINES or self.read_lines > MAX_FILE_LINES
+        return too_many or len(self.batch.errors) + len(self.errors) >= MAX_ERRORS
 
     def add(self, line: InputLine) -> None:
         """Add the next line to the set."""
@@ -170,6 +174,9 @@ def _conclude(attempt: Attempt) -> None:
 
 
 def _errors_of_file(connection: Connection, batch: Batch) -> Sequence[dict[str, Any]]:
+    if batch.read_lines > MAX_FILE_LINES:
+        message = f"The input file has more than {MAX_FILE_LINES} lines."
+        return [line_error("too_many_lines", message, None, batch.read_lines)]
     if batch.total_lines == 0:
         return [line_error("empty_file", "The input file has no requests.")]
     if batch.total_lines > MAX_LINES:

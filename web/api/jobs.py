@@ -87,7 +87,10 @@ def cancel(request: Request) -> Response:
     """
     job = _read(request, Access.managed(request.caller))
     if not CATALOGUE[job.kind].cancellable:
-        raise Conflict("A payment that is under way cannot be cancelled.", code="not_cancellable")
+        raise Conflict(
+            "Jobs of this kind cannot be cancelled. Cancel a batch with POST /v1/batches/{id}/cancel.",
+            code="not_cancellable",
+        )
     if job.kind in CANCELLED_BY_ADMINS:
         Rights.ADMIN.check(request.caller)
     cancel_job(request, job.id)

@@ -36,7 +36,7 @@ def changed(**changes):
         (changed(method=...), "missing_required_parameter", "method"),
         (changed(custom_id=""), "invalid_custom_id", "custom_id"),
         (changed(custom_id=7), "invalid_custom_id", "custom_id"),
-        (changed(custom_id="\0"), "invalid_custom_id", "custom_id"),
+        (changed(custom_id="\0"), "invalid_json_line", None),
         (changed(custom_id="x" * 513), "invalid_custom_id", "custom_id"),
         (changed(method="GET"), "invalid_method", "method"),
         (changed(url="/v1/chat/completions"), "invalid_url", "url"),
@@ -81,6 +81,13 @@ def test_too_many_requests_are_rejected(user_batches, monkeypatch):
     assert user_batches.finish(user_batches.create(3)).status == "completed"
 
     assert errors_of(user_batches, 5) == [("too_many_tasks", 4, None)]
+
+
+def test_lines_are_counted_with_blank_ones_so_that_a_file_of_newlines_is_not_read_to_its_end(user_batches, monkeypatch):
+    monkeypatch.setattr(validate, "MAX_FILE_LINES", 10)
+    assert user_batches.finish(user_batches.create(request_line(1) + b"\n" * 10)).status == "completed"
+
+    assert errors_of(user_batches, b"\n" * 50 + request_line(1)) == [("too_many_lines", 11, None)]
 
 
 def test_too_long_line_is_rejected_and_not_kept_in_memory(user_batches, monkeypatch):

@@ -67,6 +67,14 @@ def test_a_batch_is_cancelled(user, body):
     assert user.request("POST", f"{PATH}/{batch['id']}/cancel").json()["status"] == "cancelling"
 
 
+def test_the_job_of_a_batch_is_cancelled_with_the_batch_only(user, body):
+    batch = create(user, body).json()
+
+    message = assert_error(user.request("POST", f"/v1/jobs/{batch['job_id']}/cancel"), 409, code="not_cancellable")
+
+    assert "/v1/batches/{id}/cancel" in message
+
+
 def test_repeats_with_one_idempotency_key_create_one_batch(user, body):
     key = {"idempotency-key": new_id("key")}
 
