@@ -79,6 +79,29 @@ def test_an_answer_is_journalled_stored_and_billed(harness, fake_engine, reason,
     assert last == response_object(stored)
 
 
+def test_a_turn_of_one_attempt_stores_how_long_it_waited_and_how_fast_it_was_answered(harness, fake_engine):
+    # Given a turn that one attempt answers, and one that continues after a crash
+    at_once, continued = harness.start("two guesses of words"), harness.start("two guesses of words")
+    engine = fake_engine("a ", "b ", "c")
+    run(harness, engine, at_once)
+    crash_before(harness, engine, continued, 2)
+    run(harness, engine, continued)
+    # When their usage is read
+    first, second = (latency(harness, started) for started in (at_once, continued))
+    # Then the first token came after the wait, and only the first turn knows when
+    assert 0 <= first["queue_seconds"] < first["first_token_seconds"]
+    assert first["tokens_per_second"] > 0
+    assert (first["usage_kind"], first["usage_class"]) == ("turn.run", "standard")
+    assert (second["queue_seconds"] >= 0, second["first_token_seconds"]) == (True, None)
+
+
+def latency(harness, started):
+    columns = "usage_kind, usage_class, queue_seconds, first_token_seconds, tokens_per_second"
+    statement = f"SELECT {columns} FROM usage_records WHERE job_id = %s"
+    with harness.database.connection() as connection:
+        return connection.execute(statement, (started.response.job_id,)).fetchone()
+
+
 def test_counts_reported_at_the_end_are_billed(harness, fake_engine, monkeypatch):
     """The prompt's tokens, which some engines can only estimate, and tokens beyond the text."""
     engine, started = fake_engine("a ", "b"), harness.start("one two")
