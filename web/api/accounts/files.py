@@ -57,6 +57,7 @@ def create(request: Request) -> Response:
         file=file,
     )
     received.completed = received.writer.keys[0] == created.objects[0].key
+    request.platform.queue.nudge()  # the webhooks of file.created
     return json_response(file_object(created))
 
 

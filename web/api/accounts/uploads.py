@@ -117,6 +117,7 @@ def complete(request: Request) -> Response:
     head = b"".join(objects.get(stored[0].key, 0, min(stored[0].bytes, HEAD_BYTES)))
     content_type = detect_type(head, upload.file.filename, declared=upload.file.content_type)
     created = _complete(request, upload, body, replace(upload.file, content_type=content_type))
+    request.platform.queue.nudge()  # the webhooks of file.created
     return json_response(upload_object(_read(request, upload.id), created))
 
 
