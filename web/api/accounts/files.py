@@ -14,9 +14,9 @@ from pipelines.files.completion import complete_upload
 from pipelines.files.deletion import delete_file
 from pipelines.files.names import detect_type, safe_filename
 from pipelines.requests.validation import validate
-from web.api.accounts.file_content import ContentResponse, presigned_url
 from web.api.accounts.file_objects import FileDeleted, FileProperties, file_object
 from web.api.request import Request
+from web.http.file_content import ContentResponse, presigned_url
 from web.http.paging import page_response
 from web.http.queries import RequestQuery, parse_query
 from web.http.responses import json_response

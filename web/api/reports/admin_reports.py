@@ -1,6 +1,6 @@
 """`/admin/reports`: reports across accounts, for operators only."""
 
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from models.accounts import files
 from models.accounts.files import File
@@ -9,7 +9,6 @@ from models.platform.errors import NotFound
 from models.reports import reports
 from models.reports.reports import Report
 from models.schedules.schedules import database_time
-from pipelines.files.content import read_content
 from pipelines.reporting.enqueue_report import enqueue_operator_report
 from web.api.reports.reports import not_found
 from web.api.reports.schemas import (
@@ -22,6 +21,7 @@ from web.api.reports.schemas import (
 )
 from web.api.request import Request
 from web.http import bodies
+from web.http.file_content import ContentResponse
 from web.http.paging import page_response
 from web.http.queries import parse_query
 from web.http.responses import json_response
@@ -57,14 +57,7 @@ def read(request: Request) -> Response:
 
 def content(request: Request) -> Response:
     """`GET /admin/reports/{id}/content`: download the file of a report of operators."""
-    file = _read_file(request)
-    headers = {
-        "content-length": str(file.bytes),
-        "content-disposition": f'attachment; filename="{file.filename}"',
-        "x-content-type-options": "nosniff",
-        "cache-control": "private, no-store",
-    }
-    return StreamingResponse(read_content(request.platform.objects, file), 200, headers, media_type=file.content_type)
+    return ContentResponse(request.platform.objects, _read_file(request), request.headers)
 
 
 def delete(request: Request) -> Response:
