@@ -255,7 +255,7 @@ def test_the_words_of_an_erased_account_are_in_no_store(settings, database, stor
 
         shards.trim(stores.clients[0], kept=0)  # as the scheduler does two minutes later
         assert stores.places_of(word) == []
-        assert rows_of(database, user) <= {"accounts", "usage_records", "quota_usage"}
+        assert rows_of(database, user) <= {"accounts", "usage_records", "quota_usage", "error_counts", "memory_counts"}
 
 
 def test_the_words_of_an_erased_member_are_in_no_store_and_those_of_others_remain(settings, database, stores, word):
