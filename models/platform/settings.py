@@ -194,7 +194,7 @@ class Settings(BaseModel):
     run_python: Literal["on", "off"] = "on"
     """Whether turns may run programs in a sandbox by the tool `run_python`."""
     tool_output_bytes: int = Field(262_144, ge=1_024, le=4_194_304)
-    """Bytes of a tool's output that a model gets; the rest is cut off."""
+    """Bytes of a tool's output that a model gets. The whole of a longer one is in a file for a week."""
     approval_hours: int = Field(24, ge=1, le=8_760)
     """Hours in which a person can approve a call of a tool; an agent may allow less."""
 

@@ -1,17 +1,16 @@
 """The result of a `tool.call`: what the model reads of it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipelines.agents.mcp.outcomes import CallOutcome, ServerFault
-from pipelines.agents.mcp.values import cut_bytes
 from pipelines.chat.mcp_items import execution_error
 
 
 @dataclass(frozen=True, slots=True)
 class CallResult:
-    """What became of a call.
+    """The result of a call.
 
     error     in one of the forms of OpenAI's `mcp_call`; None if it succeeded
     in_doubt  whether the tool may have been called, and no answer came
@@ -27,9 +26,9 @@ class CallResult:
         return asdict(self)
 
 
-def result_of(outcome: CallOutcome, limit: int) -> CallResult:
-    """Return the result of a call that was answered, with at most about `limit` bytes of text."""
-    text = cut_bytes(outcome.text, limit)
+def result_of(outcome: CallOutcome, shorten: Callable[[str], str]) -> CallResult:
+    """Return the result of a call that was answered. `shorten` cuts a text that is too long for the model."""
+    text = shorten(outcome.text)
     if outcome.error is not None:
         return error_result(text or "The tool failed and did not say why.")
     return CallResult(output=text)

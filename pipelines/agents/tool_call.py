@@ -29,6 +29,7 @@ from pipelines.agents.attempt_watch import AttemptWatch
 from pipelines.agents.call_results import CallResult, error_result, fault_result, in_doubt, result_of
 from pipelines.agents.event_loop import Stopped
 from pipelines.agents.listed_tool import ListedTool
+from pipelines.agents.long_results import LongResults
 from pipelines.agents.mcp.outcomes import CallOutcome, CallState, ServerFault
 from pipelines.agents.servers import ServerReference
 
@@ -81,7 +82,8 @@ def run(settings: Settings, objects: ObjectStore, attempt: Attempt) -> Outcome:
     call = _call(attempt, server, arguments)
     if server.source == "platform":
         return _platform_call(settings, objects, attempt, response, call)
-    return _ending(attempt, _server_call(settings, attempt, call))
+    results = LongResults(settings, objects, attempt, response)
+    return _ending(attempt, _server_call(results, call))
 
 
 def end(attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: Mapping[str, Any] | None) -> Ending:
@@ -121,17 +123,16 @@ def _platform_call(
     return _ending(attempt, outcome) if isinstance(outcome, CallResult) else outcome
 
 
-def _server_call(settings: Settings, attempt: Attempt, call: Call) -> CallResult:
+def _server_call(results: LongResults, call: Call) -> CallResult:
     """Call a tool of a server: again in each attempt if it may be repeated, otherwise once."""
+    attempt = results.attempt
     if call.repeatable or _task_id(attempt) is not None:
-        return _repeatable_call(settings, attempt, call)
+        return _repeatable_call(results, call)
     approved = attempt.job.arguments.get("approved")
     step = f"{stored_effects.TOOL_CALL}.approved" if approved else stored_effects.TOOL_CALL
     request = {"name": call.name, "arguments": attempt.job.arguments["arguments"]}
     try:
-        stored = effects.perform(
-            attempt, step, request, lambda _: _unrepeated_call(settings, attempt, call).as_json, _look_up
-        )
+        stored = effects.perform(attempt, step, request, lambda _: _unrepeated_call(results, call).as_json, _look_up)
     except PermanentFailure as failure:
         if failure.code == IN_DOUBT:
             return in_doubt(failure.message)
@@ -144,17 +145,17 @@ def _look_up(key: str) -> PermanentFailure:
     return PermanentFailure(INTERRUPTED, code=IN_DOUBT)
 
 
-def _repeatable_call(settings: Settings, attempt: Attempt, call: Call) -> CallResult:
+def _repeatable_call(results: LongResults, call: Call) -> CallResult:
     try:
-        return result_of(_send(settings, attempt, call), settings.tool_output_bytes)
+        return result_of(_send(results.settings, results.attempt, call), results.shorten)
     except ServerFault as fault:
         return fault_result(fault)
 
 
-def _unrepeated_call(settings: Settings, attempt: Attempt, call: Call) -> CallResult:
+def _unrepeated_call(results: LongResults, call: Call) -> CallResult:
     """Call a tool once. Raises PermanentFailure with IN_DOUBT if no answer came, but the call may have arrived."""
     try:
-        return result_of(_send(settings, attempt, call), settings.tool_output_bytes)
+        return result_of(_send(results.settings, results.attempt, call), results.shorten)
     except ServerFault as fault:
         if fault.uncertain:
             raise PermanentFailure(fault.message, code=IN_DOUBT) from fault

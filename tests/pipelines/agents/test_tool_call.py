@@ -1,16 +1,20 @@
 """A tool is called once, unless it may be repeated; what nobody knows is in doubt; a server's errors are results."""
 
+import re
 import threading
 import time
 
 import pytest
 
+from models.accounts import files
+from models.accounts.files import FileAccess
 from models.jobs import effects
 from models.platform.errors import Cancelled, Released
 from pipelines.agents import tool_call
 from pipelines.agents.attempt_watch import AttemptWatch
 from pipelines.agents.mcp.outcomes import CallState
 from pipelines.chat.mcp_items import execution_error
+from pipelines.files.content import read_content
 from tests.pipelines.agents.conftest import RELIES_ON_HINTS, call_job, mcp_tool
 from tests.pipelines.agents.http_server import respond
 from tests.pipelines.agents.mcp.raw_server import RawServer, listing, raw_server, text_result, tool
@@ -265,14 +269,40 @@ def test_a_server_that_was_removed_is_an_error(tool_jobs, start):
     assert result["error"] == execution_error("The server was removed since the turn began.")
 
 
-def test_an_output_is_cut_at_the_limit(tool_jobs, start):
+def test_an_output_is_cut_at_the_limit_and_kept_in_a_file(tool_jobs, start, database):
+    # Given a tool with a long output
     tool_jobs.settings = tool_jobs.settings.model_copy(update={"tool_output_bytes": 1_024})
     server = RawServer(tools__call=text_result("é" * 1_000))
 
+    # When it is called
     with raw_server(server) as url:
-        output = tool_jobs.run(call_job(start(mcp_tool(url)), "t"))["output"]
+        response = start(mcp_tool(url))
+        output = tool_jobs.run(call_job(response, "t"))["output"]
 
-    assert output == "é" * 512 + "\n[976 more bytes were cut off]"
+    # Then the model gets its beginning, and the name of a file
+    cut, note = output.rsplit("\n", 1)
+    assert cut == "é" * 512 + "\n[976 more bytes were cut off]"
+    file_id = re.search(r"The file (file_\w+) has the whole text", note)[1]
+
+    # And the file of the turn's user has all of it
+    with database.connection() as connection:
+        file = files.read(connection, file_id, FileAccess(response.account_id, response.user_id, admin=False))
+        assert files.read(connection, file_id, FileAccess(response.account_id, "another", admin=False)) is None
+    assert (file.purpose, b"".join(read_content(tool_jobs.objects, file)).decode()) == ("tool_output", "é" * 1_000)
+
+
+def test_a_long_output_for_which_there_is_no_room_is_cut_only(tool_jobs, start, database):
+    tool_jobs.settings = tool_jobs.settings.model_copy(update={"tool_output_bytes": 1_024})
+    server = RawServer(tools__call=text_result("x" * 2_000))
+
+    with raw_server(server) as url:
+        response = start(mcp_tool(url))
+        with database.connection() as connection:
+            change = "UPDATE accounts SET limits = '{\"stored_bytes\": 100}' WHERE id = %s"
+            connection.execute(change, (response.account_id,))
+        output = tool_jobs.run(call_job(response, "t"))["output"]
+
+    assert output == "x" * 1_024 + "\n[976 more bytes were cut off]"
 
 
 def test_a_task_outlives_the_attempt_that_began_it(tool_jobs, start, monkeypatch):
