@@ -551,6 +551,7 @@ def test_followers_survive_a_restart_of_redis(tmp_path, database, account):
                 recorder = Recorder(tail, scripted.id)
                 scripted.append_deltas(2)
                 await recorder.wait_for(3)
+                client.waitaof(1, 0, 10_000)  # a write may be postponed while the disk is busy
                 await asyncio.to_thread(child.kill)
                 during_outage = Recorder(tail, scripted.id)
                 await during_outage.wait_for(1)  # the archive has the opening events
