@@ -59,7 +59,7 @@ async def running_tail(url, database):
     tail = Tail(url, database)
     await tail.start()
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             yield tail
     finally:
         await tail.stop()
