@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.chaos.clients import FleetClient
 from bench.chaos.retrying_client import WORK_TIMEOUT, HttpRequest, Reply
-from bench.chaos.transcripts import ClientTranscript
+from bench.chaos.transcripts import ClientTranscript, RecordedReply
 
 #: Bytes of files: mostly small, sometimes of several objects.
 SIZES = (1, 1_000, 1_000, 70_000, 70_000, 300_000, 300_000, 9_000_000)
@@ -62,19 +62,21 @@ class FileClient(FleetClient):
             "bytes": len(content), "filename": transcript.key, "mime_type": "application/octet-stream",
             "purpose": "user_data",
         }  # fmt: skip
-        created = self._post("/v1/uploads", body, f"{transcript.key}-create")
+        create = HttpRequest("POST", "/v1/uploads", body, {"Idempotency-Key": f"{transcript.key}-create"})
+        created = self._repeat(create, (200, 400, 404, 409)).json()
         path = f"/v1/uploads/{created.get('id')}"
         part_ids: list[str] = []
         for number, piece in ((1, content[middle:]), (0, content[:middle])):
             request = form_request(f"{path}/parts", "part", "data", piece, {}, key=f"{transcript.key}-{number}")
             part_ids.insert(0, str(self._repeat(request, (200, 404, 409)).json().get("id")))
-        completed = self._post(f"{path}/complete", {"part_ids": part_ids}, f"{transcript.key}-complete")
-        file: Mapping[str, Any] = completed.get("file") or {}
+        request = HttpRequest(
+            "POST", f"{path}/complete", {"part_ids": part_ids}, {"Idempotency-Key": f"{transcript.key}-complete"}
+        )
+        completed = self._repeat(request, (200, 400, 404, 409))
+        # A 404 is the end of an upload that was lost.
+        transcript.replies.append(RecordedReply(time.monotonic(), completed.status, completed.code))
+        file: Mapping[str, Any] = completed.json().get("file") or {}
         return str(file["id"]) if file else None
-
-    def _post(self, path: str, body: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-        request = HttpRequest("POST", path, body, {"Idempotency-Key": key})
-        return self._repeat(request, (200, 400, 404, 409)).json()
 
     def _read_back(self, file_id: str, content: bytes) -> str:
         reply = self._repeat(HttpRequest("GET", f"/v1/files/{file_id}/content"), (200, 404))

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 from bench.chaos.violations import Violation
 from models.jobs.windows import SMALLEST_WINDOW
@@ -25,6 +26,7 @@ class WindowWatch:
         self._database = database
         self._jobs: dict[tuple[str, str], int] = {}
         self._threads: dict[str, int] = {}
+        self._seen_at: dict[tuple[str, str], datetime] = {}
 
     def look(self) -> None:
         """Read all lanes, unless Postgres is unavailable."""
@@ -35,7 +37,8 @@ class WindowWatch:
         """Read all lanes."""
         for row in fetch_all(connection, IN_FLIGHT):
             lane = row["queue"], row["lane"]
-            self._jobs[lane] = max(self._jobs.get(lane, 0), row["jobs"])
+            if row["jobs"] > self._jobs.get(lane, 0):
+                self._jobs[lane], self._seen_at[lane] = row["jobs"], datetime.now(UTC)
             self._threads[row["queue"]] = max(self._threads.get(row["queue"], 0), row["threads"])
 
     def check(self) -> Iterator[Violation]:
@@ -43,4 +46,6 @@ class WindowWatch:
         for (queue, lane), jobs in self._jobs.items():
             threads = max(self._threads[queue], SMALLEST_WINDOW)
             if jobs > threads:
-                yield Violation("window", f"{lane} in {queue}", f"{jobs} jobs were in flight, for {threads} threads")
+                seen = f"{self._seen_at[queue, lane]:%H:%M:%S}"
+                message = f"{jobs} jobs were in flight at {seen}, for {threads} threads"
+                yield Violation("window", f"{lane} in {queue}", message)
