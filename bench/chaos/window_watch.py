@@ -10,10 +10,13 @@ from models.platform.database import Connection, Database, fetch_all
 from models.platform.errors import Unavailable
 
 # A worker that died, and one that replaces it, count for their leases: the bound is loose while workers are killed.
+# Read for all queues, also those without a job: the relay goes by what it has read a moment before it publishes.
+THREADS = """
+SELECT key AS queue, sum(value::int)::int AS threads FROM workers, jsonb_each_text(queue_threads) GROUP BY key
+"""
+
 IN_FLIGHT = """
-SELECT queue, coalesce(lane, account_id) AS lane, count(*)::int AS jobs,
-       (SELECT coalesce(sum((queue_threads ->> queue)::int), 0)::int FROM workers) AS threads
-FROM jobs
+SELECT queue, coalesce(lane, account_id) AS lane, count(*)::int AS jobs FROM jobs
 WHERE kind = 'turn.run' AND published_at IS NOT NULL AND state IN ('queued', 'running') AND account_id <> 'platform'
 GROUP BY queue, coalesce(lane, account_id)
 """
@@ -34,17 +37,18 @@ class WindowWatch:
             self.read(connection)
 
     def read(self, connection: Connection) -> None:
-        """Read all lanes."""
+        """Read the threads of all queues, and all lanes."""
+        for row in fetch_all(connection, THREADS):
+            self._threads[row["queue"]] = max(self._threads.get(row["queue"], 0), row["threads"])
         for row in fetch_all(connection, IN_FLIGHT):
             lane = row["queue"], row["lane"]
             if row["jobs"] > self._jobs.get(lane, 0):
                 self._jobs[lane], self._seen_at[lane] = row["jobs"], datetime.now(UTC)
-            self._threads[row["queue"]] = max(self._threads.get(row["queue"], 0), row["threads"])
 
     def check(self) -> Iterator[Violation]:
         """Report the lanes that had more jobs in flight than threads ever served their queue."""
         for (queue, lane), jobs in self._jobs.items():
-            threads = max(self._threads[queue], SMALLEST_WINDOW)
+            threads = max(self._threads.get(queue, 0), SMALLEST_WINDOW)
             if jobs > threads:
                 seen = f"{self._seen_at[queue, lane]:%H:%M:%S}"
                 message = f"{jobs} jobs were in flight at {seen}, for {threads} threads"

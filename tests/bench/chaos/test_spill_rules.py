@@ -21,7 +21,7 @@ from bench.chaos.spill_rules import (
 from bench.chaos.spilling import MONEY
 from bench.chaos.transcripts import ClientTranscript
 from bench.chaos.violations import Violation
-from bench.chaos.window_watch import WindowWatch
+from bench.chaos.window_watch import IN_FLIGHT, THREADS, WindowWatch
 from bench.harness.endpoint.book import BookedRequest
 from bench.harness.sse import DELTA, ReceivedEvent
 from models.jobs.windows import SMALLEST_WINDOW
@@ -124,15 +124,32 @@ def test_more_failures_than_open_a_breaker_are_reported_unless_its_row_was_away(
 
 
 def test_a_lane_with_more_jobs_in_flight_than_its_window_is_reported(monkeypatch: pytest.MonkeyPatch):
-    look = watched(monkeypatch, [{"queue": "inference", "lane": "a", "jobs": SMALLEST_WINDOW + 5, "threads": 8}])
+    look = watched(monkeypatch, threads=8, jobs=SMALLEST_WINDOW + 5)
     assert rules(list(look().check())) == ["window"]
 
-    look = watched(monkeypatch, [{"queue": "inference", "lane": "a", "jobs": 8, "threads": 8}])
+    look = watched(monkeypatch, threads=8, jobs=8)
     assert list(look().check()) == []
 
 
-def watched(monkeypatch: pytest.MonkeyPatch, rows: Sequence[dict[str, object]]) -> Callable[[], WindowWatch]:
-    monkeypatch.setattr("bench.chaos.window_watch.fetch_all", lambda *_: rows)
+def test_the_threads_of_a_queue_count_also_while_it_has_no_job(monkeypatch: pytest.MonkeyPatch):
+    # Given a worker and its successor, which are both registered while no job is in flight
+    watch = watched(monkeypatch, threads=8, jobs=0)()
+
+    # When the relay has published by what it had read then
+    watched(monkeypatch, threads=4, jobs=8)
+    watch.read(None)  # type: ignore[arg-type]
+
+    # Then no window was exceeded
+    assert list(watch.check()) == []
+
+
+def watched(monkeypatch: pytest.MonkeyPatch, *, threads: int, jobs: int) -> Callable[[], WindowWatch]:
+    """Have a watch read so many threads of a queue, and jobs of a lane."""
+    found = {
+        THREADS: [{"queue": "inference", "threads": threads}],
+        IN_FLIGHT: [{"queue": "inference", "lane": "a", "jobs": jobs}] if jobs else [],
+    }
+    monkeypatch.setattr("bench.chaos.window_watch.fetch_all", lambda _, statement: found[statement])
 
     def look() -> WindowWatch:
         watch = WindowWatch(None)  # type: ignore[arg-type]
