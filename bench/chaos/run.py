@@ -4,7 +4,7 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -219,7 +219,7 @@ class ChaosRun:
         self._stack.wait_ready(self._stack.children)
         self._progress.report("checking")
         self._report.recovery = recovery_times(transcripts, self._injector.injected)
-        self._report.violations += [*self._hostile.violations(), *self._check(transcripts), *self._windows.check()]
+        self._report.violations += [*self._hostile.violations(), *self._check(transcripts), *self._check_windows()]
         if not self._report.violations and self._options.spills:
             self._report.violations += breaker_rules.check_closed(self._stack.addresses, self._stack.settings)
         if not self._report.violations:  # stuck work holds resources, and would be reported twice
@@ -284,6 +284,9 @@ class ChaosRun:
         lost_commits = bool(self._stack.lost_commits)
         webhooks = webhook_rules.check(self._stack.database, self._receiver, lost_commits=lost_commits)
         return [*lost, *violations, *webhooks]
+
+    def _check_windows(self) -> Iterator[Violation]:
+        return self._windows.check(lost_commits=bool(self._stack.lost_commits))
 
     def _begin_new_work(self) -> None:
         """Begin what no process of the previous version can do."""

@@ -66,7 +66,8 @@ def check(
             yield from check_requests(turn, requests, rows[turn.key])
             yield from check_words(turn, requests)
     if day := fetch_one(connection, DAYS, {"endpoint": NAME}):
-        yield from check_budget(SpillDay(**day))
+        lost = len(excuses.lost)  # turns that a promoted standby lacks have counted for the share
+        yield from check_budget(SpillDay(**{**day, "turns": day["turns"] + lost}))
 
 
 def requests_by_key(
