@@ -10,7 +10,7 @@ from typing import Protocol
 #: Bytes of a file that are processed at a time.
 CHUNK = 1024 * 1024
 
-#: What callers are told about an object that is not there.
+#: The message of the error for a missing object.
 DELETED = "The file's content was deleted."
 
 #: The segments of keys: no path tricks, nothing that a folder or a URL would read in another way.
@@ -74,7 +74,7 @@ def check_key(key: str) -> str:
 
 
 def key_with_digest(key: str, content: bytes | bytearray) -> str:
-    """Return the key for this content. Whoever reads the object notices that it was altered or truncated."""
+    """Return the key of an object with the digest of its content, by which readers detect changes and truncation."""
     return f"{key}.sha256-{hashlib.sha256(content).hexdigest()}"
 
 

@@ -23,7 +23,7 @@ GUARDED = {
 }
 
 
-#: Seconds for which a signed URL is valid: it works for whoever has it. It ends with the object, too.
+#: Seconds for which a signed URL is valid. Anyone who has it can use it, until the object is deleted.
 PRESIGNED_SECONDS = 60
 
 

@@ -16,7 +16,7 @@ from pipelines.reporting.report_table import ReportTable, Row
 #: Rows of the table on a page, so that a browser opens it.
 MAX_ROWS = 5_000
 
-#: Colours 0 to 6 on white and on dark grey: of one lightness each, and told apart by people who see few colours.
+#: Colours 0 to 6 on white and on dark grey: of equal lightness, and distinguishable with colour blindness.
 LIGHT = ("#8a8f98", "#0072b2", "#d98a00", "#00805e", "#c44e00", "#a8558a", "#3f93c4")
 DARK = ("#8d939c", "#4ea6e0", "#f0b040", "#3cc79c", "#f2875a", "#dc93c2", "#9bd0f2")
 

@@ -1,4 +1,4 @@
-"""Names that attack whoever opens a report, and members who ask for what others have used."""
+"""Names that attack the readers of a report, and members who ask for the usage of others."""
 
 import csv
 import io
