@@ -14,6 +14,7 @@ from pipelines.requests.ignored_fields import validate_tolerantly
 from pipelines.requests.input_items import stored_items
 from pipelines.requests.serving import Serving
 from pipelines.requests.turn_request import CreateResponse, new_turn
+from tests.pipelines.requests.mcp_items import ITEMS
 
 SETTINGS = Serving.of(Settings(engine="scripted", secret_key="a secret of the tests"))
 
@@ -170,21 +171,6 @@ def test_a_choice_of_a_server_offers_the_engine_its_tools_only():
     assert one.must_call_tool
     assert [tool.name for tool in every.tools] == ["docs__search", "docs__b"]
     assert (len(unknown.tools), unknown.tool_choice) == (3, "auto"), "its tools could not be listed"
-
-
-ITEMS = [
-    {"type": "mcp_list_tools", "id": "mcpl_1", "server_label": "docs", "tools": [
-        {"name": "search", "description": None, "input_schema": {"type": "object"}, "annotations": None}]},
-    {"type": "mcp_approval_request", "id": "mcpr_1", "server_label": "docs", "name": "search", "arguments": "{}"},
-    {"type": "mcp_call", "id": "mcp_1", "server_label": "docs", "name": "search", "arguments": "{}", "output": "found",
-     "error": None, "status": "completed", "approval_request_id": "mcpr_1"},
-    {"type": "mcp_call", "id": "mcp_2", "server_label": "docs", "name": "search", "arguments": "{}",
-     "error": "not found", "status": "failed"},
-    {"type": "mcp_call", "id": "mcp_3", "server_label": "docs", "name": "search", "arguments": "{}",
-     "error": {"type": "http_error", "code": 503, "message": "away"}},
-    {"type": "mcp_call", "id": "mcp_4", "server_label": "docs", "name": "search", "arguments": "{}",
-     "status": "in_progress"},
-]  # fmt: skip
 
 
 def test_items_of_earlier_outputs_are_stored_in_the_present_form():

@@ -3,26 +3,13 @@
 from openai.types.responses import ResponseItemList
 from pydantic import TypeAdapter
 
+from tests.pipelines.requests.mcp_items import ITEMS
 from tests.web.api_client import assert_error
 
 URL = "https://mcp.example.com/mcp?team=1"
 DOCS = {"type": "mcp", "server_label": "docs", "server_url": URL}
 REGISTERED = {"type": "mcp", "server_label": "crm"}
 PLATFORM = {"type": "mcp", "server_label": "sangha", "allowed_tools": ["memory_search"], "require_approval": "never"}
-
-ITEMS = [
-    {"type": "mcp_list_tools", "id": "mcpl_1", "server_label": "docs", "tools": [
-        {"name": "search", "description": None, "input_schema": {"type": "object"}, "annotations": None}]},
-    {"type": "mcp_approval_request", "id": "mcpr_1", "server_label": "docs", "name": "search", "arguments": "{}"},
-    {"type": "mcp_call", "id": "mcp_1", "server_label": "docs", "name": "search", "arguments": "{}", "output": "found",
-     "error": None, "status": "completed", "approval_request_id": "mcpr_1"},
-    {"type": "mcp_call", "id": "mcp_2", "server_label": "docs", "name": "search", "arguments": "{}",
-     "error": "not found", "status": "failed"},
-    {"type": "mcp_call", "id": "mcp_3", "server_label": "docs", "name": "search", "arguments": "{}",
-     "error": {"type": "http_error", "code": 503, "message": "away"}},
-    {"type": "mcp_call", "id": "mcp_4", "server_label": "docs", "name": "search", "arguments": "{}",
-     "status": "in_progress"},
-]  # fmt: skip
 
 
 def test_items_of_earlier_outputs_are_items_of_a_conversation(user):
