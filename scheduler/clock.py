@@ -23,7 +23,7 @@ from models.serving import spill_budget
 from models.serving.served_models import ModelDescription
 from models.serving.state import ServingCache
 from models.serving.stranded import move_stranded
-from models.turns import abandoned_turns, responses, web_processes
+from models.turns import abandoned_turns, response_deletion, web_processes
 from pipelines.chat.cancellation import cancel_jobs
 from pipelines.inference.registry import default_model
 from pipelines.maintenance.expired_files import expired_files_job
@@ -118,7 +118,7 @@ class Clock:
                 queued += self._delete_expired_files(connection)
                 self._cancel_abandoned(connection)
                 deleted_job_ids = [
-                    *responses.delete_expired(connection),
+                    *response_deletion.delete_expired(connection),
                     *unclaimed_results.delete_unclaimed(connection),
                 ]
         except Unavailable as error:

@@ -24,7 +24,7 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from models.accounts.ownership import Access, owned
-from models.jobs import coalesced, ended_jobs
+from models.jobs import coalesced
 from models.jobs.budgets import Draw, draw_argument
 from models.jobs.catalogue import CATALOGUE, batch_queue
 from models.jobs.serial_keys import lock_serial_key
@@ -327,29 +327,6 @@ CLEAR_ARGUMENTS = "UPDATE jobs SET arguments = '{}' WHERE id = %(id)s"
 def clear_arguments(connection: Connection, job_id: str) -> None:
     """Erase the arguments of a job that ends in the caller's transaction, since operators and members can read them."""
     connection.execute(CLEAR_ARGUMENTS, {"id": job_id})
-
-
-DELETE_ENDED = """
-DELETE FROM jobs WHERE id = %(id)s AND account_id = %(account_id)s
-  AND state IN ('completed', 'failed', 'cancelled', 'dead')
-"""
-
-
-def delete_ended(connection: Connection, job_id: str, account_id: str) -> bool:
-    """Delete an ended job with its journal. Returns whether it was deleted."""
-    deleted = connection.execute(DELETE_ENDED, {"id": job_id, "account_id": account_id}).rowcount > 0
-    return deleted or ended_jobs.delete(connection, job_id, account_id)
-
-
-DELETE_ALL_ENDED = """
-DELETE FROM jobs WHERE id = ANY (%(ids)s) AND account_id = %(account_id)s
-  AND state IN ('completed', 'failed', 'cancelled')
-"""
-
-
-def delete_all_ended(connection: Connection, job_ids: Sequence[str], account_id: str) -> None:
-    """Delete those of some jobs that have ended, with their journals. Dead ones stay for operators to inspect."""
-    connection.execute(DELETE_ALL_ENDED, {"ids": list(job_ids), "account_id": account_id})
 
 
 CHILDREN = f"SELECT {COLUMNS} FROM jobs WHERE parent_id = %(parent_id)s ORDER BY coalesce(sequence, 0), id"

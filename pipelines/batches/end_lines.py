@@ -8,7 +8,7 @@ import orjson
 from models.batches import lines, progress
 from models.batches.batches import Batch
 from models.batches.lines import EndedLine, Line
-from models.jobs import jobs
+from models.jobs import job_deletion, jobs
 from models.jobs.attempt_context import Attempt
 from models.jobs.jobs import Job
 from models.jobs.usage import TokenUsage
@@ -106,7 +106,7 @@ def _store(attempt: Attempt, batch: Batch, results: Sequence[Result]) -> None:
             failed=failed,
             usage=_sum([usage for _, usage, _ in results]),
         )
-        jobs.delete_all_ended(connection, [job_id for _, _, ids in results for job_id in ids], batch.account_id)
+        job_deletion.delete_all_ended(connection, [job_id for _, _, ids in results for job_id in ids], batch.account_id)
 
 
 def _sum(usages: Sequence[TokenUsage]) -> TokenUsage:

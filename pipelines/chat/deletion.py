@@ -7,7 +7,7 @@ from models.memory import memories, spaces
 from models.memory.spaces import SpaceKey
 from models.platform.database import Connection, Database
 from models.platform.errors import Conflict
-from models.turns import conversations, responses
+from models.turns import conversations, response_deletion
 from models.turns.responses import Response
 from pipelines.memory.forget_memories import delete_memories
 
@@ -19,9 +19,9 @@ def delete_response(database: Database, response: Response) -> None:
     """
     with database.transaction() as connection:
         _delete_memories(connection, response)
-        responses.close_gap(connection, response)
+        response_deletion.close_gap(connection, response)
         approvals.delete_of_response(connection, response.id, response.account_id)
-        if not responses.delete(connection, response.id, response.account_id):
+        if not response_deletion.delete(connection, response.id, response.account_id):
             raise Conflict("The response is still in progress; cancel it first.", code="response_in_progress")
 
 

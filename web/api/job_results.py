@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import orjson
 
-from models.jobs import jobs
+from models.jobs import job_deletion
 from models.platform.database import Connection
 from pipelines.chat.cancellation import cancel_jobs
 from web.api.request import Request
@@ -78,7 +78,7 @@ def cancel_job(request: Request, job_id: str) -> None:
 def delete_ended_job(request: Request, job_id: str) -> None:
     """Delete a job of the caller's account with its journal, if it has ended."""
     with request.platform.database.connection() as connection:
-        if jobs.delete_ended(connection, job_id, request.caller.account_id):
+        if job_deletion.delete_ended(connection, job_id, request.caller.account_id):
             request.platform.queue.forget_journal(job_id)
 
 

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from models.jobs import attempts, jobs
+from models.jobs import attempts, job_deletion, jobs
 from models.jobs.attempts import Ending
 from models.jobs.budgets import BudgetLimits, Draw, Remaining, draw, open_budget, remaining, settle
 from models.jobs.cancellation import cancel_all
@@ -157,7 +157,7 @@ def test_the_budget_of_a_deleted_job_is_deleted(database, account, open_tree):
     with database.connection() as connection:
         connection.execute("UPDATE jobs SET state = 'completed', finished_at = now() WHERE id = %s", (root_id,))
 
-        assert jobs.delete_ended(connection, root_id, account)
+        assert job_deletion.delete_ended(connection, root_id, account)
 
         assert remaining(connection, root_id) is None
 

@@ -7,7 +7,7 @@ import pytest
 
 from bench.harness.waiting import wait_until
 from models.accounts.ownership import Access
-from models.jobs import ended_jobs, ended_partitions, jobs
+from models.jobs import ended_jobs, ended_partitions, job_deletion, jobs
 from models.jobs.attempts import Ending, end
 from models.jobs.children import wait_for_children
 from models.jobs.dead_jobs import read_any
@@ -18,7 +18,7 @@ from models.journal.archive import archive, last_archived, read_archive
 from models.journal.events import event
 from models.platform.database import Database, fetch_all, fetch_one
 from models.platform.ids import new_id
-from models.turns import responses
+from models.turns import response_deletion, responses
 from models.turns.responses import Response
 
 #: Columns of a job that mean nothing after its end: `all_jobs` has constants for a moved one.
@@ -435,9 +435,9 @@ def test_deleting_a_response_deletes_its_job_and_events(job_store, moved):
         assert move(job_store.database) == 2
 
     with job_store.database.transaction() as connection:
-        assert not responses.delete(connection, response_id, "acct_other")
-        assert responses.delete(connection, response_id, account_id)
-        assert not responses.delete(connection, response_id, account_id)
+        assert not response_deletion.delete(connection, response_id, "acct_other")
+        assert response_deletion.delete(connection, response_id, account_id)
+        assert not response_deletion.delete(connection, response_id, account_id)
 
     assert tables_of(job_store.database, job_id) == tables_of(job_store.database, child) == []
     assert count(job_store.database, "responses") == count(job_store.database, "job_events") == 0
@@ -452,7 +452,7 @@ def test_deleting_a_job_deletes_its_response(job_store, moved):
         assert move(job_store.database) == 1
 
     with job_store.database.connection() as connection:
-        assert jobs.delete_ended(connection, job_id, account_id)
+        assert job_deletion.delete_ended(connection, job_id, account_id)
 
     assert count(job_store.database, "responses") == 0
     assert tables_of(job_store.database, job_id) == []
@@ -466,7 +466,7 @@ def test_a_response_that_is_deleted_while_its_job_moves_is_deleted(job_store):
 
     def delete():
         with job_store.database.transaction() as connection:
-            deleted.append(responses.delete(connection, response_id, account_id))
+            deleted.append(response_deletion.delete(connection, response_id, account_id))
 
     thread = Thread(target=delete)
     with job_store.database.transaction() as connection:

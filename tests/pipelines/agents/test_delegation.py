@@ -12,7 +12,8 @@ from models.platform.database import fetch_one
 from models.platform.errors import PermanentFailure
 from models.platform.ids import new_id
 from models.platform.settings import Script
-from models.turns.responses import Response, delete_expired
+from models.turns.response_deletion import delete_expired
+from models.turns.responses import Response
 from pipelines.agents.server_tools import load_tools
 from pipelines.chat import turn
 from pipelines.inference.scripted.engine import ScriptedEngine

@@ -8,7 +8,7 @@ from models.accounts.account_data import AccountData
 from models.accounts.member_data import MemberData
 from models.batches import batches, lines
 from models.jobs import unclaimed_results
-from models.turns import responses
+from models.turns import response_deletion
 from pipelines.batches import run
 from tests.pipelines.batches.conftest import request_line
 from tests.pipelines.batches.test_run import count, recorded_events
@@ -30,7 +30,7 @@ def test_batch_ends_with_its_job(user_batches, state, error, status):
     assert (batch.status, batch.ended) == (status, True)
     assert [each["message"] for each in batch.errors] == ([ERROR["message"]] if error else [])
     assert recorded_events(user_batches) == [(f"batch.{status}", batch.id)]
-    if state != "cancelled":  # whoever cancels the job of an account cancels its other jobs, too
+    if state != "cancelled":  # a cancel of an account's job cancels its other jobs, too
         assert user_batches.line_jobs(batch) == []
 
 
@@ -82,7 +82,7 @@ def test_answers_wait_for_their_batch(user_batches):
 
     # When the sweeper deletes results that nobody has read
     with user_batches.database.connection() as connection:
-        responses.delete_expired(connection)
+        response_deletion.delete_expired(connection)
         unclaimed_results.delete_unclaimed(connection, limit=1000)
 
     # Then the batches have theirs

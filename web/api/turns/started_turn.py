@@ -14,7 +14,7 @@ from models.journal.shared_fields import SINCE
 from models.memory import spaces
 from models.platform.errors import LimitExceeded, NotFound, RequestError, Unavailable
 from models.platform.texts import truncate
-from models.turns import responses
+from models.turns import response_deletion, responses
 from models.turns.responses import Response
 from pipelines.agents.agent_turns import engine_model, is_agent
 from pipelines.chat.new_turn import AcceptedTurn, NewTurn, TurnIds
@@ -307,7 +307,7 @@ def on_delivered(request: Request, response: Response) -> Callable[[], None] | N
 def _delete(request: Request, response: Response) -> None:
     """Delete an ended response. If the process stops before, the sweeper deletes it."""
     with request.platform.database.connection() as connection:
-        deleted = responses.delete(connection, response.id, response.account_id)
+        deleted = response_deletion.delete(connection, response.id, response.account_id)
     if deleted:
         request.platform.queue.forget_journal(response.job_id)
 

@@ -6,7 +6,7 @@ import pytest
 
 from models.accounts.ownership import Access
 from models.agents import approvals as stored
-from models.turns import responses
+from models.turns import response_deletion, responses
 from pipelines.agents.approvals import taken_by
 from tests.web.api_client import ApiUser, assert_error
 from tests.web.approval_requests import answer_item, request_approval, request_item
@@ -101,7 +101,7 @@ def test_without_a_conversation_the_request_is_sent_back(user, asked):
 def test_the_row_outlives_a_response_that_is_not_stored(user, asked, database):
     approval = asked(store=True)
     with database.connection() as connection:  # what happens to an unstored response once it was delivered
-        responses.delete(connection, approval.response_id, user.caller.account_id)
+        response_deletion.delete(connection, approval.response_id, user.caller.account_id)
 
     answer = send(user, request_item(approval), answer_item(approval), store=True)
 

@@ -10,7 +10,7 @@ from models.journal import journal
 from models.journal.events import event
 from models.journal.journal import Claim
 from models.journal.keys import stream_key
-from models.turns import responses
+from models.turns import response_deletion
 from tests.web.api_client import assert_error
 from web.api.turns import responses as module
 
@@ -36,7 +36,7 @@ def sweep(database):
 
     def sweep(job_id):
         with database.transaction() as connection:
-            responses.delete_expired(connection)
+            response_deletion.delete_expired(connection)
             return connection.execute("SELECT FROM jobs WHERE id = %s", (job_id,)).fetchone() is not None
 
     return sweep
