@@ -14,6 +14,7 @@ from models.accounts.accounts import Caller, Role
 from models.platform.database import Database
 from models.platform.ids import new_id
 from models.platform.settings import Settings
+from tests.accounts import delete_accounts
 from web.app import build
 from web.server import Server, bind, configure
 
@@ -86,9 +87,7 @@ class ApiUser:
 
     def delete_account(self) -> None:
         """Delete the account and everything in it."""
-        with self.database.connection() as connection:
-            connection.execute("DELETE FROM postings WHERE account_id = %s", (self.caller.account_id,))
-            connection.execute("DELETE FROM accounts WHERE id = %s", (self.caller.account_id,))
+        delete_accounts(self.database, [self.caller.account_id])
 
 
 def assert_error(answer: httpx.Response, status: int, *, param: str | None = None, code: str | None = None) -> str:

@@ -30,6 +30,7 @@ from pipelines.accounts.access_tokens import AccessTokens
 from pipelines.billing import credit_note, grants, invoicing
 from pipelines.billing.credit_note import NewCreditNote
 from pipelines.memory.store import write_memories
+from tests.accounts import delete_accounts
 from tests.web.approval_requests import request_approval
 from tests.web.batch_inputs import store_requests
 
@@ -85,10 +86,7 @@ class Principals:
 
     def delete(self, database: Database) -> None:
         """Delete the accounts and users that were created."""
-        with database.transaction() as connection:
-            connection.execute("DELETE FROM postings WHERE account_id = ANY(%s)", (self._account_ids,))
-            connection.execute("DELETE FROM accounts WHERE id = ANY(%s)", (self._account_ids,))
-            connection.execute("DELETE FROM users WHERE id = ANY(%s)", (self._user_ids,))
+        delete_accounts(database, self._account_ids, self._user_ids)
 
     def _create(self, connection: Connection) -> None:
         self.account_id, self.owner_id = self._create_account(connection, "owner")

@@ -17,6 +17,7 @@ from pipelines.agents import tool_call, tool_lists
 from pipelines.agents.servers import references
 from pipelines.chat.new_turn import NewTurn
 from pipelines.chat.start_turn import new_turn_ids, start_turn
+from tests.accounts import delete_accounts
 from tests.pipelines.conftest import Begin, Settle
 
 REQUEST = {
@@ -33,8 +34,7 @@ def caller(database: Database) -> Iterator[Caller]:
     with database.transaction() as connection:
         member = accounts.create(connection, email=f"{new_id('me')}@example.com", password_hash=None)
     yield Caller(member.user_id, member.account_id, Role.OWNER)
-    with database.connection() as connection:
-        connection.execute("DELETE FROM accounts WHERE id = %s", (member.account_id,))
+    delete_accounts(database, [member.account_id])
 
 
 @pytest.fixture

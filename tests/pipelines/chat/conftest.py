@@ -36,6 +36,7 @@ from pipelines.inference.engine import (
     ToolCall,
 )
 from pipelines.memory.store import write_memories
+from tests.accounts import delete_accounts
 
 REQUEST = {
     "model": "fake", "instructions": None, "background": False, "metadata": {}, "temperature": None, "top_p": None,
@@ -132,8 +133,7 @@ class TurnHarness:
 
     def close(self) -> None:
         self.writer.stop()
-        with self.database.connection() as connection:
-            connection.execute("DELETE FROM accounts WHERE id = %s", (self.caller.account_id,))
+        delete_accounts(self.database, [self.caller.account_id])
 
     def remember(self, text: str, at: datetime) -> NewMemory:
         """Store a memory of the user."""

@@ -28,6 +28,7 @@ from pipelines.delivery import webhook_delivery, webhook_endpoints
 from pipelines.delivery.webhook_client import WebhookClient
 from pipelines.delivery.webhook_delivery import WebhookSender
 from pipelines.delivery.webhook_endpoints import EndpointValues
+from tests.accounts import delete_accounts
 from tests.pipelines.agents.http_server import http_server, respond
 from tests.pipelines.conftest import Begin, Settle
 
@@ -95,8 +96,7 @@ def caller(database: Database) -> Iterator[Caller]:
     with database.transaction() as connection:
         member = accounts.create(connection, email=f"{new_id('me')}@example.com", password_hash=None)
     yield Caller(member.user_id, member.account_id, Role.OWNER)
-    with database.connection() as connection:
-        connection.execute("DELETE FROM accounts WHERE id = %s", (member.account_id,))
+    delete_accounts(database, [member.account_id])
 
 
 UNFINISHED = """
