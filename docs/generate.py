@@ -14,14 +14,16 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
+from prometheus_client.metrics import MetricWrapperBase
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from docs.source_code import ROOT, assigned_value, literal, nodes, strings, trees
+from docs.source_code import ROOT, assigned_value, literal, strings, trees
 from models.delivery.event_types import EVENT_TYPES
 from models.jobs.catalogue import CATALOGUE, POOLS, PREFIXES
 from models.journal.events import ENDINGS, EXTENSION_EVENTS, STREAM_EVENTS
-from models.platform import errors
+from models.platform import errors, metrics
+from models.platform.metrics import ScrapedMetric
 from models.platform.settings import Script, Settings, variable_name
 from models.platform.upstreams import VARIABLES as UPSTREAM_VARIABLES
 from ops.cli import main as sangha
@@ -302,25 +304,35 @@ def status_and_code(error: type) -> tuple[str, str]:
 
 
 def metrics_page() -> str:
-    """Return the page of the metrics at `/metrics`."""
+    """Return the page of the metrics of all processes."""
     return page(
         "Metrics",
-        "`GET /metrics` of each web process, in Prometheus's text format, with the `process_*` metrics of the\n"
-        "Prometheus client. [Collect metrics](../guides/operate.md#collect-metrics) says who may read them.",
-        table(["Name", "Type", "Labels", "Meaning"], sorted(metrics())),
+        "What `/metrics` of web processes, workers and schedulers has, each what it counts or reads, with the\n"
+        "`process_*` metrics of the Prometheus client. [Observe](../guides/observe.md#metrics) says where to scrape\n"
+        "them and which to look at first.",
+        table(["Name", "Type", "Labels", "Meaning"], sorted(map(metric_row, all_metrics()))),
     )
 
 
-def metrics() -> Iterator[tuple[str, ...]]:
-    """Yield the table row of each metric, found where the code registers it."""
-    for node in nodes():
-        if not (isinstance(node, ast.Call) and len(node.args) > 1 and literal(node.args[0]).startswith("sangha_")):
-            continue
-        name, meaning, *rest = node.args
-        kind = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        labels = [text for each in rest for part in getattr(each, "elts", [each]) if (text := literal(part))]
-        suffix = "_total" if kind == "Counter" else ""
-        yield f"`{literal(name)}{suffix}`", kind.lower(), ", ".join(f"`{label}`" for label in labels), literal(meaning)
+def all_metrics() -> Iterator[ScrapedMetric | MetricWrapperBase]:
+    """Yield the metrics that `models.platform.metrics` defines."""
+    for value in vars(metrics).values():
+        if isinstance(value, ScrapedMetric | MetricWrapperBase):
+            yield value
+
+
+def metric_row(metric: ScrapedMetric | MetricWrapperBase) -> tuple[str, str, str, str]:
+    """Return the table row of a metric."""
+    if isinstance(metric, ScrapedMetric):
+        return f"`{metric.name}`", metric.type, label_list(metric.labels), metric.text
+    type_ = metric._type or ""
+    suffix = "_total" if type_ == "counter" else ""
+    return f"`{metric._name}{suffix}`", type_, label_list(metric._labelnames), metric._documentation
+
+
+def label_list(labels: Iterable[str]) -> str:
+    """Return the names of labels as code."""
+    return ", ".join(f"`{label}`" for label in labels)
 
 
 # Shared

@@ -10,6 +10,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from models.platform.exposition import Exposition
 from models.platform.secrets import load_secret_key
 from models.platform.settings import Settings
 from pipelines.accounts.access_tokens import AccessTokens
@@ -22,7 +23,6 @@ from web.api.turns.waiting import read_waiting_jobs
 from web.http.cross_origin import CrossOriginMiddleware
 from web.http.documents import CachedDocument
 from web.http.hosts import AllowedHosts
-from web.http.metrics import Metrics
 from web.http.middleware import RequestMiddleware
 from web.http.threads import install_threads, run_in_thread
 from web.routes import ROUTES
@@ -31,7 +31,7 @@ from web.streams.waiting import WaitingStreams
 
 def build(settings: Settings, routes: Sequence[Route] = ROUTES) -> Starlette:
     """Build the application; it opens its platform at startup and closes it at shutdown. Raises ConfigurationError."""
-    tokens, metrics = AccessTokens(load_secret_key(settings)), Metrics()
+    tokens, metrics = AccessTokens(load_secret_key(settings)), Exposition()
     if settings.metrics_address is not None:  # served there only
         routes = [route for route in routes if route.path != "/metrics"]
     document = CachedDocument(partial(openapi.render, routes), "application/json")
@@ -58,7 +58,7 @@ def build(settings: Settings, routes: Sequence[Route] = ROUTES) -> Starlette:
     middleware = [
         *_cross_origin_middleware(settings, routes),
         *_proxy_middleware(settings),
-        Middleware(RequestMiddleware, metrics=metrics, hosts=AllowedHosts.of(settings)),
+        Middleware(RequestMiddleware, hosts=AllowedHosts.of(settings)),
     ]
     app = Application(routes=mount(routes), middleware=middleware, lifespan=lifespan)
     app.state.metrics = metrics

@@ -14,11 +14,11 @@ from prometheus_client import start_http_server
 from starlette.applications import Starlette
 
 from models.platform.errors import ConfigurationError
+from models.platform.exposition import Exposition
 from models.platform.garbage_collector import freeze_garbage_collector
 from models.platform.settings import Settings, variable_name
 from web.api.platform import Platform
 from web.app import build
-from web.http.metrics import Metrics
 from web.http.protocol import BoundedProtocol
 
 log = logging.getLogger(__name__)
@@ -106,12 +106,12 @@ def bind(settings: Settings) -> socket.socket:
     return listener
 
 
-def serve_metrics(address: str, metrics: Metrics) -> WSGIServer:
+def serve_metrics(address: str, metrics: Exposition) -> WSGIServer:
     """Serve the metrics at HOST:PORT in daemon threads. Raises ConfigurationError with one line."""
     parts = urlsplit(f"//{address}")
     assert parts.port is not None
     try:
-        server, _ = start_http_server(parts.port, parts.hostname or "", metrics.registry)
+        server, _ = start_http_server(parts.port, parts.hostname or "", metrics)
     except OSError as error:
         raise ConfigurationError(f"{variable_name('metrics_address')} is {address}: {error.strerror}") from None
     log.info("Serving metrics on %s", address)

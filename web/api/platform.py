@@ -10,6 +10,7 @@ import redis
 
 from models.platform.compatibility import Compatibility
 from models.platform.database import Database
+from models.platform.exposition import Exposition
 from models.platform.object_store import ObjectStore
 from models.platform.redis_client import connect
 from models.platform.secrets import Cipher, load_secret_key
@@ -29,7 +30,6 @@ from web.access.rate_limits import Limiter
 from web.access.shares import Shares
 from web.http.documents import CachedDocument
 from web.http.loop_watchdog import LoopWatchdog
-from web.http.metrics import Metrics
 from web.http.uploads import OpenUploads
 from web.streams.process_lease import ProcessLease
 from web.streams.sse import OpenStreams
@@ -64,7 +64,7 @@ class Platform:
     redis: "redis.Redis"
     tokens: AccessTokens
     gate: Gate
-    metrics: Metrics
+    metrics: Exposition
     queue: Queue
     tail: Tail
     objects: ObjectStore
@@ -99,7 +99,7 @@ class Platform:
         self.routing = NewTurnRouting(self.settings, self.serving)
 
     @classmethod
-    def open(cls, settings: Settings, tokens: AccessTokens, metrics: Metrics, openapi: CachedDocument) -> "Platform":
+    def open(cls, settings: Settings, tokens: AccessTokens, metrics: Exposition, openapi: CachedDocument) -> "Platform":
         """Create all parts without waiting for any server."""
         client = connect(settings.redis_address, timeout=REDIS_TIMEOUT)
         database = Database.open(settings, size=CONNECTIONS, name="web")

@@ -14,7 +14,7 @@ from models.platform.ids import new_id
 from web.http import errors
 from web.http.bodies import BodyTooLarge, DrainingResponse
 from web.http.hosts import AllowedHosts
-from web.http.metrics import Metrics
+from web.http.metrics import observe_request
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +32,8 @@ ANY_HOST = AllowedHosts(frozenset({"*"}))
 class RequestMiddleware:
     """ASGI middleware."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, hosts: AllowedHosts = ANY_HOST) -> None:
+    def __init__(self, app: ASGIApp, hosts: AllowedHosts = ANY_HOST) -> None:
         self.app = app
-        self.metrics = metrics
         self.hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,7 +59,7 @@ class RequestMiddleware:
             del scope["response_sender"]
         if sender.status:
             route = getattr(scope.get("endpoint"), "path", "unmatched")
-            self.metrics.observe(route, scope["method"], sender.status, sender.seconds)
+            observe_request(route, scope["method"], sender.status, sender.seconds)
 
 
 class ResponseSender:

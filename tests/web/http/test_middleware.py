@@ -8,7 +8,6 @@ import orjson
 import pytest
 from starlette.responses import PlainTextResponse
 
-from web.http.metrics import Metrics
 from web.http.middleware import RequestMiddleware
 
 
@@ -31,7 +30,7 @@ def test_a_finished_request_is_freed_without_the_garbage_collector():
     reference = weakref.ref(server)
     gc.disable()
     try:
-        asyncio.run(RequestMiddleware(PlainTextResponse("hello"), Metrics())(server.scope, server.receive, server.send))
+        asyncio.run(RequestMiddleware(PlainTextResponse("hello"))(server.scope, server.receive, server.send))
         assert server.sent[0]["status"] == 200
         del server
         assert reference() is None
@@ -46,7 +45,7 @@ def test_a_request_that_is_cancelled_by_a_shutdown_is_a_retryable_503():
         await asyncio.Event().wait()
 
     async def shut_down():
-        task = asyncio.create_task(RequestMiddleware(wait, Metrics())(server.scope, server.receive, server.send))
+        task = asyncio.create_task(RequestMiddleware(wait)(server.scope, server.receive, server.send))
         await asyncio.sleep(0)
         task.cancel("timeout graceful shutdown exceeded")
         await task
@@ -67,9 +66,7 @@ def test_a_response_that_has_begun_is_not_replaced_at_shutdown():
         await asyncio.Event().wait()
 
     async def shut_down():
-        task = asyncio.create_task(
-            RequestMiddleware(start_response, Metrics())(server.scope, server.receive, server.send)
-        )
+        task = asyncio.create_task(RequestMiddleware(start_response)(server.scope, server.receive, server.send))
         await asyncio.sleep(0)
         task.cancel()
         await task

@@ -9,16 +9,17 @@ import psycopg
 import redis
 
 from models.jobs import counts, workers
+from models.platform import metrics
 from models.platform.code_check import check_code
 from models.platform.database import Connection, Database, fetch_one
 from models.platform.errors import Unavailable
+from models.platform.exposition import Values
 from models.platform.migrate import pending_migrations
 from models.platform.redis_durability import read_durability
 from models.serving import breakers
 from web.api.platform import Platform
 from web.api.system import serving_gauges
 from web.api.system.cached_read import CachedRead
-from web.http.metrics import Values
 
 log = logging.getLogger(__name__)
 
@@ -33,17 +34,11 @@ def install(platform: Platform) -> None:
     platform.facts["warnings"] = partial(redis_warnings, platform.redis)
     platform.facts["workers"] = partial(count_workers, platform.database)
     platform.facts["serving"] = partial(serving_problems, platform)
-    gauge = platform.metrics.gauge
-    gauge("sangha_open_streams", "Open event streams", lambda: {(): len(platform.streams)})
-    gauge(
-        "sangha_event_loop_longest_busy_seconds",
-        "Longest CPU time of the event loop without a pause, in the last one to two minutes",
-        lambda: {(): platform.watchdog.longest},
-    )
-    jobs = CachedRead(partial(read_values, platform.database, count_jobs))
-    gauge("sangha_jobs", "Jobs that are due, running, waiting for others, or dead", jobs, "queue", "kind", "state")
-    scheduled = CachedRead(partial(read_values, platform.database, count_scheduled))
-    gauge("sangha_scheduled_jobs", "Jobs that are due later; an estimate from 10,000 on", scheduled)
+    read = platform.metrics.read
+    read(metrics.OPEN_STREAMS, lambda: {(): len(platform.streams)})
+    read(metrics.EVENT_LOOP_BUSY, lambda: {(): platform.watchdog.longest})
+    read(metrics.JOBS, CachedRead(partial(read_values, platform.database, count_jobs)))
+    read(metrics.SCHEDULED_JOBS, CachedRead(partial(read_values, platform.database, count_scheduled)))
     serving_gauges.install(platform)
 
 

@@ -83,7 +83,7 @@ def metrics(request: Request) -> Response:
     Also for requests from the machine itself, where no proxy is configured. `SANGHA_METRICS_ADDRESS` moves the metrics
     to an address of their own, without authentication.
     """
-    text, content_type = request.platform.metrics.exposition()
+    text, content_type = request.platform.metrics.render(request.headers.get("accept", ""))
     return Response(text, headers={"content-type": content_type})
 
 

@@ -7,7 +7,10 @@ from functools import partial
 
 import psycopg
 
+from models.platform import metrics
 from models.platform.errors import Unavailable
+from models.platform.exposition import Values
+from models.platform.metrics import ScrapedMetric
 from models.platform.settings import Settings
 from models.serving import breakers, moves, spill_budget
 from models.serving.breakers import Breaker
@@ -16,7 +19,6 @@ from models.serving.spill_budget import SpillDay
 from models.serving.state import ServingState
 from web.api.platform import Platform
 from web.api.system.cached_read import CachedRead
-from web.http.metrics import Values
 
 log = logging.getLogger(__name__)
 
@@ -37,59 +39,27 @@ class Reading:
 
 def install(platform: Platform) -> None:
     """Register the gauges of this process."""
-    gauge, counter = platform.metrics.gauge, platform.metrics.counter
     reading = CachedRead(partial(read, platform))
+    reads: Mapping[ScrapedMetric, Callable[[Reading], Values]] = {
+        metrics.MODEL_PREDICTED_WAIT: predicted_waits,
+        metrics.MODEL_TURNS: turns,
+        metrics.MODEL_SLOTS: slots,
+        metrics.ENDPOINT_BREAKER: breaker_states,
+        metrics.ENDPOINT_SATURATED: saturation,
+        metrics.ENDPOINT_WINDOW_REQUESTS: window_requests,
+        metrics.ENDPOINT_FAILURES: lambda reading: _floats(reading.failures),
+        metrics.ENDED_TURNS: lambda reading: {(queue,): float(count) for queue, count in reading.ended.items()},
+        metrics.TURN_MOVES: lambda reading: _floats(reading.moves),
+        metrics.SPILL_TURNS: spilled_turns,
+        metrics.SPILL_COST: spill_cost,
+        metrics.SPILL_BUDGET_USED: partial(budget_used, platform.settings),
+    }
+    for metric, values in reads.items():
+        platform.metrics.read(metric, partial(_values, values, reading))
 
-    def of(values: Callable[[Reading], Values]) -> Callable[[], Values]:
-        return lambda: values(reading())
 
-    gauge(
-        "sangha_model_predicted_wait_seconds",
-        "Predicted wait of a turn that is sent now, of an account without others; absent where it is unknown",
-        of(predicted_waits), "model",
-    )  # fmt: skip
-    gauge(
-        "sangha_model_turns", "Queued and running interactive turns, of an endpoint those of all its models",
-        of(turns), "model", "state",
-    )  # fmt: skip
-    gauge("sangha_model_slots", "Slots of the live workers", of(slots), "model")
-    gauge(
-        "sangha_endpoint_breaker", "1 for the state of the circuit breaker, as an operator has set it if one has",
-        of(breaker_states), "endpoint", "state",
-    )  # fmt: skip
-    gauge(
-        "sangha_endpoint_saturated_seconds", "Seconds for which the endpoint has asked for no requests",
-        of(saturation), "endpoint",
-    )  # fmt: skip
-    gauge(
-        "sangha_endpoint_window_requests",
-        "The last requests, at most 20, as the breaker counts them; successes only once one has failed",
-        of(window_requests), "endpoint", "outcome",
-    )  # fmt: skip
-    counter(
-        "sangha_endpoint_failures_total", "Requests to the endpoint that failed",
-        of(lambda reading: _floats(reading.failures)), "endpoint", "kind",
-    )  # fmt: skip
-    gauge(
-        "sangha_ended_turns", "Turns that ended today (UTC), in the queue of a local model or an endpoint",
-        of(lambda reading: {(queue,): float(count) for queue, count in reading.ended.items()}), "queue",
-    )  # fmt: skip
-    counter(
-        "sangha_turn_moves_total", "Moves of turns between local models and an endpoint",
-        of(lambda reading: _floats(reading.moves)), "endpoint", "reason",
-    )  # fmt: skip
-    gauge(
-        "sangha_spill_turns", "Turns of local models that were moved to the endpoint today (UTC)",
-        of(spilled_turns), "endpoint",
-    )  # fmt: skip
-    gauge(
-        "sangha_spill_cost", "Cost of today's moved turns (UTC), spent and reserved, in the currency of the prices",
-        of(spill_cost), "endpoint", "state",
-    )  # fmt: skip
-    gauge(
-        "sangha_spill_budget_used_ratio", "Used part of today's spill budget (UTC), of each limit that is set",
-        of(partial(budget_used, platform.settings)), "endpoint", "limit",
-    )  # fmt: skip
+def _values(values: Callable[[Reading], Values], reading: Callable[[], Reading]) -> Values:
+    return values(reading())
 
 
 def read(platform: Platform) -> Reading:
@@ -181,7 +151,7 @@ def budget_used(settings: Settings, reading: Reading) -> Values:
     """Return the used part of each limit of today's budget: of the endpoint that turns are moved to."""
     target = settings.spill_target
     days = [day for day in reading.days if target and day.endpoint == target[0].name]
-    values: Values = {}
+    values: dict[tuple[str, ...], float] = {}
     for day in days:
         if settings.spill_money:
             values[day.endpoint, "money"] = float((day.spent + day.reserved) / settings.spill_money)

@@ -84,7 +84,7 @@ def test_the_metrics_have_what_the_database_counts(settings, database, serve):
         moves.count_moves(connection, "failing", "queue_full", 3)
         spill_budget.count_ended(connection, {"upstream.failing": 5})
 
-    text = app.state.platform.metrics.exposition()[0].decode()
+    text = app.state.platform.metrics.render()[0].decode()
     with database.connection() as connection:
         for table, column in (("circuit_breakers", "upstream"), ("endpoint_failures", "failed_upstream"),
                               ("route_moves", "moved_endpoint")):  # fmt: skip
