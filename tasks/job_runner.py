@@ -42,8 +42,10 @@ from models.platform.errors import (
     TimeLimitExceeded,
     Unavailable,
 )
+from models.platform.metrics import name_model
 from models.platform.settings import Settings
 from models.serving.served_models import ModelDescription, ServedModel
+from tasks.attempt_metrics import observe_attempt, observe_claim, observe_end
 from tasks.attempt_rates import AttemptRates
 from tasks.broker import Broker
 from tasks.relay import Relay
@@ -134,6 +136,7 @@ class JobRunner:
 
     def serve(self, description: ModelDescription, queue: str) -> None:
         """Register a model, which the pool's actors run, with the worker: before its first claim."""
+        name_model(description.name)
         self.served.append(ServedModel(description.name, description, queue, description.slots))
 
     def execute(self, handler: Handler, job_id: str, message_id: str, queue: str | None = None) -> None:
@@ -147,13 +150,17 @@ class JobRunner:
         with self._lock:
             self._claimed[job.id] = job
         self.rates.begin(job)
+        observe_claim(job)
+        began, outcome = time.monotonic(), "error"
         try:
-            self._run(handler, job)
+            outcome = self._run(handler, job)
         except Fenced:
+            outcome = "fenced"
             log.info("Attempt %d of job %s stopped: a later attempt has claimed the job", job.attempt, job.id)
             self._resend_if_forgotten(job)
         finally:
             self.rates.finish(job)
+            observe_attempt(job, outcome, time.monotonic() - began)
             with self._lock:
                 if self._claimed.get(job.id) is job:
                     del self._claimed[job.id]
@@ -170,16 +177,17 @@ class JobRunner:
         with suppress(Unavailable), self.database.connection() as connection:
             leases.resend_forgotten(connection, [job])
 
-    def _run(self, handler: Handler, job: Job) -> None:
+    def _run(self, handler: Handler, job: Job) -> str:
+        """Run the job's pipeline and write its outcome, whose name is returned. Raises Fenced."""
         try:
             attempt = open_attempt(job, self.database, self.client, self.writer)
         except (redis.RedisError, Unavailable) as error:
             log.warning("Releasing job %s: cannot open its journal: %s", job.id, error)
             self._settlement.release(job, [], delay=RELEASE_DELAY)
-            return
+            return "released"
         self._register(attempt)
         try:
-            self._conclude(handler, attempt)
+            return self._conclude(handler, attempt)
         except Fenced:
             attempt.journal.fenced = True
             raise
@@ -215,19 +223,24 @@ class JobRunner:
         if self.stopping.is_set():
             attempt.stop("released")
 
-    def _settle(self, attempt: Attempt, outcome: Outcome) -> None:
+    def _settle(self, attempt: Attempt, outcome: Outcome) -> str:
         self._settlement.settle(attempt, outcome)
-        if isinstance(outcome, Ending):
-            self.rates.count_end(attempt.job)
+        if not isinstance(outcome, Ending):
+            return "waiting"
+        self.rates.count_end(attempt.job)
+        observe_end(attempt, outcome)
+        return outcome.state
 
-    def _conclude(self, handler: Handler, attempt: Attempt) -> None:
+    def _conclude(self, handler: Handler, attempt: Attempt) -> str:
         try:
             try:
-                self._settle(attempt, self._outcome(handler, attempt))
+                return self._settle(attempt, self._outcome(handler, attempt))
             except Cancelled:
-                self._settle(attempt, handler.end(attempt, "cancelled", None))
+                return self._settle(attempt, handler.end(attempt, "cancelled", None))
             except PermanentFailure as error:  # its children cannot be enqueued
-                self._settle(attempt, handler.end(attempt, "failed", {"code": error.code, "message": error.message}))
+                return self._settle(
+                    attempt, handler.end(attempt, "failed", {"code": error.code, "message": error.message})
+                )
         except Fenced:
             raise
         except Moved as error:
@@ -239,13 +252,16 @@ class JobRunner:
                 error,
             )
             self._settlement.move(attempt.job, attempt.journal.archivable(), error)
+            return "moved"
         except Released as error:
             self._settlement.release(attempt.job, attempt.journal.archivable(), delay=error.delay)
+            return "released"
         except (Unavailable, redis.RedisError) as error:
             log.warning("Releasing job %s: a dependency is unavailable: %s", attempt.job.id, error)
             self._settlement.release(attempt.job, attempt.journal.archivable(), delay=RELEASE_DELAY)
+            return "released"
         except Exception as error:  # noqa: BLE001 - after any error the job must end or be retried
-            self._retry_or_end_dead(handler, attempt, error)
+            return self._retry_or_end_dead(handler, attempt, error)
 
     def _outcome(self, handler: Handler, attempt: Attempt) -> Outcome:
         """Run the pipeline, or end a job that was cancelled or has no attempts left. Raises Cancelled."""
@@ -269,7 +285,7 @@ class JobRunner:
         except TimeLimitExceeded as error:
             return handler.end(attempt, "failed", {"code": "time_limit_exceeded", "message": str(error)})
 
-    def _retry_or_end_dead(self, handler: Handler, attempt: Attempt, error: Exception) -> None:
+    def _retry_or_end_dead(self, handler: Handler, attempt: Attempt, error: Exception) -> str:
         """Schedule another attempt, or end the job as dead with its traceback."""
         job = attempt.job
         trace = _escape("".join(traceback.format_exception(error)))[-MAX_TRACEBACK_LENGTH:]
@@ -280,17 +296,17 @@ class JobRunner:
         if job.failures + 1 < CATALOGUE[job.kind].attempts:
             log.warning("Attempt %d of job %s failed; it will be retried: %r", job.attempt, job.id, error)
             self._settlement.retry(attempt, public_error, trace, getattr(error, "retry_after", None) or 0)
-            return
+            return "retried"
         log.error("Job %s is dead after attempt %d: %r", job.id, job.attempt, error)
         ending = self._dead_ending(handler, attempt, public_error)
         try:
-            self._settle(attempt, replace(ending, error=public_error, traceback=trace, follow_ups=()))
+            return self._settle(attempt, replace(ending, error=public_error, traceback=trace, follow_ups=()))
         except (Fenced, Unavailable):
             raise
         except Exception:
             log.exception("Job %s: cannot record its ending; ending it without a record", job.id)
             ending = plain_ending(attempt, "dead", public_error)
-            self._settle(attempt, Ending("dead", ending.events, error=public_error, traceback=trace))
+            return self._settle(attempt, Ending("dead", ending.events, error=public_error, traceback=trace))
 
     def _dead_ending(self, handler: Handler, attempt: Attempt, public_error: dict[str, str]) -> Ending:
         try:

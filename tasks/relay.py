@@ -19,6 +19,7 @@ from models.jobs.outbox import DueJob
 from models.jobs.windows import window_sizes
 from models.platform.database import Connection, Database
 from models.platform.errors import Unavailable
+from models.platform.metrics import RELAY_PUBLISHED
 from tasks.broker import Broker, job_message
 
 log = logging.getLogger(__name__)
@@ -99,6 +100,7 @@ class Relay:
             sent, error = self._send(lock_due_jobs(connection))
             if sent:
                 outbox.mark_published(connection, sent)
+        RELAY_PUBLISHED.inc(len(sent))
         if error is not None:
             raise error
         return len(sent)

@@ -83,6 +83,7 @@ class Attempt:
     """One execution of a job, in a thread of a worker.
 
     history  the events of earlier attempts; `tokens` is the number of generated tokens that they carry
+    model    the model that answers a turn, once it does
     """
 
     job: Job
@@ -91,6 +92,7 @@ class Attempt:
     history: list[Event] = field(default_factory=list)
     tokens: int = 0
     deadline: float = 0.0
+    model: str = ""
     _reason: StopReason | None = None
 
     def stop(self, reason: StopReason) -> None:

@@ -41,6 +41,11 @@ def model_label(name: str) -> str:
     return name if name in _models else "other"
 
 
+def observe(histogram: Histogram, value: float) -> None:
+    """Count a value in a child of a histogram."""
+    histogram.observe(value)
+
+
 @dataclass(frozen=True, slots=True)
 class ScrapedMetric:
     """A gauge, or a counter that processes share, whose values are read at each scrape. `name` has its suffix."""
@@ -62,7 +67,7 @@ JOB_QUEUE_WAIT = Histogram(
 )
 JOB_ATTEMPT_DURATION = Histogram(
     "sangha_job_attempt_duration_seconds",
-    "Seconds of an attempt; outcome: its job's final state, waiting, retried, released, moved or fenced",
+    "Seconds of an attempt; outcome: the job's final state, waiting, retried, released, moved, fenced or error",
     ("kind", "outcome"),
     buckets=LONG,
     registry=REGISTRY,
@@ -189,14 +194,14 @@ EMBEDDING_DURATION = Histogram(
 )
 TOOL_CALL_DURATION = Histogram(
     "sangha_tool_call_duration_seconds",
-    "Seconds of a tool call that the server runs; kind: platform, or mcp for those of MCP servers",
+    "Seconds of a tool call that the server makes; kind: platform, or mcp for one of an MCP server",
     ("kind", "outcome"),
     buckets=LONG,
     registry=REGISTRY,
 )
 DELIVERY_DURATION = Histogram(
     "sangha_delivery_duration_seconds",
-    "Seconds of a request to a webhook endpoint, until its answer or the failure to get one",
+    "Seconds of a request to a webhook endpoint; outcome: accepted, rejected or unanswered",
     ("outcome",),
     buckets=SHORT,
     registry=REGISTRY,

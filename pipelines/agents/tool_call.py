@@ -19,6 +19,7 @@ from models.jobs.attempt_context import Attempt, Outcome, plain_ending
 from models.jobs.attempts import Ending
 from models.platform.database import Connection
 from models.platform.errors import PermanentFailure, Released
+from models.platform.metrics import TOOL_CALL_DURATION, observe
 from models.platform.object_store import ObjectStore
 from models.platform.settings import Settings
 from models.turns import responses
@@ -119,8 +120,17 @@ def _platform_call(
     if call.tool is None:
         message = f"The platform has no tool {call.name}, or the request does not allow it."
         return _ending(attempt, error_result(message))
+    began = time.monotonic()
     outcome = platform_tools.run(settings, objects, attempt, response, call.name, call.arguments)
-    return _ending(attempt, outcome) if isinstance(outcome, CallResult) else outcome
+    if not isinstance(outcome, CallResult):
+        return outcome
+    _observe("platform", began, failed=outcome.error is not None)
+    return _ending(attempt, outcome)
+
+
+def _observe(kind: str, began: float, *, failed: bool) -> None:
+    outcome = "error" if failed else "success"
+    observe(TOOL_CALL_DURATION.labels(kind, outcome), time.monotonic() - began)
 
 
 def _server_call(results: LongResults, call: Call) -> CallResult:
@@ -165,9 +175,13 @@ def _unrepeated_call(results: LongResults, call: Call) -> CallResult:
 def _send(settings: Settings, attempt: Attempt, call: Call) -> CallOutcome:
     """Send a call, and again what may be sent again. Raises ServerFault and the reason to stop."""
     for number in range(1, TRIES + 1):
+        began = time.monotonic()
         try:
-            return _send_once(settings, attempt, call)
+            outcome = _send_once(settings, attempt, call)
+            _observe("mcp", began, failed=outcome.error is not None)
+            return outcome
         except ServerFault as fault:
+            _observe("mcp", began, failed=True)
             again = fault.type == "http_error" and (fault.unsent or (fault.uncertain and call.repeatable))
             if number == TRIES or not again:
                 raise

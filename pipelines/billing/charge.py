@@ -5,6 +5,7 @@
 A worker may die between any two of these. The next attempt asks the gateway by the payment's id before it calls again.
 """
 
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -16,6 +17,7 @@ from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.jobs.effects import EFFECT_CHANGED
 from models.platform.errors import EffectUnknown, PermanentFailure, Released
+from models.platform.metrics import CHARGE_DURATION, observe
 from pipelines.billing.gateways.gateway import ChargeRequest, Gateway
 from pipelines.billing.gateways.registry import Gateways
 from pipelines.effects import LookUpAnswer, perform
@@ -102,7 +104,7 @@ def _charge(gateway: Gateway, attempt: Attempt, request: ChargeRequest) -> Payme
             attempt,
             settlement.CHARGE,
             declared,
-            lambda key: gateway.charge(request).to_json(),
+            lambda key: _timed_charge(gateway, request).to_json(),
             look_up,
             key=request.payment_id,
         )
@@ -116,6 +118,17 @@ def _charge(gateway: Gateway, attempt: Attempt, request: ChargeRequest) -> Payme
     if "state" not in answer:  # an operator has found that it was made
         return PaymentOutcome("succeeded", answer.get("id"), datetime.now(UTC))
     return PaymentOutcome.from_json(answer)
+
+
+def _timed_charge(gateway: Gateway, request: ChargeRequest) -> PaymentOutcome:
+    """Call the gateway, and count how long it takes. Raises what it raises."""
+    began, outcome = time.monotonic(), "error"
+    try:
+        charged = gateway.charge(request)
+        outcome = charged.state
+        return charged
+    finally:
+        observe(CHARGE_DURATION.labels(gateway.name, outcome), time.monotonic() - began)
 
 
 def _ending(attempt: Attempt, payment: Payment, outcome: PaymentOutcome) -> Ending:

@@ -19,6 +19,7 @@ from pipelines.chat.memory_prompt import MemoryRecall, add_memories, recall_memo
 from pipelines.chat.prompt import Prompt, fit_prompt, fit_with_outputs, messages_of, sampling_of, thread_items
 from pipelines.chat.reasoning_writer import NewEvent
 from pipelines.chat.recalled_memories import recalled_before, references
+from pipelines.chat.token_meter import TokenMeter
 from pipelines.chat.transcript import (
     ANSWER_RESTARTED,
     ENGINE_CHANGED,
@@ -211,6 +212,8 @@ def generate(
         return "stop"  # keep the journalled calls: the client may be executing them
     cached = CachedTokens(attempt.journal, answer, prompt, own_prompts)
     finish: Finish | None = None
+    attempt.model = engine.name
+    meter = TokenMeter(engine.name, attempt.journal, prompt.tokens)
     for output in engine.generate(
         prompt.messages,
         prefix=answer.text,
@@ -227,7 +230,9 @@ def generate(
             cached.prompt_read = output
         else:
             _write(answer, output, tools)
+            meter.count()
             cached.journal_once()
+    meter.flush()
     if finish is None or finish.reason == "cancelled":
         return "stop"  # the attempt raises the reason
     answer.count_hidden_reasoning(finish.hidden_reasoning)

@@ -24,6 +24,7 @@ from models.jobs.catalogue import batch_queue, is_batch
 from models.jobs.jobs import Job, NewJob
 from models.platform.database import Connection
 from models.platform.errors import Moved, Released
+from models.platform.metrics import DELIVERY_DURATION, observe
 from models.platform.settings import Settings
 from pipelines.accounts.email_jobs import EmailTemplate, email_job
 from pipelines.agents import event_loop
@@ -105,10 +106,19 @@ def _post(sender: WebhookSender, attempt: Attempt, task: Task) -> Answer:
     }
     client = sender.batch_client if is_batch(attempt.job.queue) else sender.client
     try:
-        return event_loop.run(lambda: client.post(task.endpoint.url, headers, body), attempt.should_stop)
+        answer = event_loop.run(lambda: client.post(task.endpoint.url, headers, body), attempt.should_stop)
     except event_loop.Stopped:
         attempt.check()
         raise
+    observe(DELIVERY_DURATION.labels(_outcome(answer)), answer.seconds)
+    return answer
+
+
+def _outcome(answer: Answer) -> str:
+    """Return whether an endpoint has taken an event, rejected it, or not answered."""
+    if answer.status_code is None:
+        return "unanswered"
+    return "accepted" if answer.accepted else "rejected"
 
 
 def _reason_to_disable(task: Task, answer: Answer) -> DisabledReason | None:

@@ -5,6 +5,7 @@ of the period that the query names, each with the turns around it; `fusion` rank
 not depend on the size of the space. In a small space all memories are candidates.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from models.memory.postings import Postings
 from models.memory.recall_queries import CandidateRows, Neighbours, Ordinals
 from models.memory.spaces import Space, SpaceKey
 from models.platform.database import Connection, Database
+from models.platform.metrics import RECALL_DURATION, observe
 from pipelines.memory import fusion, terms
 from pipelines.memory.fusion import NO_NEIGHBOUR, NOT_A_CANDIDATE, Candidates
 from pipelines.memory.passage_matches import PassageMatches, read_passages
@@ -68,6 +70,7 @@ class Hit:
 
 def recall(database: Database, embed: Embed, key: SpaceKey, query: Query, now: datetime | None = None) -> list[Hit]:
     """Return the best hits among the memories of a space, in descending order. Raises EngineError."""
+    began = time.perf_counter()
     with database.connection() as connection:
         found = spaces.find_with_speakers(connection, key)
     if found is None or not found[0].live:
@@ -76,7 +79,9 @@ def recall(database: Database, embed: Embed, key: SpaceKey, query: Query, now: d
     now = now or datetime.now(UTC)
     earlier = space.term_version < terms.CURRENT or space.reindex_below > 0
     parsed = terms.parse_query(query.text, speakers, now, earlier=earlier)
-    return RecallSearch(database, embed, space, query, parsed).hits(now)
+    hits = RecallSearch(database, embed, space, query, parsed).hits(now)
+    observe(RECALL_DURATION, time.perf_counter() - began)
+    return hits
 
 
 class RecallSearch:

@@ -1,5 +1,6 @@
 """Embed texts with a GGUF embedding model in the process. Bundled: all-MiniLM-L6-v2, 384 dimensions."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import orjson
 
 from models.platform.errors import ConfigurationError, SanghaError
+from models.platform.metrics import EMBEDDING_DURATION, observe
 from models.platform.settings import Settings, variable_name
 from pipelines.inference.engine import EngineError
 from pipelines.inference.llamacpp.gguf_files import embedder_file
@@ -111,10 +113,12 @@ class Embedder:
         return middle + self._first_too_long(texts[middle:])
 
     def _request(self, texts: list[str]) -> dict[str, Any]:
+        began = time.perf_counter()
         try:
             response: dict[str, Any] = orjson.loads(self._server.handle_embeddings(orjson.dumps({"input": texts})))
         except (RuntimeError, ValueError) as error:
             raise EngineError(str(error)) from error
+        observe(EMBEDDING_DURATION, time.perf_counter() - began)
         return response
 
     def _embed_halves(self, texts: Sequence[str]) -> list[list[float]]:
