@@ -21,7 +21,7 @@ from bench.chaos.excuses import Excuses
 from bench.chaos.fault import InjectedFault
 from bench.chaos.faults import EVICTIONS
 from bench.chaos.quiescence import RabbitmqCtl, wait_for_quiescence
-from bench.chaos.stack import WorkerDeath
+from bench.chaos.supervised_processes import WorkerDeath
 from bench.chaos.table_rules import NONE
 from bench.chaos.tool_server import ToolServer
 from bench.chaos.transcripts import BatchTranscript, ClientTranscript, Period, TreeTranscript

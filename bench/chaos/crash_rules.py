@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from bench.chaos.fault import InjectedFault, names_in
 from bench.chaos.faults import DEPLOY_WORKERS, POSTGRES_AWAY
-from bench.chaos.stack import WorkerDeath
+from bench.chaos.supervised_processes import WorkerDeath
 from bench.chaos.transcripts import Period
 from bench.chaos.violations import Violation
 from models.jobs.catalogue import CATALOGUE

@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from bench.chaos.transcripts import ClientTranscript, RecordedReply
-from bench.harness.client import Address
+from bench.harness.client import Address, open_connection
 
 #: Seconds that a client waits for an immediate reply, and for one that needs a worker.
 REPLY_TIMEOUT, WORK_TIMEOUT = 10.0, 45.0
@@ -135,7 +135,7 @@ class RetryingClient:
         self, web: int, request: HttpRequest, timeout: float = REPLY_TIMEOUT
     ) -> Iterator[tuple[http.client.HTTPConnection, http.client.HTTPResponse]]:
         """Send one request on a connection of its own; the body is unread. Raises CONNECTION_ERRORS."""
-        connection = http.client.HTTPConnection(*self.addresses[web], timeout=timeout)
+        connection = open_connection(self.addresses[web], timeout)
         headers = {
             "Content-Type": "application/json",
             "Authorization": f"Bearer {self.token}",

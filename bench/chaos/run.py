@@ -224,7 +224,9 @@ class ChaosRun:
             self._report.violations += breaker_rules.check_closed(self._stack.addresses, self._stack.settings)
         if not self._report.violations:  # stuck work holds resources, and would be reported twice
             self._report.violations += check_slots(self._stack.pids, self._stack.addresses, self._stack.settings)
-            self._report.violations += baseline.check(self._stack.pids, self._stack.settings)
+            self._report.violations += baseline.check(
+                self._stack.pids, self._stack.settings, self._stack.metrics_addresses
+            )
 
     def record(self) -> None:
         """Record what happened, and keep the logs after a violation or an error."""
@@ -286,7 +288,7 @@ class ChaosRun:
         return [*lost, *violations, *webhooks]
 
     def _check_windows(self) -> Iterator[Violation]:
-        return self._windows.check(lost_commits=bool(self._stack.lost_commits))
+        return self._windows.check(lost_marks=bool(self._stack.lost_commits or self._stack.deaths))
 
     def _begin_new_work(self) -> None:
         """Begin what no process of the previous version can do."""

@@ -34,7 +34,8 @@ WHERE request -> 'metadata' ->> 'chaos' IS NOT NULL
 DAYS = """
 SELECT coalesce(sum(spilled_turns), 0)::int AS spilled, coalesce(sum(reserved_cost), 0) AS reserved,
        coalesce(sum(spent_cost), 0) AS spent,
-       (SELECT count(*) FROM all_jobs WHERE kind = 'turn.run')::int AS turns,
+       (SELECT count(*) FROM all_jobs WHERE kind = 'turn.run')::int
+           + (SELECT coalesce(sum(begun_lines), 0) FROM batches)::int AS turns,
        (SELECT coalesce(sum((arguments -> 'route' ->> 'spent')::numeric), 0) FROM all_jobs
         WHERE kind = 'turn.run') AS settled
 FROM spill_days WHERE upstream = %(endpoint)s
@@ -43,7 +44,10 @@ FROM spill_days WHERE upstream = %(endpoint)s
 
 @dataclass(frozen=True, slots=True)
 class SpillDay:
-    """The endpoint's rows of `spill_days`, the turns in the table, and the costs that are in their routes."""
+    """The endpoint's rows of `spill_days`, the turns in the table, and the costs that are in their routes.
+
+    The lines of batches were turns, too, and are deleted.
+    """
 
     spilled: int
     reserved: Decimal

@@ -20,6 +20,7 @@ from bench.chaos.retrying_client import (
     RetryingClient,
 )
 from bench.chaos.transcripts import ClientTranscript, RecordedReply, Replay, ResumedBy, StreamConnection
+from bench.harness.client import tls_context, url_of
 from bench.harness.sse import ALL_EVENTS, ReceivedEvent, chunks, read_events
 
 #: Runs after each event; True disconnects.
@@ -152,13 +153,13 @@ class OpenAIFollower:
         self._client = client
         self._openai = [
             OpenAI(
-                base_url=f"http://{host}:{port}/v1",
+                base_url=f"{url_of(address)}/v1",
                 api_key=client.token,
                 timeout=openai.Timeout(REPLY_TIMEOUT, read=STALL_TIMEOUT),
                 max_retries=0,  # it would retry the same web process
-                http_client=openai.DefaultHttpxClient(trust_env=False),
+                http_client=openai.DefaultHttpxClient(trust_env=False, verify=tls_context()),
             )
-            for host, port in client.addresses
+            for address in client.addresses
         ]
 
     def close(self) -> None:

@@ -45,15 +45,16 @@ class WindowWatch:
             if row["jobs"] > self._jobs.get(lane, 0):
                 self._jobs[lane], self._seen_at[lane] = row["jobs"], datetime.now(UTC)
 
-    def check(self, *, lost_commits: bool = False) -> Iterator[Violation]:
+    def check(self, *, lost_marks: bool = False) -> Iterator[Violation]:
         """Report the lanes that had more jobs in flight than threads ever served their queue.
 
-        lost_commits  a promoted standby lacks the last commits, among them the marks of what was published: of at most
-                      a window, which is claimed beside what is published again
+        lost_marks  the marks of what was published were lost: a promoted standby lacks the last commits, or a worker
+                    has died, whose queues' marks are removed. At most a window of messages is then claimed beside
+                    what is published again.
         """
         for (queue, lane), jobs in self._jobs.items():
             threads = max(self._threads.get(queue, 0), SMALLEST_WINDOW)
-            if jobs > threads * (2 if lost_commits else 1):
+            if jobs > threads * (2 if lost_marks else 1):
                 seen = f"{self._seen_at[queue, lane]:%H:%M:%S}"
                 message = f"{jobs} jobs were in flight at {seen}, for {threads} threads"
                 yield Violation("window", f"{lane} in {queue}", message)

@@ -1,8 +1,10 @@
 """An HTTP client that records when each event arrives, and streams that a thread reads while the caller acts."""
 
 import http.client
+import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any, Generic, TypeVar
 
 import orjson
@@ -12,6 +14,13 @@ from models.platform.ids import new_id
 
 Address = tuple[str, int]
 
+
+class TlsAddress(tuple[str, int]):
+    """A host and port behind TLS, whose certificate an authority in the file SSL_CERT_FILE has signed."""
+
+    __slots__ = ()
+
+
 E = TypeVar("E")
 
 #: Seconds that a client waits for the next byte.
@@ -20,11 +29,30 @@ READ_TIMEOUT = 30.0
 PASSWORD = "correct horse battery staple"
 
 
+@cache
+def tls_context() -> ssl.SSLContext:
+    """Return the context that checks certificates."""
+    return ssl.create_default_context()
+
+
+def open_connection(address: Address, timeout: float) -> http.client.HTTPConnection:
+    """Return a connection, which is made with the first request."""
+    if isinstance(address, TlsAddress):
+        return http.client.HTTPSConnection(*address, timeout=timeout, context=tls_context())
+    return http.client.HTTPConnection(*address, timeout=timeout)
+
+
+def url_of(address: Address) -> str:
+    """Return the URL of a server."""
+    host, port = address
+    return f"{'https' if isinstance(address, TlsAddress) else 'http'}://{host}:{port}"
+
+
 class Client:
     """One connection, for one request at a time. Every request raises CheckFailed on a status of 300 or above."""
 
     def __init__(self, address: Address, token: str = "", timeout: float = READ_TIMEOUT) -> None:
-        self._connection = http.client.HTTPConnection(*address, timeout=timeout)
+        self._connection = open_connection(address, timeout)
         self._headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}", **ALL_EVENTS}
 
     def post(self, path: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> dict[str, Any]:

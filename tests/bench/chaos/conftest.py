@@ -65,7 +65,7 @@ def finished() -> Iterator[FinishedFleet]:
             transcripts = fleet.finish(60)
             database = Database(platform.settings.postgres_dsn, size=2)
             wait_until(lambda: is_idle(database), timeout=30)
-            leaks = [*baseline.check(pids, platform.settings)]
+            leaks = [*baseline.check(pids, platform.settings, {"web": platform.address})]
             leaks += check_slots(pids, [platform.address], platform.settings)
             more_pids = {**pids, "missing-worker": register_missing_worker(database)}
             missing_slot = list(check_slots(more_pids, [platform.address], platform.settings))

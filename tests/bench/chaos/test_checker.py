@@ -13,7 +13,7 @@ from bench.chaos.crash_rules import CrashRules, forgotten_stops, silent_periods
 from bench.chaos.fault import InjectedFault
 from bench.chaos.faults import DEPLOY_WORKERS, POSTGRES_AWAY, POSTGRES_LINKS
 from bench.chaos.quiescence import wait_for_quiescence
-from bench.chaos.stack import WorkerDeath
+from bench.chaos.supervised_processes import WorkerDeath
 from bench.chaos.transcripts import Period
 from models.jobs import ended_partitions
 from models.jobs.ended_jobs import move_batch
