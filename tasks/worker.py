@@ -25,6 +25,7 @@ from models.platform.settings import Settings
 from tasks.broker import build_broker
 from tasks.heartbeat import Heartbeat
 from tasks.job_runner import JobRunner
+from tasks.pod_deletion_cost import PodDeletionCost, own_pod
 from tasks.rabbitmq import QuorumBroker
 from tasks.relay import Relay
 
@@ -63,9 +64,13 @@ def run_worker(settings: Settings, pools: Sequence[str]) -> None:
     heartbeat.start()
     for worker in dramatiq_workers:
         worker.start()
+    pod = own_pod(settings)
+    cost = PodDeletionCost(pod, lambda: len(runner.claimed_jobs())).start() if pod else None
     log.info("Ready: %s", ", ".join(f"{queue} with {count} threads" for queue, count in threads.items()))
     stop_requested.wait()
     log.info("Stopping")
+    if cost:
+        cost.stop()
     for thread in (thread for worker in dramatiq_workers for thread in worker.workers):
         thread.stop()  # takes no further message: it could be that of a job which was just released
     runner.release_all()

@@ -50,7 +50,7 @@ MAX_SOCKET_FOLDER = 80
 SECRETS = frozenset({"secret_key", "stripe_secret_key", "stripe_webhook_secret"})
 
 #: The beginnings of fields whose variables have the names that other programs use for them, too.
-STANDARD_NAMES = ("stripe_",)
+STANDARD_NAMES = ("kubernetes_", "pod_", "stripe_")
 
 
 class Script(BaseModel):
@@ -232,6 +232,15 @@ class Settings(BaseModel):
     """Tokens of the language model per meditation."""
     nightly_meditations: int = Field(1, ge=1, le=64)
     """Nightly meditations that run at the same time."""
+
+    pod_name: str | None = None
+    """Name of the pod that a worker writes the number of its running jobs into, on Kubernetes; unset: none."""
+    pod_namespace: str | None = None
+    """Namespace of that pod."""
+    kubernetes_service_host: str | None = None
+    """Host of Kubernetes' API server, which Kubernetes itself sets."""
+    kubernetes_service_port: int = Field(443, ge=1, le=65535)
+    """Port of Kubernetes' API server, which Kubernetes itself sets."""
 
     @model_validator(mode="after")
     def _check_gateway(self) -> "Settings":
