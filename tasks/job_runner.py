@@ -42,6 +42,7 @@ from models.platform.errors import (
     TimeLimitExceeded,
     Unavailable,
 )
+from models.platform.log_context import LogContext, log_context
 from models.platform.metrics import name_model
 from models.platform.settings import Settings
 from models.serving.served_models import ModelDescription, ServedModel
@@ -147,6 +148,11 @@ class JobRunner:
         job = self._claim(job_id, message_id, queue)
         if job is None:
             return
+        with log_context(LogContext(job.id, job.kind, job.attempt)):
+            self._execute(handler, job)
+
+    def _execute(self, handler: Handler, job: Job) -> None:
+        log.debug("Attempt %d of job %s begins: %s", job.attempt, job.id, job.kind)
         with self._lock:
             self._claimed[job.id] = job
         self.rates.begin(job)
@@ -165,6 +171,7 @@ class JobRunner:
                 if self._claimed.get(job.id) is job:
                     del self._claimed[job.id]
                     self._running.pop(job.id, None)
+            log.debug("Attempt %d of job %s has ended", job.attempt, job.id)
 
     def _decline(self, job_id: str) -> None:
         """Leave a job to other workers: a thread that waited for a message takes one more after it was stopped."""
@@ -297,7 +304,7 @@ class JobRunner:
             log.warning("Attempt %d of job %s failed; it will be retried: %r", job.attempt, job.id, error)
             self._settlement.retry(attempt, public_error, trace, getattr(error, "retry_after", None) or 0)
             return "retried"
-        log.error("Job %s is dead after attempt %d: %r", job.id, job.attempt, error)
+        log.error("Job %s is dead after attempt %d", job.id, job.attempt, exc_info=error)
         ending = self._dead_ending(handler, attempt, public_error)
         try:
             return self._settle(attempt, replace(ending, error=public_error, traceback=trace, follow_ups=()))

@@ -4,6 +4,7 @@ A call that does nothing takes 17 µs of CPU in asyncio's own pool of threads, a
 """
 
 import asyncio
+import contextvars
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar, TypeVarTuple
@@ -22,5 +23,9 @@ def install_threads() -> None:
 
 
 async def run_in_thread(function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
-    """Call a function in a thread. A call that has begun runs to its end even if the waiting task is cancelled."""
-    return await asyncio.get_running_loop().run_in_executor(None, function, *arguments)
+    """Call a function in a thread, with the context variables of the task.
+
+    A call that has begun runs to its end even if the waiting task is cancelled.
+    """
+    run = contextvars.copy_context().run
+    return await asyncio.get_running_loop().run_in_executor(None, run, function, *arguments)
