@@ -42,12 +42,19 @@ def fail(message: str, code: int) -> None:
 
 
 def prepare(verbose: bool = False, *, quiet: bool = False, **overrides: object) -> "Settings":
-    """Configure logging and load the settings; command-line options override the environment."""
+    """Load the settings and configure logging; command-line options override the environment."""
     from models.platform.settings import load_settings
     from ops.logs import configure_logging
     from pipelines.inference.registry import engine_spec
 
-    configure_logging(verbose=verbose, quiet=quiet)
     settings = load_settings(**{field: value for field, value in overrides.items() if value is not None})
+    context = click.get_current_context(silent=True)
+    configure_logging(
+        log_format=settings.log_format,
+        level=settings.log_level,
+        process=(context.info_name if context else None) or "sangha",
+        verbose=verbose,
+        quiet=quiet,
+    )
     engine_spec(settings)  # an unknown engine, or one that lacks a setting, ends every command
     return settings

@@ -16,6 +16,7 @@ from models.platform.code_check import OutdatedWarning
 from models.platform.compatibility import finalize_when_due
 from models.platform.database import Connection, Database, terminate_stalled_batches
 from models.platform.errors import Unavailable
+from models.platform.log_levels import LogLevelWatch
 from models.platform.migration_files import schema_version
 from models.platform.redis_client import connect
 from models.platform.settings import Settings
@@ -220,6 +221,7 @@ def run(settings: Settings) -> None:
     ]
     if settings.spill_target is not None:
         threads.append(PeriodicThread("router", ROUTE_INTERVAL, clock.route).start())
+    LogLevelWatch(settings).start()
     log.info("Ready: sweeping every %g s, %d entries in the timetable", SWEEP_INTERVAL, len(TIMETABLE))
     stop.wait()
     for thread in threads:

@@ -20,6 +20,7 @@ from models.journal.writer import JournalWriter
 from models.platform.database import Database
 from models.platform.errors import ConfigurationError
 from models.platform.garbage_collector import freeze_garbage_collector
+from models.platform.log_levels import LogLevelWatch
 from models.platform.redis_client import connect
 from models.platform.settings import Settings
 from tasks.broker import build_broker
@@ -60,6 +61,7 @@ def run_worker(settings: Settings, pools: Sequence[str]) -> None:
     dramatiq_workers = [create_dramatiq_worker(runner, queue, count) for queue, count in threads.items()]
     heartbeat = Heartbeat(runner, host=socket.gethostname(), pid=os.getpid(), pools=list(pools), threads=threads)
     stop_requested = _stop_on_signals()
+    LogLevelWatch(settings).start()
     freeze_garbage_collector()  # the engine is loaded
     heartbeat.start()
     for worker in dramatiq_workers:

@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 from models.platform.errors import ConfigurationError
 from models.platform.exposition import Exposition
 from models.platform.garbage_collector import freeze_garbage_collector
+from models.platform.log_levels import LogLevelWatch
 from models.platform.settings import Settings, variable_name
 from web.api.platform import Platform
 from web.app import build
@@ -61,6 +62,7 @@ def serve(settings: Settings) -> None:
     listener = bind(settings)
     if settings.metrics_address is not None:
         serve_metrics(settings.metrics_address, app.state.metrics)
+    LogLevelWatch(settings).start()
     freeze_garbage_collector()
     # uvicorn raises the signal again after its shutdown: exit with status 0 then.
     for number in (signal.SIGTERM, signal.SIGINT):

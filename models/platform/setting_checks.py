@@ -132,3 +132,8 @@ def served_name(value: str | None) -> str | None:
     if value is not None and value.endswith(RESERVED_ENDING):
         raise ValueError(f"should not end with {RESERVED_ENDING}: the queues of background work do")
     return value
+
+
+def upper_case(value: object) -> object:
+    """Return a name in upper case."""
+    return value.upper() if isinstance(value, str) else value

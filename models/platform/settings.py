@@ -37,6 +37,7 @@ from models.platform.setting_checks import (
     script_fields,
     sender,
     served_name,
+    upper_case,
     url_of,
     with_host,
 )
@@ -130,6 +131,11 @@ class Settings(BaseModel):
 
     metrics_address: Annotated[str | None, AfterValidator(host_and_port)] = None
     """`HOST:PORT` that serves `/metrics` without authentication; unset: the main port, to operators and the machine."""
+
+    log_format: Literal["text", "json"] = "text"
+    """Format of log lines: `text` for people, or `json`, with the field names of the Elastic Common Schema."""
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(upper_case)] = "INFO"
+    """Lowest level that is logged: `DEBUG`, `INFO`, `WARNING` or `ERROR`; `sangha log-level` changes it for a while."""
 
     public_url: Annotated[str | None, url_of("http", "https"), AfterValidator(with_host)] = None
     """URL of this installation for browsers and e-mail links; unset: derived from host and port."""

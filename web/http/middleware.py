@@ -1,4 +1,4 @@
-"""The outermost ASGI layer: request ids, responses to errors, and request metrics."""
+"""The outermost ASGI layer: request ids, responses to errors, request metrics, and the access log."""
 
 import asyncio
 import logging
@@ -11,7 +11,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models.platform.errors import InvalidRequest, Unavailable
 from models.platform.ids import new_id
+from models.platform.log_context import LogContext, set_context
+from models.platform.redaction import redact
 from web.http import errors
+from web.http.access_log import UNMATCHED, log_request
 from web.http.bodies import BodyTooLarge, DrainingResponse
 from web.http.hosts import AllowedHosts
 from web.http.metrics import observe_request
@@ -42,6 +45,7 @@ class RequestMiddleware:
             return await self.app(scope, receive, send)
         scope["request_id"] = request_id(scope)
         sender = scope["response_sender"] = ResponseSender(scope["request_id"], send)
+        set_context(LogContext(request_id=redact(scope["request_id"])))
         try:
             check_host(scope, self.hosts)
             await self.app(scope, receive, sender.send)
@@ -57,8 +61,9 @@ class RequestMiddleware:
         finally:
             # The server holds the scope: a reference cycle that only the garbage collector would free.
             del scope["response_sender"]
+            route = getattr(scope.get("endpoint"), "path", UNMATCHED)
+            log_request(scope, route, sender.status, sender.started)
         if sender.status:
-            route = getattr(scope.get("endpoint"), "path", "unmatched")
             observe_request(route, scope["method"], sender.status, sender.seconds)
 
 
@@ -70,14 +75,14 @@ class ResponseSender:
         self.status = 0
         self.seconds = 0.0
         self.headers: dict[bytes, bytes] = {}
-        self._start = time.perf_counter()
+        self.started = time.perf_counter()
         self._send = send
 
     async def send(self, message: Message) -> None:
         """Send a message, with the request id, the time and the added headers in the response's head."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            self.seconds = time.perf_counter() - self._start
+            self.seconds = time.perf_counter() - self.started
             common = [
                 (b"x-request-id", self.request_id.encode()),
                 (b"openai-processing-ms", b"%d" % (self.seconds * 1000)),

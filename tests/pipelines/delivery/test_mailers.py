@@ -15,7 +15,8 @@ from aiosmtpd.smtp import AuthResult, LoginPassword
 
 from models.platform.errors import PermanentFailure
 from models.platform.settings import Settings
-from ops.logs import CONSOLE_PATTERN, FORMAT, OneLine
+from ops.log_formats import TextFormatter
+from ops.logs import CONSOLE_PATTERN
 from pipelines.delivery.mailers import FolderMailer, NotDelivered, SmtpMailer, open_mailer
 
 
@@ -187,7 +188,7 @@ def test_without_a_server_an_email_is_a_private_file(tmp_path, message, caplog):
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
     # `sangha up` shows this log line.
-    line = OneLine(FORMAT, datefmt="%Y-%m-%d %H:%M:%S").format(caplog.records[-1])
+    line = TextFormatter().format(caplog.records[-1])
     assert CONSOLE_PATTERN.search(line)
     assert str(file) in line
     assert "Good day." not in caplog.text
