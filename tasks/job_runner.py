@@ -171,7 +171,7 @@ class JobRunner:
                 if self._claimed.get(job.id) is job:
                     del self._claimed[job.id]
                     self._running.pop(job.id, None)
-            log.debug("Attempt %d of job %s has ended", job.attempt, job.id)
+            log.debug("Attempt %d of job %s has ended: %s", job.attempt, job.id, outcome)
 
     def _decline(self, job_id: str) -> None:
         """Leave a job to other workers: a thread that waited for a message takes one more after it was stopped."""
