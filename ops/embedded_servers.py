@@ -88,6 +88,7 @@ class Postgres:
             "jit": "off",  # compiling takes longer than any of our statements
             "synchronous_commit": "on",  # a confirmed request survives a power failure
             "log_checkpoints": "off",
+            "log_error_verbosity": "terse",  # the detail of an error quotes the values of rows
         }
         options = [argument for name, value in settings.items() for argument in ("-c", f"{name}={value}")]
         return [str(postgres_binary("postgres")), "-D", str(self.folder), *options]
