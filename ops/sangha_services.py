@@ -33,6 +33,8 @@ class SanghaProcess:
     orphan_signal = signal.SIGKILL
     unprivileged_folder: Path | None = None
     console_pattern: re.Pattern[str] | None = CONSOLE_PATTERN
+    #: The processes share one address: the web process serves the metrics of all.
+    metrics_address: str | None = None
 
     def __init__(self, name: str, settings: Settings, arguments: Sequence[str]) -> None:
         self.name = name
@@ -51,6 +53,7 @@ class SanghaProcess:
     def environment(self) -> Mapping[str, str]:
         """Pass the settings that `up` may have from its command line."""
         overrides = {"data_dir": self.settings.home, "host": self.settings.host, "port": self.settings.port}
+        overrides |= {"metrics_address": self.metrics_address or ""}
         models = {field: getattr(self.settings, field) for field in ("model", "model_name", "default_model")}
         overrides |= {field: value for field, value in models.items() if value is not None}
         return {variable_name(field): str(value) for field, value in overrides.items()} | {"PYTHONUNBUFFERED": "1"}
@@ -68,6 +71,7 @@ class WebProcess(SanghaProcess):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__("web", settings, ["web"])
+        self.metrics_address = settings.metrics_address
 
     def ready(self, pid: int) -> bool:
         """Return whether GET /readyz answers 200."""

@@ -54,7 +54,7 @@ class SupervisedChild:
         self.on_exit = on_exit
         self.ready = False
         self.was_ready = False
-        self.failed_starts = 0
+        self.failed_starts = self.starts = 0
         self.next_start: float | None = 0.0
         self.liveness: LivenessCheck | None = None
 
@@ -90,6 +90,10 @@ class Supervisor:
     def stopping(self) -> bool:
         """Whether a stop was requested."""
         return self._stop_requests > 0
+
+    def restarts(self) -> dict[tuple[str, ...], float]:
+        """Return how often each process of the stages was restarted."""
+        return {(each.child.name,): float(max(0, each.starts - 1)) for stage in list(self.stages) for each in stage}
 
     def request_stop(self, *_: object) -> None:
         """Request a stop; a second request kills at once. Can be installed as a signal handler."""
@@ -180,6 +184,7 @@ class Supervisor:
             self._on_failure(supervised, str(error), final=isinstance(error, ConfigurationError))
         else:
             supervised.next_start = None
+            supervised.starts += 1
 
     def _on_running(self, supervised: SupervisedChild) -> None:
         """Note that a child has become ready, or has run long enough for its failed starts to be forgotten."""

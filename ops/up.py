@@ -6,14 +6,17 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from importlib.util import find_spec
 
 import click
 import psycopg
 
 from models.jobs.catalogue import POOLS
+from models.platform import metrics, process_gauges
 from models.platform.errors import Unavailable
+from models.platform.exposition import Exposition
+from models.platform.monitoring import MonitoringServer
 from models.platform.settings import Settings, variable_name
 from models.serving.queues import model_queue
 from ops import preflight
@@ -60,16 +63,38 @@ def up(settings: Settings, models: Sequence[NamedModel] = ()) -> None:
         preflight.check_free_disk(settings.home)
         settings = settings.model_copy(update={"port": preflight.choose_port(settings)})
         run_folder, log_folder = settings.home / "run", settings.home / "logs"
-        for folder in (run_folder, log_folder):
+        for folder in (run_folder, log_folder, settings.socket_dir):
             create_private_folder(folder)
         supervisor = Supervisor(run_folder, log_folder, print_line)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, supervisor.request_stop)
-        try:
-            run(settings, supervisor, models)
-        finally:
-            supervisor.stop()
-            print_line("Stopped.")
+        with metrics_served(settings, supervisor):
+            try:
+                run(settings, supervisor, models)
+            finally:
+                supervisor.stop()
+                print_line("Stopped.")
+
+
+@contextmanager
+def metrics_served(settings: Settings, supervisor: Supervisor) -> Iterator[None]:
+    """Serve the supervisor's own metrics to the web process, at a socket beside those of its children."""
+    delete_sockets(settings)  # of an earlier run that was killed
+    exposition = Exposition()
+    process_gauges.install(exposition)
+    exposition.read(metrics.PROCESS_RESTARTS, supervisor.restarts)
+    server = MonitoringServer(settings.model_copy(update={"metrics_address": None}), exposition.render).start()
+    try:
+        yield
+    finally:
+        server.stop()
+        delete_sockets(settings)  # of children that were killed
+
+
+def delete_sockets(settings: Settings) -> None:
+    """Delete the sockets of processes that serve their metrics to the web process."""
+    for file in settings.socket_dir.glob("metrics.*"):
+        file.unlink()
 
 
 def run(settings: Settings, supervisor: Supervisor, models: Sequence[NamedModel] = ()) -> None:

@@ -12,12 +12,15 @@ import time
 from models.accounts import files
 from models.jobs import completion_windows, leases, outbox, unclaimed_results
 from models.jobs.jobs import enqueue
+from models.platform import process_gauges
 from models.platform.code_check import OutdatedWarning
 from models.platform.compatibility import finalize_when_due
 from models.platform.database import Connection, Database, terminate_stalled_batches
 from models.platform.errors import Unavailable
+from models.platform.exposition import Exposition
 from models.platform.log_levels import LogLevelWatch
 from models.platform.migration_files import schema_version
+from models.platform.monitoring import MonitoringServer
 from models.platform.redis_client import connect
 from models.platform.settings import Settings
 from models.serving import spill_budget
@@ -31,6 +34,7 @@ from pipelines.maintenance.expired_files import expired_files_job
 from pipelines.routing.router import Router
 from pipelines.schedules.firing import fire_due
 from pipelines.schedules.starters import STARTERS, StartedWork
+from scheduler.health import SchedulerHealth
 from scheduler.liveness import liveness_file, noting_life
 from scheduler.periodic_thread import PeriodicThread
 from scheduler.timetable import TIMETABLE, store_timetable
@@ -107,7 +111,7 @@ class Clock:
     def sweep(self) -> None:
         """Queue what has become due, recover the jobs of dead workers, delete unclaimed results, end stalled batches.
 
-        Publishing due jobs is the relay's task, which has an interval of its own.
+        Publishing due jobs is the relay's task, which has an interval of its own. Raises Unavailable.
         """
         try:
             with self._database.connection() as connection:
@@ -122,10 +126,9 @@ class Clock:
                     *response_deletion.delete_expired(connection),
                     *unclaimed_results.delete_unclaimed(connection),
                 ]
-        except Unavailable as error:
-            log.warning("Sweeper: cannot reach the database: %s", error)
+        except Unavailable:
             self._contact.lost()
-            return
+            raise
         for job_id in deleted_job_ids:
             self._queue.forget_journal(job_id)
         self._trim_announcements()
@@ -208,8 +211,12 @@ class Clock:
 
 
 def run(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT."""
+    """Run until SIGTERM or SIGINT. Raises ConfigurationError where the metrics cannot be served."""
     database = Database.open(settings, size=4, name="scheduler")
+    health, exposition = SchedulerHealth(), Exposition()
+    health.install(exposition)
+    process_gauges.install(exposition, [database])
+    monitoring = MonitoringServer(settings, exposition.render, health).start()
     queue = Queue(settings, database, connect(settings.redis_address), interval=SWEEP_INTERVAL)
     clock = Clock(settings, database, queue)
     stop = threading.Event()
@@ -222,6 +229,7 @@ def run(settings: Settings) -> None:
     if settings.spill_target is not None:
         threads.append(PeriodicThread("router", ROUTE_INTERVAL, clock.route).start())
     LogLevelWatch(settings).start()
+    health.started(threads)
     log.info("Ready: sweeping every %g s, %d entries in the timetable", SWEEP_INTERVAL, len(TIMETABLE))
     stop.wait()
     for thread in threads:
@@ -229,3 +237,4 @@ def run(settings: Settings) -> None:
     liveness_file(settings).unlink(missing_ok=True)
     queue.close()
     database.close()
+    monitoring.stop()

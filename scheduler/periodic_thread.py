@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from models.platform.errors import Unavailable
@@ -10,13 +11,27 @@ log = logging.getLogger(__name__)
 
 
 class PeriodicThread:
-    """Calls `function` at once and then every `interval` seconds until it is stopped. Exceptions are logged."""
+    """Calls `function` at once and then every `interval` seconds until it is stopped. Exceptions are logged.
+
+    last_success  when the last call without an exception returned, in seconds since 1970
+    """
 
     def __init__(self, name: str, interval: float, function: Callable[[], object]) -> None:
         self._interval = interval
         self._function = function
         self._stopped = threading.Event()
+        self.last_success: float | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    @property
+    def name(self) -> str:
+        """The name of the thread."""
+        return self._thread.name
+
+    @property
+    def thread(self) -> threading.Thread:
+        """The thread itself."""
+        return self._thread
 
     def start(self) -> "PeriodicThread":
         """Start the thread."""
@@ -32,6 +47,7 @@ class PeriodicThread:
         while not self._stopped.is_set():
             try:
                 self._function()
+                self.last_success = time.time()
             except Unavailable as error:
                 log.warning("%s: the database is unavailable: %s", self._thread.name, error)
             except Exception:  # the next call may succeed

@@ -56,6 +56,11 @@ class Heartbeat:
             threading.Thread(target=self._listen, name="cancel-listener", daemon=True),
         ]
 
+    @property
+    def threads(self) -> list[threading.Thread]:
+        """Both threads."""
+        return self._threads
+
     def start(self) -> None:
         """Register the worker and start the threads."""
         self._forget_threads_of_dead()

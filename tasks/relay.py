@@ -60,6 +60,11 @@ class Relay:
         self._thread.start()
         return self
 
+    @property
+    def thread(self) -> threading.Thread:
+        """The thread."""
+        return self._thread
+
     def nudge(self, *lanes: str) -> None:
         """Have the thread publish what is due in some lanes; without lanes, in all. Returns at once."""
         with self._lock:

@@ -17,18 +17,23 @@ import dramatiq
 from models.jobs import attempts, outbox
 from models.jobs.catalogue import POOLS, queue_of_message
 from models.journal.writer import JournalWriter
+from models.platform import process_gauges
 from models.platform.database import Database
 from models.platform.errors import ConfigurationError
+from models.platform.exposition import Exposition
 from models.platform.garbage_collector import freeze_garbage_collector
 from models.platform.log_levels import LogLevelWatch
+from models.platform.monitoring import MonitoringServer
 from models.platform.redis_client import connect
 from models.platform.settings import Settings
+from tasks import worker_gauges
 from tasks.broker import build_broker
 from tasks.heartbeat import Heartbeat
 from tasks.job_runner import JobRunner
 from tasks.pod_deletion_cost import PodDeletionCost, own_pod
 from tasks.rabbitmq import QuorumBroker
 from tasks.relay import Relay
+from tasks.worker_health import WorkerHealth
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +59,11 @@ def run_worker(settings: Settings, pools: Sequence[str]) -> None:
     modules = [_load_module(pool) for pool in pools]
     if set(pools) >= SEPARATE_POOLS:
         raise ConfigurationError("a process serves inference or upstream: start one worker for each")
+    health, exposition = WorkerHealth(), Exposition()
+    monitoring = MonitoringServer(settings, exposition.render, health).start()
     runner = _open_runner(settings, pools)
+    process_gauges.install(exposition, [runner.database])
+    worker_gauges.install(exposition, runner)
     threads = {queue: count for module in modules for queue, count in module.declare_actors(runner).items()}
     for queue in threads:
         runner.broker.declare_queue(queue)  # those of models are not in the catalogue
@@ -68,6 +77,7 @@ def run_worker(settings: Settings, pools: Sequence[str]) -> None:
         worker.start()
     pod = own_pod(settings)
     cost = PodDeletionCost(pod, lambda: len(runner.claimed_jobs())).start() if pod else None
+    health.started(runner, heartbeat, dramatiq_workers)
     log.info("Ready: %s", ", ".join(f"{queue} with {count} threads" for queue, count in threads.items()))
     stop_requested.wait()
     log.info("Stopping")
@@ -82,6 +92,7 @@ def run_worker(settings: Settings, pools: Sequence[str]) -> None:
     heartbeat.stop()
     runner.broker.close()
     runner.database.close()
+    monitoring.stop()
 
 
 def create_dramatiq_worker(runner: JobRunner, queue: str, threads: int) -> dramatiq.Worker:

@@ -6,19 +6,17 @@ import resource
 import signal
 import socket
 import sys
-from urllib.parse import urlsplit
-from wsgiref.simple_server import WSGIServer
 
 import uvicorn
-from prometheus_client import start_http_server
 from starlette.applications import Starlette
 
 from models.platform.errors import ConfigurationError
-from models.platform.exposition import Exposition
 from models.platform.garbage_collector import freeze_garbage_collector
 from models.platform.log_levels import LogLevelWatch
+from models.platform.monitoring import MonitoringServer
 from models.platform.settings import Settings, variable_name
 from web.api.platform import Platform
+from web.api.system.sibling_metrics import InstallationMetrics
 from web.app import build
 from web.http.protocol import BoundedProtocol
 
@@ -61,7 +59,7 @@ def serve(settings: Settings) -> None:
     app = build(settings)
     listener = bind(settings)
     if settings.metrics_address is not None:
-        serve_metrics(settings.metrics_address, app.state.metrics)
+        MonitoringServer(settings, InstallationMetrics(settings, app.state.metrics).render).start()
     LogLevelWatch(settings).start()
     freeze_garbage_collector()
     # uvicorn raises the signal again after its shutdown: exit with status 0 then.
@@ -106,18 +104,6 @@ def bind(settings: Settings) -> socket.socket:
         raise ConfigurationError(f"{where}: cannot listen on {settings.host}: {error.strerror}") from None
     log.info("Listening on %s port %s", *listener.getsockname()[:2])
     return listener
-
-
-def serve_metrics(address: str, metrics: Exposition) -> WSGIServer:
-    """Serve the metrics at HOST:PORT in daemon threads. Raises ConfigurationError with one line."""
-    parts = urlsplit(f"//{address}")
-    assert parts.port is not None
-    try:
-        server, _ = start_http_server(parts.port, parts.hostname or "", metrics)
-    except OSError as error:
-        raise ConfigurationError(f"{variable_name('metrics_address')} is {address}: {error.strerror}") from None
-    log.info("Serving metrics on %s", address)
-    return server
 
 
 def raise_file_limit() -> None:

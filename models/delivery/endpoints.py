@@ -261,3 +261,15 @@ def note_success(connection: Connection, endpoint_id: str) -> None:
 def note_failure(connection: Connection, endpoint_id: str) -> None:
     """Store since when the endpoint fails."""
     connection.execute(FAILED, {"id": endpoint_id})
+
+
+COUNT_BY_STATE = """
+SELECT CASE WHEN endpoint_status = 'enabled' AND failing_since IS NOT NULL THEN 'failing' ELSE endpoint_status END
+           AS state, count(*) AS count
+FROM webhook_endpoints GROUP BY 1
+"""
+
+
+def count_by_state(connection: Connection) -> dict[str, int]:
+    """Count the endpoints of all accounts that are enabled, failing or disabled."""
+    return {row["state"]: row["count"] for row in fetch_all(connection, COUNT_BY_STATE)}

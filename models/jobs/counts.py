@@ -3,6 +3,7 @@
 The states are literals: with parameters the planner could not know that the indexes contain the rows.
 """
 
+from models.jobs.outbox import SMALLEST_DEPTH, SUSPECT_CRASHES
 from models.platform.database import Connection, fetch_all, fetch_one
 
 #: Scheduled jobs that are counted exactly; there may be a million.
@@ -64,3 +65,27 @@ WHERE state = 'queued' AND run_at <= now() GROUP BY queue
 def oldest_due(connection: Connection) -> dict[str, float]:
     """Return the seconds for which the longest waiting due job of each queue has waited for a worker."""
     return {row["queue"]: row["seconds"] for row in fetch_all(connection, OLDEST_DUE)}
+
+
+# Of lanes with nothing in flight, in queues with few: the others wait by design, as do suspects. See `outbox`.
+RELAY_LAG = f"""
+WITH due AS MATERIALIZED (
+    SELECT queue, coalesce(lane, account_id) AS lane, min(run_at) AS run_at FROM jobs
+    WHERE state || '' = 'queued' AND published_at IS NULL AND NOT blocked AND run_at <= now()
+      AND crashes < {SUSPECT_CRASHES} AND serial_key IS NULL
+    GROUP BY queue, coalesce(lane, account_id))
+SELECT extract(epoch FROM now() - min(run_at))::float AS seconds FROM due
+WHERE NOT EXISTS (
+    SELECT FROM jobs AS busy WHERE busy.queue = due.queue AND coalesce(busy.lane, busy.account_id) = due.lane
+      AND (busy.state = 'running' OR (busy.state = 'queued' AND busy.published_at IS NOT NULL)))
+  AND {SMALLEST_DEPTH} > (SELECT count(*) FROM (
+    SELECT FROM jobs AS busy WHERE busy.queue = due.queue
+      AND (busy.state = 'running' OR (busy.state = 'queued' AND busy.published_at IS NOT NULL))
+    LIMIT {SMALLEST_DEPTH}) AS in_flight)
+"""
+
+
+def relay_lag(connection: Connection) -> float:
+    """Return the seconds for which the oldest job that the relay may publish has been due; 0 without one."""
+    row = fetch_one(connection, RELAY_LAG)
+    return (row["seconds"] if row else None) or 0.0

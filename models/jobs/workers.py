@@ -125,6 +125,17 @@ def list_live(connection: Connection) -> list[WorkerRow]:
     return [WorkerRow(**row) for row in fetch_all(connection, LIVE, {"silence": SILENCE_LIMIT})]
 
 
+AGES = """
+SELECT pool, coalesce(extract(epoch FROM now() - seen_at), 0)::float AS seconds
+FROM workers CROSS JOIN LATERAL unnest(pools) AS pool WHERE pid > 0
+"""
+
+
+def heartbeat_ages(connection: Connection) -> list[tuple[str, float]]:
+    """Return the pool and the seconds since the last heartbeat of each registered worker; of each of its pools."""
+    return [(row["pool"], row["seconds"]) for row in fetch_all(connection, AGES)]
+
+
 @dataclass(frozen=True, slots=True)
 class ReleasedJobs:
     """How many jobs a dead worker was running, and the lanes of these and of those whose messages it may have had."""

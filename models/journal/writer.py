@@ -141,6 +141,11 @@ class Journal:
             self._retained = [event for event in self._retained if event.sequence > min(self._archived, self._sent)]
 
     @property
+    def kept_bytes(self) -> int:
+        """The bytes of the events that are kept to be archived."""
+        return sum(len(event.data) for event in [*self._earlier, *self._written])
+
+    @property
     def next_sequence(self) -> int:
         """The sequence number of the next event."""
         with self._lock:
@@ -215,6 +220,11 @@ class JournalWriter:
         self._last = 0.0
         self._thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
         self._thread.start()
+
+    @property
+    def thread(self) -> threading.Thread:
+        """The thread."""
+        return self._thread
 
     def schedule(self, written: Journal, *, text: bool = False) -> None:
         """Send a journal's new events with the next batch. `text`: they only continue the text of an answer."""

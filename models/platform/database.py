@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import psycopg
@@ -112,6 +112,14 @@ class _FreeConnections(deque[Connection]):
         return self.pop()
 
 
+class PoolSize(NamedTuple):
+    """The connections of a pool that are busy and idle, and the threads that wait for one."""
+
+    busy: int
+    idle: int
+    waiting: int
+
+
 class Database:
     """A pool of at most `size` connections to `dsn`, or through `pooler`, the DSN of a pooler in transaction mode.
 
@@ -124,6 +132,7 @@ class Database:
 
     def __init__(self, dsn: str, *, size: int = 8, name: str = "sangha", pooler: str | None = None) -> None:
         self.dsn = dsn
+        self.name = name
         self._pool: ConnectionPool[Connection] = ConnectionPool(
             pooler or dsn,
             connection_class=Connection,
@@ -148,11 +157,19 @@ class Database:
     def open(cls, settings: Settings, *, size: int, name: str) -> "Database":
         """Open the database of the settings, through its pooler if there is one."""
         pooler = settings.database_pooler_url
-        return cls(settings.postgres_dsn, size=size, name=process_name(name), pooler=pooler)
+        database = cls(settings.postgres_dsn, size=size, name=process_name(name), pooler=pooler)
+        database.name = name
+        return database
 
     def close(self) -> None:
         """Close all connections."""
         self._pool.close(timeout=2)
+
+    def pool_size(self) -> PoolSize:
+        """Return how many connections the pool has."""
+        stats = self._pool.get_stats()
+        idle = stats.get("pool_available", 0)
+        return PoolSize(stats.get("pool_size", 0) - idle, idle, stats.get("requests_waiting", 0))
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:

@@ -1,6 +1,6 @@
 """The exposition of a process's metrics: its instruments, and what it reads at each scrape."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
@@ -41,14 +41,3 @@ def family(metric: ScrapedMetric, values: Values) -> Metric:
     for labels, value in values.items():
         samples.add_metric(labels, value)
     return samples
-
-
-def joined(families: Iterable[Metric]) -> list[Metric]:
-    """Return families with those of the same name joined into one."""
-    by_name: dict[str, Metric] = {}
-    for each in families:
-        if each.name in by_name:
-            by_name[each.name].samples += each.samples
-        else:
-            by_name[each.name] = each
-    return list(by_name.values())

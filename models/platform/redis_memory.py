@@ -1,6 +1,7 @@
 """How much room a Redis server has left, for writes that it can do without."""
 
 import time
+from typing import NamedTuple
 
 import redis
 
@@ -29,8 +30,21 @@ class RedisMemory:
         return self._short
 
     def _read(self) -> bool:
-        try:
-            memory = self._client.info("memory")
-            return bool(0 < SHORT * memory.get("maxmemory", 0) < memory.get("used_memory", 0))
-        except redis.RedisError:
-            return False
+        memory = read_memory(self._client)
+        return memory is not None and 0 < SHORT * memory.limit < memory.used
+
+
+class Memory(NamedTuple):
+    """The bytes that a server uses, and that it may use; 0: without a limit."""
+
+    used: int
+    limit: int
+
+
+def read_memory(client: redis.Redis) -> Memory | None:
+    """Ask a server for its memory; None while it is unavailable."""
+    try:
+        memory = client.info("memory")
+    except redis.RedisError:
+        return None
+    return Memory(int(memory.get("used_memory", 0)), int(memory.get("maxmemory", 0)))

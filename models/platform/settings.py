@@ -48,7 +48,7 @@ from models.platform.urls import mask_credentials
 MAX_SOCKET_FOLDER = 80
 
 #: Fields whose values are never shown.
-SECRETS = frozenset({"secret_key", "stripe_secret_key", "stripe_webhook_secret"})
+SECRETS = frozenset({"secret_key", "metrics_token", "stripe_secret_key", "stripe_webhook_secret"})
 
 #: The beginnings of fields whose variables have the names that other programs use for them, too.
 STANDARD_NAMES = ("kubernetes_", "pod_", "stripe_")
@@ -130,7 +130,10 @@ class Settings(BaseModel):
     """Port that the web process listens on; 0: any free port."""
 
     metrics_address: Annotated[str | None, AfterValidator(host_and_port)] = None
-    """`HOST:PORT` that serves `/metrics` without authentication; unset: the main port, to operators and the machine."""
+    """`HOST:PORT` that serves the metrics of a process; unset: web processes serve them on the main port, to operators
+    and the machine."""
+    metrics_token: Annotated[str | None, Field(min_length=16, pattern=r"^[!-~]+$")] = None
+    """Bearer token that `/metrics` requires, at every address."""
 
     log_format: Literal["text", "json"] = "text"
     """Format of log lines: `text` for people, or `json`, with the field names of the Elastic Common Schema."""

@@ -9,6 +9,8 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from prometheus_client.core import Metric
+from prometheus_client.parser import text_string_to_metric_families
 
 from bench.harness.waiting import wait_until
 from tests.ops.installation import Up
@@ -51,6 +53,36 @@ def test_every_killed_service_is_restarted(up: Up) -> None:
         wait_until(up.works)
         assert f"{name} exited (killed by SIGKILL): restarting" in up.text
     assert up.pids().keys() == SERVICES
+
+
+def test_metrics_of_all_processes_are_one_target(up: Up) -> None:
+    # Given a turn, and a process that was restarted
+    assert up.works()
+    pids = up.pids()
+    os.kill(pids["scheduler"], signal.SIGKILL)
+    wait_until(lambda: up.pids().get("scheduler", pids["scheduler"]) != pids["scheduler"])
+    # When the web process is scraped
+    wait_until(lambda: {"supervisor", "scheduler"} <= processes_of(metrics(up)["sangha_build_info"]))
+    families = metrics(up)
+    # Then the samples of each process have its name
+    own = SERVICES - {"postgres", "valkey"}
+    assert processes_of(families["process_resident_memory_bytes"]) == {*own, "supervisor"}
+    ended = [sample for sample in families["sangha_turn_duration_seconds"].samples if sample.name.endswith("_count")]
+    assert [(sample.labels["process"], sample.value) for sample in ended] == [("worker-inference", 1)]
+    restarts = {sample.labels["process"]: sample.value for sample in families["sangha_process_restarts"].samples}
+    assert restarts["scheduler"] == 1
+    assert restarts["web"] == 0
+
+
+def metrics(up: Up) -> dict[str, Metric]:
+    """Return the metrics by their names."""
+    text = httpx.get(f"{up.address}/metrics").text
+    return {family.name: family for family in text_string_to_metric_families(text)}
+
+
+def processes_of(family: Metric) -> set[str]:
+    """Return the processes that a metric has samples of."""
+    return {sample.labels["process"] for sample in family.samples}
 
 
 def test_ctrl_c_stops_every_process_and_the_next_start_has_the_data(tmp_path: Path) -> None:

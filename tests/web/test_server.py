@@ -10,10 +10,8 @@ import httpx
 import pytest
 
 from models.platform.errors import ConfigurationError
-from models.platform.exposition import Exposition
 from models.platform.settings import Settings
-from web.http.metrics import observe_request
-from web.server import bind, serve_metrics
+from web.server import bind
 
 START = "from models.platform.settings import load_settings; from web.server import serve; serve(load_settings())"
 
@@ -50,24 +48,3 @@ def test_a_signal_shuts_the_server_down_cleanly(tmp_path, number):
                 assert process.wait(20) == 0
         finally:
             process.kill()
-
-
-def test_metrics_are_served_at_an_address_of_their_own():
-    # Given metrics with a counted request
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    observe_request("/of-this-test", "GET", 200, 0.001)
-    # When they are served at an address, then they can be read there without authentication
-    server = serve_metrics(address, Exposition())
-    text = httpx.get(f"http://{address}/metrics").text
-    server.shutdown()
-    server.server_close()
-    assert 'sangha_http_requests_total{method="GET",route="/of-this-test",status="200"} 1.0' in text
-
-
-def test_an_occupied_metrics_address_is_reported_in_one_line():
-    with socket.create_server(("127.0.0.1", 0)) as occupied:
-        address = f"127.0.0.1:{occupied.getsockname()[1]}"
-
-        with pytest.raises(ConfigurationError, match=f"SANGHA_METRICS_ADDRESS is {address}: Address already in use"):
-            serve_metrics(address, Exposition())

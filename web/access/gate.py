@@ -17,6 +17,7 @@ from models.accounts.plans import Limits
 from models.platform import secrets
 from models.platform.database import Database
 from models.platform.errors import InvalidRequest, NotAuthenticated
+from models.platform.monitoring import admits
 from pipelines.accounts import keys
 from pipelines.accounts.access_tokens import AccessTokens, UnknownGeneration
 from web.access.rate_limits import Limiter, body_tokens, estimate_tokens
@@ -90,13 +91,24 @@ class DatabaseGate:
     """Checks API keys and sessions in Postgres, and rate limits in Redis."""
 
     def __init__(
-        self, database: Database, tokens: AccessTokens, limiter: Limiter, *, trusts_loopback: bool = False
+        self,
+        database: Database,
+        tokens: AccessTokens,
+        limiter: Limiter,
+        *,
+        trusts_loopback: bool = False,
+        metrics_token: str | None = None,
     ) -> None:
-        """Create a gate. `trusts_loopback`: a connection from this machine is no proxy's."""
+        """Create a gate.
+
+        trusts_loopback  a connection from this machine is no proxy's
+        metrics_token    what requests for metrics need, instead of coming from this machine
+        """
         self._database = database
         self._tokens = tokens
         self._limiter = limiter
         self._trusts_loopback = trusts_loopback
+        self._metrics_token = metrics_token
 
     def admit(self, request: AuthRequest) -> Admission:
         """See Gate."""
@@ -105,13 +117,19 @@ class DatabaseGate:
             if request.purpose or not lenient:
                 self._limiter.draw_for_address(request.ip, request.purpose, lenient=lenient)
             return Admission()
-        if request.rights.local and self._trusts_loopback and is_local(request):
+        if request.rights.local and self._admits_scraper(request):
             return Admission()
         context = self._authenticate(request)
         # Before the rights: a forbidden request has cost a look-up, so it counts too.
         admission = self._draw(context, request)
         request.rights.check(context.caller)
         return admission
+
+    def _admits_scraper(self, request: AuthRequest) -> bool:
+        """Return whether a request has the metrics token, or, where there is none, is from this machine."""
+        if self._metrics_token is not None:
+            return admits(self._metrics_token, request.headers.get("authorization", ""))
+        return self._trusts_loopback and is_local(request)
 
     def draw_body(self, admission: Admission, size: int) -> Admission:
         """See Gate."""

@@ -117,6 +117,7 @@ class Platform:
                 Limiter(client, settings.visits_per_minute),
                 # With a public URL or trusted proxies, a proxy on this machine may forward requests from anywhere.
                 trusts_loopback=settings.public_url is None and settings.trusted_proxies is None,
+                metrics_token=settings.metrics_token,
             ),
             metrics=metrics,
             queue=Queue(settings, relay_database, client),

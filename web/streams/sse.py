@@ -99,6 +99,10 @@ class OpenStreams:
     def __iter__(self) -> Iterator["EventStream"]:
         return iter(list(self._open))
 
+    def count_slow(self) -> int:
+        """Count the streams whose last write waits for the client. May be called from any thread."""
+        return sum(stream.is_slow for stream in list(self._open))
+
     def add(self, stream: "EventStream") -> None:
         """Register a stream that begins."""
         loop = asyncio.get_running_loop()
@@ -253,6 +257,11 @@ class EventStream:
             await self._stop()
         if disconnected and self._on_disconnect is not None:
             await self._on_disconnect()
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether a write waits for the client."""
+        return self._writing
 
     def ping(self) -> None:
         """Write a comment, unless a write is still blocked: then the client is slow, not silent."""

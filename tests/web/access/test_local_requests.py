@@ -49,3 +49,21 @@ def test_metrics_with_an_address_of_their_own_are_not_on_the_main_port(settings)
     with app_client(settings.model_copy(update={"metrics_address": "127.0.0.1:9"})) as client:
         assert_error(client.get("/metrics"), 404)
         assert "/metrics" not in client.get("/openapi.json").json()["paths"]
+
+
+TOKEN = "a-token-of-24-characters"
+
+
+@pytest.mark.parametrize("authorization", [None, "Bearer another-token-of-28-letters", f"Token {TOKEN}"])
+def test_metrics_with_a_token_are_not_served_to_the_machine_without_it(settings, authorization):
+    headers = {"authorization": authorization} if authorization else {}
+    with app_client(settings.model_copy(update={"metrics_token": TOKEN})) as client:
+        assert_error(client.get("/metrics", headers=headers), 401, code="invalid_api_key")
+
+
+def test_metrics_are_served_to_a_forwarded_request_with_the_token(settings):
+    headers = {"authorization": f"Bearer {TOKEN}", "x-forwarded-for": "192.0.2.7"}
+    with app_client(settings.model_copy(update={"metrics_token": TOKEN})) as client:
+        assert client.get("/metrics", headers=headers).status_code == 200
+        # The token is for nothing else
+        assert_error(client.get("/v1/me", headers=headers), 401, code="invalid_api_key")

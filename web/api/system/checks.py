@@ -2,24 +2,20 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
 
-import psycopg
 import redis
 
-from models.jobs import counts, workers
-from models.platform import metrics
+from models.jobs import workers
+from models.platform import metrics, process_gauges
 from models.platform.code_check import check_code
-from models.platform.database import Connection, Database, fetch_one
+from models.platform.database import Database, fetch_one
 from models.platform.errors import Unavailable
-from models.platform.exposition import Values
 from models.platform.migrate import pending_migrations
 from models.platform.redis_durability import read_durability
 from models.serving import breakers
 from web.api.platform import Platform
-from web.api.system import serving_gauges
-from web.api.system.cached_read import CachedRead
+from web.api.system import serving_gauges, state_gauges
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +33,9 @@ def install(platform: Platform) -> None:
     read = platform.metrics.read
     read(metrics.OPEN_STREAMS, lambda: {(): len(platform.streams)})
     read(metrics.EVENT_LOOP_BUSY, lambda: {(): platform.watchdog.longest})
-    read(metrics.JOBS, CachedRead(partial(read_values, platform.database, count_jobs)))
-    read(metrics.SCHEDULED_JOBS, CachedRead(partial(read_values, platform.database, count_scheduled)))
+    read(metrics.SLOW_STREAMS, lambda: {(): platform.streams.count_slow()})
+    process_gauges.install(platform.metrics, [platform.database, *platform.others])
+    state_gauges.install(platform)
     serving_gauges.install(platform)
 
 
@@ -99,23 +96,3 @@ class MigrationCheck:
         if not self._done and pending_migrations(self._dsn):
             raise Unavailable("Database migrations are pending: run `sangha migrate`.")
         self._done = True
-
-
-def count_jobs(connection: Connection) -> Values:
-    """Count jobs by queue, kind and state."""
-    return {labels: float(count) for labels, count in counts.count_unfinished(connection).items()}
-
-
-def count_scheduled(connection: Connection) -> Values:
-    """Count the jobs that are due later."""
-    return {(): counts.estimate_scheduled(connection)}
-
-
-def read_values(database: Database, read: Callable[[Connection], Values]) -> Values:
-    """Read the values of a gauge; none while Postgres is down, so that the other metrics are served."""
-    try:
-        with database.connection() as connection:
-            return read(connection)
-    except (Unavailable, psycopg.Error) as error:
-        log.warning("Cannot count jobs for the metrics: %s", error)
-        return {}

@@ -12,6 +12,7 @@ from typing_extensions import TypedDict
 
 from models.platform.errors import SanghaError
 from web.api.request import Request
+from web.api.system.sibling_metrics import InstallationMetrics
 from web.http.responses import json_response
 
 log = logging.getLogger(__name__)
@@ -80,10 +81,13 @@ async def readyz(request: Request) -> Response:
 def metrics(request: Request) -> Response:
     """`GET /metrics`: export metrics in Prometheus' text format.
 
-    Also for requests from the machine itself, where no proxy is configured. `SANGHA_METRICS_ADDRESS` moves the metrics
-    to an address of their own, without authentication.
+    Also for requests from the machine itself, where no proxy is configured, or for requests with
+    `SANGHA_METRICS_TOKEN`. `SANGHA_METRICS_ADDRESS` moves the metrics to an address of their own. Under `sangha up`
+    they have those of all its processes, with a label `process`.
     """
-    text, content_type = request.platform.metrics.render(request.headers.get("accept", ""))
+    platform = request.platform
+    installation = InstallationMetrics(platform.settings, platform.metrics)
+    text, content_type = installation.render(request.headers.get("accept", ""))
     return Response(text, headers={"content-type": content_type})
 
 

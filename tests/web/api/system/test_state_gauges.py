@@ -1,0 +1,93 @@
+"""Gauges of what all processes share: each shows the state of the rows."""
+
+import pytest
+
+from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
+from models.jobs.workers import register
+from web.api.system import state_gauges as gauges
+
+
+@pytest.fixture
+def connection(empty_database):
+    with empty_database.connection() as connection:
+        connection.execute("DELETE FROM workers")
+        yield connection
+
+
+def enqueue_due(connection, seconds, **columns):
+    """Enqueue a job that has been due for some seconds."""
+    job = NewJob("maintenance.prune", PLATFORM_ACCOUNT)
+    enqueue(connection, job)
+    connection.execute("UPDATE jobs SET run_at = now() - make_interval(secs => %s) WHERE id = %s", (seconds, job.id))
+    for column, value in columns.items():
+        connection.execute(f"UPDATE jobs SET {column} = %s WHERE id = %s", (value, job.id))
+    return job.id
+
+
+def test_the_oldest_job_counts_from_the_time_that_it_was_due(connection):
+    enqueue_due(connection, 30)
+    enqueue_due(connection, 90, published_at="2026-01-01")
+    enqueue_due(connection, -60)  # due later
+
+    (age,) = gauges.oldest_jobs(connection).values()
+
+    assert 90 <= age < 100
+
+
+def test_the_relay_lags_behind_a_job_that_nothing_keeps_from_being_published(connection):
+    assert gauges.relay_lag(connection) == {(): 0.0}
+
+    enqueue_due(connection, 45)
+
+    assert 45 <= gauges.relay_lag(connection)[()] < 55
+
+
+@pytest.mark.parametrize(
+    "columns", [{"published_at": "2026-01-01"}, {"blocked": True}, {"crashes": 2}, {"state": "waiting"}]
+)
+def test_the_relay_does_not_lag_behind_a_job_that_may_not_be_published(connection, columns):
+    enqueue_due(connection, 45, **columns)
+
+    assert gauges.relay_lag(connection) == {(): 0.0}
+
+
+def test_the_relay_does_not_lag_behind_the_window_of_a_lane(connection):
+    enqueue_due(connection, 90, published_at="2026-01-01")
+    enqueue_due(connection, 45)
+
+    assert gauges.relay_lag(connection) == {(): 0.0}
+
+
+def test_workers_are_live_or_silent_by_pool(connection):
+    # Given a worker of two pools, one with an older heartbeat, and one that is silent
+    for name, pools, age in (("a", ["memory", "recall"], 0), ("b", ["memory"], 12), ("c", ["memory"], 40)):
+        register(connection, name, host="h", pid=1, pools=pools, threads={"memory": 1})
+        connection.execute(
+            "UPDATE workers SET seen_at = now() - make_interval(secs => %s) WHERE name = %s", (age, name)
+        )
+    # Then each counts for its pools, and the oldest heartbeat of the live ones
+    assert gauges.count_workers(connection) == {("memory", "live"): 2, ("memory", "silent"): 1, ("recall", "live"): 1}
+    ages = gauges.lease_ages(connection)
+    assert 12 <= ages[("memory",)] < 22
+    assert 0 <= ages[("recall",)] < 10
+
+
+def test_endpoints_are_counted_by_state(connection):
+    # Given an endpoint that works, one whose last request failed, and a disabled one that failed before
+    connection.execute("INSERT INTO accounts (id, name) VALUES ('acct_gauges', 'Gauges') ON CONFLICT DO NOTHING")
+    for number, (status, since) in enumerate((("enabled", None), ("enabled", "now"), ("disabled", "now"))):
+        connection.execute(
+            "INSERT INTO webhook_endpoints (id, account_id, url, event_types, endpoint_status, secret, secret_hint,"
+            " failing_since) VALUES (%s, 'acct_gauges', 'https://example.com', '{*}', %s, '', '', %s)",
+            (f"we_{number}", status, since),
+        )
+    # Then each counts for its state
+    assert gauges.count_endpoints(connection) == {("enabled",): 1, ("failing",): 1, ("disabled",): 1}
+
+
+def test_memory_of_redis_is_absent_while_it_is_unavailable(settings):
+    import redis
+
+    client = redis.Redis(port=1)
+
+    assert gauges.redis_memory(client) == gauges.redis_memory_limit(client) == {}
