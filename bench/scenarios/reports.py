@@ -83,7 +83,7 @@ def insert(database: Database) -> None:
         connection.execute("INSERT INTO accounts (id, name) VALUES (%s, 'reports')", (ACCOUNT,))
         connection.execute(INSERT, PARAMETERS)
         connection.execute("ANALYZE usage_records")
-        connection.execute("UPDATE rollup_state SET rolled_up_to = ''")
+        connection.execute("UPDATE usage_quarters_state SET counted_accounts = ''")
 
 
 def measure(database: Database) -> list[Figure]:

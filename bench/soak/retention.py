@@ -107,10 +107,10 @@ KEPT = frozenset({
     "mcp_tool_pins", "meditations",
     "memberships", "memory_passages", "memory_sources", "memory_spaces", "memory_speakers", "memory_vector_codes",
     "memory_vectors", "payment_methods", "payments", "plan_versions", "plans", "postings", "prices", "quota_usage",
-    "refunds", "route_moves", "schedules", "schema_compatibility", "sellers", "served_models", "signing_keys",
-    "simulated_objects", "spending", "spending_limits", "spending_reservations", "spill_days", "subscriptions",
-    "turn_counts", "error_counts", "latency_rollups", "memory_counts", "rollup_state", "usage_records", "usage_rollups",
-    "usage_segments", "users", "webhook_endpoints", "workers",
+    "refunds", "replaced_usage", "route_moves", "schedules", "schema_compatibility", "sellers", "served_models",
+    "signing_keys", "simulated_objects", "spending", "spending_limits", "spending_reservations", "spill_days",
+    "subscriptions", "turn_counts", "error_counts", "memory_counts", "usage_quarters", "usage_quarters_state",
+    "usage_records", "usage_segments", "users", "webhook_endpoints", "workers",
 })  # fmt: skip
 
 UNFINISHED = "SELECT count(*) AS count FROM jobs WHERE state IN ('scheduled', 'queued', 'running', 'waiting')"

@@ -179,7 +179,7 @@ NOT_EXPORTED: Mapping[str, str] = {
     "mcp_tool_lists": "copies of what the MCP servers publish, kept for a day at most",
     **dict.fromkeys(("uploads", "upload_parts", "file_objects"), "files that are not complete, and their places"),
     **dict.fromkeys(
-        ("usage_rollups", "latency_rollups", "error_counts", "memory_counts"), "sums of what is exported, for reports"
+        ("usage_quarters", "replaced_usage", "error_counts", "memory_counts"), "sums of what is exported, for reports"
     ),
     "mcp_tool_pins": "digests of what the MCP servers publish",
 }

@@ -87,9 +87,10 @@ ERASED: Mapping[str, sql.Composed | LiteralString] = {
 KEPT: Mapping[str, str] = {
     "usage_records": "billing: numbers of tokens and names of models",
     "usage_segments": "billing: numbers of tokens and names of models",
+    "replaced_usage": "earlier numbers of usage records, for a minute",
     "quota_usage": "billing",
     **dict.fromkeys(
-        ("usage_rollups", "latency_rollups", "error_counts", "memory_counts"),
+        ("usage_quarters", "error_counts", "memory_counts"),
         "sums by quarter of an hour: numbers, ids and names of models and agents",
     ),
     **dict.fromkeys(

@@ -5,9 +5,19 @@ Bucket 0 has what is below the first bound, bucket n what is below bound n. Boun
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 #: From a thousandth to 4,000: seconds, or tokens per second.
 BOUNDS: Sequence[float] = tuple(0.001 * 2 ** (n / 8) for n in range(177))
+
+#: What has a histogram, by the column of a usage record. Sums store the buckets of all in one array: those of the first
+#: measure from 0, those of the next from STRIDE on.
+MEASURES: Mapping[str, str] = {
+    "queue": "queue_seconds",
+    "first_token": "first_token_seconds",
+    "speed": "tokens_per_second",
+}
+STRIDE = 1000
 
 #: The quantiles that reports have, by the end of their columns' names.
 QUANTILES: Mapping[str, float] = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
@@ -39,3 +49,9 @@ def add_up(rows: Iterable[Mapping[str, int]]) -> dict[int, int]:
     for row in rows:
         histogram[row["bucket"]] = histogram.get(row["bucket"], 0) + row["samples"]
     return histogram
+
+
+def measure_of(stored_bucket: int) -> dict[str, Any]:
+    """Return the `measure` of a stored bucket, and its `bucket`."""
+    number, bucket = divmod(stored_bucket, STRIDE)
+    return {"measure": tuple(MEASURES)[number], "bucket": bucket}

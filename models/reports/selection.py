@@ -69,10 +69,20 @@ class Selection:
         return interval + "".join(f"{group}, " for group in self.groups)
 
     @property
+    def names(self) -> str:
+        """SQL: the names of the columns of `keys`, each followed by a comma."""
+        return ("time, " if self.interval else "") + "".join(f"{group}, " for group in self.groups)
+
+    @property
+    def group_by(self) -> str:
+        """SQL: the clause that groups by `keys`; empty without any."""
+        numbers = range(1, len(self.groups) + (self.interval is not None) + 1)
+        return f"GROUP BY {', '.join(map(str, numbers))}" if numbers else ""
+
+    @property
     def grouping(self) -> str:
         """SQL: the clause that groups by `keys`. Without keys there is a row only if something was selected."""
-        numbers = range(1, len(self.groups) + (self.interval is not None) + 1)
-        return f"GROUP BY {', '.join(map(str, numbers))}" if numbers else "HAVING count(*) > 0"
+        return self.group_by or "HAVING count(*) > 0"
 
     def condition(self, columns: Sequence[str]) -> str:
         """SQL: the filters, of which all must be columns, as conditions that begin with AND."""

@@ -1,170 +1,144 @@
 """Sums of the usage records by quarter of an hour, kept exact while records change.
 
-Every transaction that changes a record marks it with its number. An update sums up the quarter hours of an account that
-have a record marked by the watermark or later, and moves the watermark to the oldest transaction that had not ended:
-whatever was marked before was visible. A report reads the sums of the other quarter hours, and the records of these, in
-one statement and so in one snapshot (`usage_sums`). It equals the sum over the records at any time, whenever and
-however often updates run or die.
+An update adds the records that were changed since the snapshot of the update before, subtracts what they had then, and
+stores its own snapshot, all in one transaction with that snapshot. So each change is counted once, and the work is
+proportional to the changes. A report reads the sums and what they lack in one statement (`usage_sums`): it equals the
+sum over the records at any time, whenever and however often updates run or are killed.
 
-A restored database may number transactions anew. Then all accounts are summed up again.
+In a database that was restored on another server all accounts are counted again, one in a transaction.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
-
-from models.platform.database import Connection, fetch_all, fetch_one
+from models.platform.database import Connection, fetch_one
 from models.reports.histograms import BOUNDS
-from models.reports.selection import QUARTER_OF
+from models.reports.selection import QUARTER, QUARTER_OF
+from models.reports.usage_records import (
+    COLUMNS,
+    HISTOGRAMS,
+    KEYS,
+    SAME_SERVER,
+    SERVER,
+    SUMS,
+    UNCOUNTED,
+    UNSUBTRACTED,
+    added,
+    subtracted,
+)
 
-#: What usage is grouped and filtered by.
-DIMENSIONS = ("account_id", "user_id", "key_id", "agent", "model", "class", "job_kind")
+TABLE = "usage_quarters"
 
-QUARTER_OF_RECORD = QUARTER_OF.format(time="created_at")
+# Updates run one after the other. LOCK takes no snapshot, so that of the transaction is later than the update before.
+BEGIN = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
+LOCK = "LOCK TABLE usage_quarters_state IN SHARE ROW EXCLUSIVE MODE"
 
-#: SQL: a record's columns as those of `usage_rollups`.
-RECORD = f"""account_id, {QUARTER_OF_RECORD} AS quarter, coalesce(billed_user_id, '') AS user_id,
-    coalesce(billed_key_id, '') AS key_id, coalesce(billed_agent, '') AS agent, model,
-    coalesce(usage_class, '') AS class, coalesce(usage_kind, '') AS job_kind"""
+STATE = f"SELECT counted_accounts, {SAME_SERVER} AS is_same FROM usage_quarters_state"
 
-AMOUNTS = """coalesce(billed_currency, '') AS currency, 1 AS jobs, input_tokens, cached_tokens, output_tokens,
-    coalesce(billed_amount, 0) AS amount"""
-
-#: SQL: the measures of a record, and their buckets. Without a value there is no row.
-MEASURES = """CROSS JOIN LATERAL (
-        SELECT measure, value FROM (VALUES ('queue', queue_seconds), ('first_token', first_token_seconds),
-                                           ('speed', tokens_per_second)) AS known (measure, value)
-        WHERE value IS NOT NULL) AS measures"""
-BUCKET = "width_bucket(value::float8, %(bounds)s::float8[])::smallint AS bucket"
-
-#: SQL: whether the numbers of transactions are those that the watermark was taken from.
-SAME_SERVER = """server = (SELECT system_identifier FROM pg_control_system())
-    AND watermark <= pg_snapshot_xmax(pg_current_snapshot())"""
-
-#: SQL: marks that an update must consider. Those above are of a server that numbered otherwise.
-MARKED = "changed_in >= watermark AND changed_in < pg_snapshot_xmax(pg_current_snapshot())"
-
-# Updates run one after the other. The state is read by another statement: the snapshot of one that has waited is older.
-LOCK = "SELECT FROM rollup_state FOR UPDATE"
-STATE = f"SELECT rolled_up_to, {SAME_SERVER} AS is_same FROM rollup_state"
-
-RESTART = """
-UPDATE rollup_state SET rolled_up_to = '', watermark = pg_snapshot_xmin(pg_current_snapshot()),
-                        server = (SELECT system_identifier FROM pg_control_system())
+MOVE = f"""
+UPDATE usage_quarters_state SET counted = pg_current_snapshot(), counted_on = {SERVER},
+                                counted_accounts = %(counted_accounts)s
 """
 
-# A statement before the sums, so that they see at least what it has seen.
-NEXT_WATERMARK = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS watermark"
-MOVE_WATERMARK = "UPDATE rollup_state SET watermark = %(watermark)s::xid8"
+#: SQL: the quarter hours that are merged: one at the end of a quarter of an hour may come in the next one.
+PAST = f"quarter < {QUARTER_OF.format(time='now()')} - interval '{QUARTER}'"
 
-CHANGED = f"""
-SELECT DISTINCT account_id, {QUARTER_OF_RECORD} AS quarter FROM usage_records, rollup_state WHERE {MARKED}
+_MEASURED = (*SUMS, *HISTOGRAMS)
+_KEYS = ", ".join(KEYS)
+_SUMS = ", ".join(f"sum({name}) AS {name}" for name in SUMS)
+
+# Rows are grouped twice: their amounts, and the samples of their histograms.
+INSERT = f"""
+WITH {{rows}}, added AS (
+    SELECT {_KEYS}, {_SUMS} FROM source GROUP BY {_KEYS}
+), samples AS (
+    SELECT {_KEYS}, bucket, sum(count) AS count
+    FROM (SELECT {_KEYS}, unnest(buckets) AS bucket, unnest(samples) AS count FROM source) AS unnested
+    WHERE bucket IS NOT NULL GROUP BY {_KEYS}, bucket HAVING sum(count) <> 0
+), histograms AS (
+    SELECT {_KEYS}, array_agg(bucket ORDER BY bucket) AS buckets, array_agg(count ORDER BY bucket) AS samples
+    FROM samples GROUP BY {_KEYS}
+)
+INSERT INTO {TABLE} ({", ".join(COLUMNS)}, merged)
+SELECT {_KEYS}, {", ".join(SUMS)}, coalesce(buckets, '{{{{}}}}'), coalesce(samples, '{{{{}}}}'), {PAST}
+FROM added LEFT JOIN histograms USING ({_KEYS})
 """
 
-QUARTERS = "unnest(%(account_ids)s::text[], %(quarters)s::timestamptz[]) AS changed (changed_account, changed_quarter)"
+ADD_CHANGES = INSERT.format(
+    rows=f"""state AS MATERIALIZED (
+    SELECT counted, counted_accounts FROM usage_quarters_state
+), replaced AS (
+    DELETE FROM replaced_usage
+    RETURNING account_id, created_at, model, input_tokens, cached_tokens, output_tokens, billed_amount,
+              billed_currency, billed_user_id, billed_key_id, billed_agent, usage_kind, usage_class, queue_seconds,
+              first_token_seconds, tokens_per_second, changed_in, replaced_in
+), source AS MATERIALIZED (
+    SELECT {added(_MEASURED)} FROM usage_records WHERE {UNCOUNTED}
+    UNION ALL
+    SELECT {subtracted(_MEASURED)} FROM replaced WHERE {UNSUBTRACTED}
+)"""
+)
 
-DELETE = f"""
-DELETE FROM {{table}} USING {QUARTERS} WHERE account_id = changed_account AND quarter = changed_quarter
-"""
-
-DELETE_ACCOUNT = "DELETE FROM {table} WHERE account_id = %(account_id)s"
-
-TABLES = ("usage_rollups", "latency_rollups")
-
-SUM_USAGE = f"""
-INSERT INTO usage_rollups (account_id, quarter, user_id, key_id, agent, model, class, job_kind, currency, jobs,
-                           input_tokens, cached_tokens, output_tokens, amount)
-SELECT account_id, quarter, user_id, key_id, agent, model, class, job_kind, currency, sum(jobs), sum(input_tokens),
-       sum(cached_tokens), sum(output_tokens), sum(amount)
-FROM {{each}}(SELECT {RECORD}, {AMOUNTS} FROM usage_records WHERE {{condition}}) AS record
-GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
-"""
-
-SUM_LATENCY = f"""
-INSERT INTO latency_rollups (account_id, quarter, user_id, key_id, agent, model, class, job_kind, measure, bucket,
-                             samples)
-SELECT account_id, quarter, user_id, key_id, agent, model, class, job_kind, measure, bucket, count(*)
-FROM {{each}}(SELECT {RECORD}, measure, {BUCKET} FROM usage_records {MEASURES} WHERE {{condition}}) AS record
-GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
-"""
-
-# The records of each quarter hour are found by an index. OFFSET 0 keeps the planner from a join of all with all.
-OF_QUARTERS = {
-    "each": f"{QUARTERS} CROSS JOIN LATERAL ",
-    "condition": """account_id = changed_account AND created_at >= changed_quarter
-      AND created_at < changed_quarter + interval '15 minutes' OFFSET 0""",
-}
-OF_ACCOUNT = {"each": "", "condition": "account_id = %(account_id)s"}
-
-
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """A quarter of an hour of an account, in which records have changed."""
-
-    account_id: str
-    quarter: datetime
+MERGE = INSERT.format(
+    rows=f"""source AS (
+    DELETE FROM {TABLE} WHERE NOT merged AND {PAST} RETURNING {", ".join(COLUMNS)}
+)"""
+)
 
 
 def update(connection: Connection) -> int:
-    """Sum up the quarter hours that have changed, in the caller's transaction. Returns their number.
-
-    The transaction must be one of READ COMMITTED, where a statement sees what was committed before it.
-    """
-    _lock(connection)
-    row = fetch_one(connection, NEXT_WATERMARK)
-    assert row is not None
-    changed = [Changed(**each) for each in fetch_all(connection, CHANGED)]
-    _sum_up(connection, changed)
-    connection.execute(MOVE_WATERMARK, {"watermark": row["watermark"]})
-    return len(changed)
+    """Add what has changed to the sums, at the begin of the caller's transaction. Returns the groups that changed."""
+    counted_accounts = _begin(connection)
+    changed = _add_changes(connection)
+    connection.execute(MOVE, {"counted_accounts": counted_accounts})
+    connection.execute(MERGE)
+    return changed
 
 
-def _lock(connection: Connection) -> str | None:
+def _begin(connection: Connection) -> str | None:
     """Wait for other updates. Returns up to which account sums exist; None: for all."""
+    connection.execute(BEGIN)
     connection.execute(LOCK)
     state = fetch_one(connection, STATE)
     assert state is not None
     if not state["is_same"]:
-        connection.execute(RESTART)
+        connection.execute(MOVE, {"counted_accounts": ""})
         return ""
-    rolled_up_to: str | None = state["rolled_up_to"]
-    return rolled_up_to
+    counted_accounts: str | None = state["counted_accounts"]
+    return counted_accounts
 
 
-def _sum_up(connection: Connection, changed: Sequence[Changed]) -> None:
-    parameters = {
-        "account_ids": [each.account_id for each in changed],
-        "quarters": [each.quarter for each in changed],
-        "bounds": list(BOUNDS),
-    }
-    for table in TABLES:
-        connection.execute(DELETE.format(table=table), parameters)
-    for statement in (SUM_USAGE, SUM_LATENCY):
-        connection.execute(statement.format(**OF_QUARTERS), parameters)
+def _add_changes(connection: Connection) -> int:
+    return connection.execute(ADD_CHANGES, {"bounds": list(BOUNDS)}).rowcount
 
 
 NEXT_ACCOUNT = """
 SELECT account_id FROM usage_records WHERE account_id > %(after)s ORDER BY account_id LIMIT 1
 """
 
-MOVE_ACCOUNT = "UPDATE rollup_state SET rolled_up_to = %(account_id)s"
+DELETE_ACCOUNT = f"DELETE FROM {TABLE} WHERE account_id = %(account_id)s"
+
+# The mark of a visible record is visible, unless another server has set it: then it would be counted again as soon as
+# this one comes to that number.
+CLEAR_FOREIGN_MARKS = """
+UPDATE usage_records SET changed_in = '0'
+WHERE account_id = %(account_id)s AND NOT pg_visible_in_snapshot(changed_in, pg_current_snapshot())
+"""
+
+ADD_ACCOUNT = INSERT.format(
+    rows=f"""source AS NOT MATERIALIZED (
+    SELECT {added(_MEASURED)} FROM usage_records WHERE account_id = %(account_id)s
+)"""
+)
 
 
 def update_next_account(connection: Connection) -> bool:
-    """Sum up all records of the next account that has no sums yet. Returns whether there was one.
-
-    Records that change meanwhile have marks from the watermark on.
-    """
-    after = _lock(connection)
+    """Count all records of the next account that has no sums yet. Returns whether there was one. See `update`."""
+    after = _begin(connection)
     if after is None:
         return False
     row = fetch_one(connection, NEXT_ACCOUNT, {"after": after})
     account_id = row["account_id"] if row else None
-    parameters = {"account_id": account_id, "bounds": list(BOUNDS)}
+    _add_changes(connection)
     if account_id is not None:
-        for table in TABLES:
-            connection.execute(DELETE_ACCOUNT.format(table=table), parameters)
-        for statement in (SUM_USAGE, SUM_LATENCY):
-            connection.execute(statement.format(**OF_ACCOUNT), parameters)
-    connection.execute(MOVE_ACCOUNT, parameters)
+        for statement in (DELETE_ACCOUNT, CLEAR_FOREIGN_MARKS, ADD_ACCOUNT):
+            connection.execute(statement, {"account_id": account_id, "bounds": list(BOUNDS)})
+    connection.execute(MOVE, {"counted_accounts": account_id})
     return account_id is not None

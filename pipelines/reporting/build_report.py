@@ -8,7 +8,7 @@ from typing import Any
 
 from models.platform.database import Connection, fetch_one
 from models.platform.errors import InvalidRequest
-from models.reports import error_counts, histograms, memory_counts, revenue, usage_rollups, usage_sums
+from models.reports import error_counts, histograms, memory_counts, revenue, usage_records, usage_sums
 from models.reports.selection import Selection
 from pipelines.reporting.report_request import Grouping, ReportKind, ReportRequest
 from pipelines.reporting.report_table import Column, Period, ReportTable, Row, Value
@@ -220,9 +220,9 @@ def _memory(connection: Connection, selection: Selection) -> tuple[Sequence[Colu
 
 #: The kinds of reports.
 KINDS: Mapping[ReportKind, KindOfReport] = {
-    "usage": KindOfReport("Usage", usage_rollups.DIMENSIONS, _usage),
+    "usage": KindOfReport("Usage", usage_records.DIMENSIONS, _usage),
     "revenue": KindOfReport("Revenue", revenue.DIMENSIONS, _revenue),
-    "latency": KindOfReport("Latency", usage_rollups.DIMENSIONS, _latency),
+    "latency": KindOfReport("Latency", usage_records.DIMENSIONS, _latency),
     "errors": KindOfReport("Errors", error_counts.DIMENSIONS, _errors),
     "memory": KindOfReport("Memory", memory_counts.DIMENSIONS, _memory),
 }

@@ -12,30 +12,30 @@ from pipelines.time_slice import TimeSlice
 
 
 def run(attempt: Attempt) -> Ending:
-    """Sum up what has changed, then the accounts without sums: all, after an upgrade or in a restored database.
+    """Add what has changed to the sums, then count the accounts without sums: all, after an upgrade or a restore.
 
     Raises Unavailable, the reason to stop, and Released after a time slice.
     """
     time_slice = TimeSlice(attempt)
-    quarters = update(attempt.database)
+    groups = update(attempt.database)
     accounts = 0
     while update_next_account(attempt.database):
         accounts += 1
         time_slice.check()
-    return plain_ending(attempt, "completed", result={"quarters": quarters, "accounts": accounts})
+    return plain_ending(attempt, "completed", result={"groups": groups, "accounts": accounts})
 
 
 def update(database: Database) -> int:
-    """Sum up the quarter hours that have changed. Returns their number."""
+    """Add what has changed to the sums. Returns the number of groups that changed."""
     with database.transaction() as connection:
-        quarters = usage_rollups.update(connection)
+        groups = usage_rollups.update(connection)
     with database.connection() as connection:
         error_counts.merge(connection)
         memory_counts.merge(connection)
-    return quarters
+    return groups
 
 
 def update_next_account(database: Database) -> bool:
-    """Sum up an account without sums. Returns whether there was one."""
+    """Count the records of an account without sums. Returns whether there was one."""
     with database.transaction() as connection:
         return usage_rollups.update_next_account(connection)
