@@ -24,7 +24,8 @@ from models.jobs.catalogue import CATALOGUE, POOLS, PREFIXES
 from models.journal.events import ENDINGS, EXTENSION_EVENTS, STREAM_EVENTS
 from models.platform import errors, metrics
 from models.platform.metrics import ScrapedMetric
-from models.platform.settings import Script, Settings, variable_name
+from models.platform.script import Script
+from models.platform.settings import Settings, variable_name
 from models.platform.upstreams import VARIABLES as UPSTREAM_VARIABLES
 from ops.cli import main as sangha
 from pipelines.requests.errors import KINDS

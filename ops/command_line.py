@@ -44,17 +44,20 @@ def fail(message: str, code: int) -> None:
 def prepare(verbose: bool = False, *, quiet: bool = False, **overrides: object) -> "Settings":
     """Load the settings and configure logging; command-line options override the environment."""
     from models.platform.settings import load_settings
+    from ops.error_reports import start_error_reports
     from ops.logs import configure_logging
     from pipelines.inference.registry import engine_spec
 
     settings = load_settings(**{field: value for field, value in overrides.items() if value is not None})
     context = click.get_current_context(silent=True)
+    process = (context.info_name if context else None) or "sangha"
     configure_logging(
         log_format=settings.log_format,
         level=settings.log_level,
-        process=(context.info_name if context else None) or "sangha",
+        process=process,
         verbose=verbose,
         quiet=quiet,
     )
+    start_error_reports(settings, process)
     engine_spec(settings)  # an unknown engine, or one that lacks a setting, ends every command
     return settings

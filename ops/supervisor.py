@@ -18,6 +18,7 @@ from pathlib import Path
 
 from models.platform.errors import ConfigurationError, SanghaError, Unavailable
 from ops.child_process import STOP_TIMEOUT, ChildProcess, Service
+from ops.error_reports import report
 from ops.exit_codes import MISCONFIGURED
 from ops.liveness import CHECK_INTERVAL, MAX_FAILURES, LivenessCheck, Responsive
 from ops.messages import shorten_log_line
@@ -232,6 +233,7 @@ class Supervisor:
         delay = RESTART_DELAYS[min(supervised.failed_starts, len(RESTART_DELAYS)) - 1]
         supervised.next_start = time.monotonic() + delay
         self.print_line(f"{supervised.child.name} exited ({reason}): restarting{f' in {delay:g} s' if delay else ''}")
+        report(f"{supervised.child.name} exited: {reason}")
 
     def _print_log_lines(self, supervised: SupervisedChild) -> None:
         pattern = supervised.child.service.console_pattern

@@ -14,7 +14,8 @@ import psutil  # type: ignore[import-untyped]
 from models.jobs import workers
 from models.platform.database import Database
 from models.platform.operator_servers import operator_server_variables
-from models.platform.settings import Script, Settings, variable_name
+from models.platform.script import Script
+from models.platform.settings import Settings, variable_name
 from models.platform.upstreams import upstream_variables
 from ops.child_process import ChildProcess, Service
 from ops.sangha_services import SanghaProcess, SchedulerProcess, WebProcess, WorkerProcess

@@ -19,7 +19,8 @@ from typing import Literal
 import orjson
 
 from models.platform.errors import PermanentFailure
-from models.platform.settings import Script, Settings
+from models.platform.script import Script
+from models.platform.settings import Settings
 from pipelines.inference.delimiter_scanner import DelimiterScanner
 from pipelines.inference.engine import (
     PLAIN_TEXT,

@@ -11,7 +11,7 @@ from models.jobs.budgets import remaining
 from models.platform.database import fetch_one
 from models.platform.errors import PermanentFailure
 from models.platform.ids import new_id
-from models.platform.settings import Script
+from models.platform.script import Script
 from models.turns.response_deletion import delete_expired
 from models.turns.responses import Response
 from pipelines.agents.server_tools import load_tools

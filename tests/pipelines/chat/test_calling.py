@@ -9,7 +9,8 @@ from pydantic import TypeAdapter
 
 from models.journal import journal
 from models.platform.errors import PermanentFailure
-from models.platform.settings import Script, Settings
+from models.platform.script import Script
+from models.platform.settings import Settings
 from pipelines.chat import turn
 from pipelines.chat.transcript import ANSWER_RESTARTED, TEXT_DELTA
 from pipelines.inference.engine import PLAIN_TEXT, EngineError, GeneratedCall, OutputFormat, Tool, ToolCall

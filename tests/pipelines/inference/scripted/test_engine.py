@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.platform.errors import PermanentFailure
-from models.platform.settings import Script, Settings
+from models.platform.script import Script
+from models.platform.settings import Settings
 from pipelines.inference.engine import (
     PLAIN_TEXT,
     EngineError,
