@@ -4,6 +4,7 @@ import json
 import subprocess
 from pathlib import Path
 
+import cel
 import pytest
 import yaml
 
@@ -54,18 +55,59 @@ def test_only_scaled_workers_have_a_token_of_the_api(examples):
             assert has_token == (bool(example.of("ScaledObject")) and component(pod) == "worker"), name
 
 
-def test_the_role_of_workers_is_restricted_to_annotations_of_their_own_pod(examples):
+def test_the_role_of_workers_is_for_those_whom_the_policy_restricts(examples):
     (role,) = examples["production"].of("Role").values()
     (policy,) = examples["production"].of("ValidatingAdmissionPolicy").values()
     (binding,) = examples["production"].of("RoleBinding").values()
+    (subject,) = binding["subjects"]
+    (condition,) = policy["spec"]["matchConditions"]
+
+    def is_matched(account):
+        return cel.evaluate(condition["expression"], {"request": {"userInfo": {"username": account}}})
 
     assert role["rules"] == [{"apiGroups": [""], "resources": ["pods"], "verbs": ["patch"]}]
-    (account,) = [each["name"] for each in binding["subjects"]]
-    (condition,) = policy["spec"]["matchConditions"]
-    assert f"'system:serviceaccount:ai:{account}'" in condition["expression"]
-    expressions = " ".join(each["expression"] for each in policy["spec"]["validations"])
-    assert "[object.metadata.name]" in expressions
-    assert "object.spec == oldObject.spec" in expressions
+    assert is_matched(f"system:serviceaccount:ai:{subject['name']}")
+    assert not is_matched("system:serviceaccount:ai:sangha")
+
+
+def pod(name="worker-1", *, spec="image", **metadata):
+    """Return a pod as the API server has it."""
+    annotations = {"of": "others"} | metadata.pop("annotations", {})
+    return {"metadata": {"name": name, "annotations": annotations, **metadata}, "spec": {"image": spec}}
+
+
+COST = "controller.kubernetes.io/pod-deletion-cost"
+
+#: Changes of the pod worker-1 by one of its own, and whether they are allowed.
+CHANGES = [
+    ({"annotations": {COST: "3"}}, True),
+    ({"annotations": {COST: "3", "of": "me"}}, False),
+    ({"annotations": {"new": "1"}}, False),
+    ({"spec": "another image"}, False),
+    ({"labels": {"app.kubernetes.io/component": "web"}}, False),
+    ({"finalizers": ["mine"]}, False),
+    ({"ownerReferences": [{"name": "mine"}]}, False),
+    ({"name": "worker-2", "annotations": {COST: "3"}}, False),
+]
+
+
+@pytest.mark.parametrize(("change", "allowed"), CHANGES, ids=[str(change) for change, _ in CHANGES])
+def test_a_worker_may_change_one_annotation_of_its_own_pod(examples, change, allowed):
+    (policy,) = examples["production"].of("ValidatingAdmissionPolicy").values()
+    user = {"extra": {"authentication.kubernetes.io/pod-name": ["worker-1"]}}
+    old = pod(change.get("name", "worker-1"))
+    state = {"request": {"userInfo": user}, "object": pod(**change), "oldObject": old}
+
+    results = [cel.evaluate(each["expression"], state) for each in policy["spec"]["validations"]]
+
+    assert all(results) == allowed
+
+
+def test_a_token_of_no_pod_may_change_none(examples):
+    (policy,) = examples["production"].of("ValidatingAdmissionPolicy").values()
+    state = {"request": {"userInfo": {"extra": {}}}, "object": pod(), "oldObject": pod()}
+
+    assert cel.evaluate(policy["spec"]["validations"][0]["expression"], state) is False
 
 
 def test_passwords_are_in_secrets_only(examples):

@@ -126,7 +126,7 @@ startupProbe:
 readinessProbe:
   httpGet: {path: /readyz, port: {{ $port }}}
   periodSeconds: 5
-  # Its checks of Postgres, Redis and the broker have 2 seconds.
+  # The checks of a web process, of Postgres, Redis and the broker, have 2 seconds.
   timeoutSeconds: 4
   failureThreshold: 2
 livenessProbe:
