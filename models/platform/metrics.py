@@ -14,6 +14,8 @@ from typing import Literal
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
 from prometheus_client.process_collector import ProcessCollector
 
+from models.platform import tracing
+
 # The `_created` series beside each counter would double the exposition.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -42,8 +44,9 @@ def model_label(name: str) -> str:
 
 
 def observe(histogram: Histogram, value: float) -> None:
-    """Count a value in a child of a histogram."""
-    histogram.observe(value)
+    """Count a value in a child of a histogram, with the present trace as an exemplar, if there is one."""
+    trace_id = tracing.current_trace_id()
+    histogram.observe(value, {"trace_id": trace_id} if trace_id else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +234,7 @@ HTTP_REQUEST_DURATION = Histogram(
 )
 STREAM_DELIVERY = Histogram(
     "sangha_stream_delivery_seconds",
-    "Seconds from an event's write in Redis to its arrival in this process for its streams; of a sample of events",
+    "Seconds from an event's write in Redis to the writes to the clients that follow it; of a sample of events",
     buckets=SHORT,
     registry=REGISTRY,
 )

@@ -18,4 +18,4 @@ def observe_request(route: str, method: str, status: int, seconds: float) -> Non
         _children[labels] = children
     count, histogram = _children[labels]
     count.inc()
-    histogram.observe(seconds)
+    metrics.observe(histogram, seconds)

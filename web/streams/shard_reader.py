@@ -11,6 +11,7 @@ import redis
 from redis.exceptions import RedisClusterException
 
 from models.journal.shards import shard_keys
+from models.platform.metrics import STREAM_DELIVERY
 from models.platform.redis_client import close_async, connect_async, is_cluster
 from models.platform.redis_url import is_cluster_url
 
@@ -38,10 +39,12 @@ Entries = Iterable[tuple[bytes, Sequence[tuple[bytes, Fields]]]]
 class ShardReader:
     """Passes each new entry of the shards to `on_entry`, and calls `on_loss` when entries may have been missed.
 
+    `on_entry` returns whether the entry's job has followers here.
+
     One blocking read waits for all shards. In Redis Cluster, where they are on several nodes, each has its own.
     """
 
-    def __init__(self, url: str, on_entry: Callable[[Fields], None], on_loss: Callable[[], None]) -> None:
+    def __init__(self, url: str, on_entry: Callable[[Fields], bool], on_loss: Callable[[], None]) -> None:
         self._on_entry = on_entry
         self._on_loss = on_loss
         keys = shard_keys()
@@ -92,8 +95,10 @@ class ShardReader:
             while True:
                 for shard, entries in await _read(client, connection, cursors):
                     cursors[shard.decode()] = entries[-1][0].decode()
-                    for _, fields in entries:
-                        self._on_entry(fields)
+                    followed = [self._on_entry(fields) for _, fields in entries]
+                    if any(followed):
+                        # After the wakened followers, which write to their clients without waiting.
+                        asyncio.get_running_loop().call_soon(_observe_delivery, entries[-1][0])
                 if time.monotonic() >= check_at:
                     newest = await _newest_ids(client, list(cursors))
                     if any(parse_id(newest[shard]) < parse_id(cursors[shard]) for shard in cursors):
@@ -140,6 +145,12 @@ async def _wait_for_redis(client: Any, keys: Sequence[str]) -> None:
         with contextlib.suppress(*CONNECTION_ERRORS):
             await client.exists(keys[0])
             return
+
+
+def _observe_delivery(entry_id: bytes) -> None:
+    """Count how long ago an entry was written, by the clock of Redis."""
+    written_at = parse_id(entry_id.decode())[0] / 1000
+    STREAM_DELIVERY.observe(max(0.0, time.time() - written_at))
 
 
 def parse_id(entry_id: str) -> tuple[int, int]:

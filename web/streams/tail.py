@@ -226,12 +226,15 @@ class Tail:
             for follower in followers:
                 follower.mark_stale()
 
-    def _dispatch(self, fields: Fields) -> None:
+    def _dispatch(self, fields: Fields) -> bool:
+        """Pass an entry to the followers of its job. Returns whether there are any."""
         followers = self._followers.get(shard_entry_job(fields))
-        if followers:
-            append = parse_shard_entry(fields)
-            for follower in followers:
-                follower.push(append)
+        if not followers:
+            return False
+        append = parse_shard_entry(fields)
+        for follower in followers:
+            follower.push(append)
+        return True
 
     async def _check_silent_jobs(self) -> None:
         """Wake the followers that miss an event which Redis has not delivered, periodically for ever."""

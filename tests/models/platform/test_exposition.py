@@ -67,3 +67,18 @@ def test_an_unknown_model_is_other():
 
     assert metrics.model_label("known-model") == "known-model"
     assert metrics.model_label("a text of a request") == "other"
+
+
+def test_observations_carry_the_present_trace_as_an_exemplar(monkeypatch):
+    # Given an observation without a trace, and one in another bucket with one
+    monkeypatch.setattr(metrics.tracing, "current_trace_id", lambda: None)
+    metrics.observe(metrics.DELIVERY_DURATION.labels("of-this-test"), 0.0001)
+    monkeypatch.setattr(metrics.tracing, "current_trace_id", lambda: "0af7651916cd43dd8448eb211c80319c")
+    metrics.observe(metrics.DELIVERY_DURATION.labels("of-this-test"), 7)
+    # Then OpenMetrics has the trace, and the older format, which cannot have it, is valid without
+    texts = [Exposition().render(accept)[0].decode() for accept in ("application/openmetrics-text;version=1.0.0", "")]
+    lines = [[line for line in text.splitlines() if 'outcome="of-this-test"' in line] for text in texts]
+    (exemplar,) = [line for line in lines[0] if "trace_id" in line]
+    assert exemplar.startswith('sangha_delivery_duration_seconds_bucket{le="10.0",outcome="of-this-test"} 2.0 # {')
+    assert 'trace_id="0af7651916cd43dd8448eb211c80319c"} 7.0' in exemplar
+    assert "trace_id" not in texts[1]

@@ -301,3 +301,34 @@ def test_a_shutdown_ends_open_streams(offline_settings, run_app):
         server.should_exit = True
         assert list(chunks) == []  # httpx raises here if the body does not end properly
     assert source.closed
+
+
+def test_a_stream_is_slow_while_its_client_does_not_read():
+    async def scenario():
+        # Given a client that does not take the first event
+        client, streams, taken = AsgiClient(), OpenStreams(), asyncio.Event()
+        began = asyncio.Event()
+
+        async def send(message):
+            if message.get("body") == b"data\n":
+                began.set()
+                await taken.wait()
+            await client.send(message)
+
+        async def source():
+            yield b"data\n"
+            await asyncio.Event().wait()
+
+        task = asyncio.create_task(EventStream(source(), streams)(SCOPE, client.receive, send))
+        # When it is written, then the stream is slow until the client has read it
+        await began.wait()
+        assert streams.count_slow() == 1
+        taken.set()
+        await client.wait_for(b"data")
+        await asyncio.sleep(0)
+        assert (len(streams), streams.count_slow()) == (1, 0)
+        client.disconnected.set()
+        await task
+        assert streams.count_slow() == 0
+
+    asyncio.run(scenario())

@@ -6,11 +6,12 @@ import contextlib
 import pytest
 
 from models.jobs.cancellation import cancel
-from models.journal.keys import stream_key
+from models.journal.keys import hash_key, stream_key
 from models.journal.pages import PAGE_BYTES
 from models.journal.shards import Appended, shard_keys
 from models.platform.redis_client import connect
 from ops.embedded_servers import Valkey, running_server
+from tests.counted import counted
 from tests.web.scripted_job import ScriptedJob, forget_rewind, numbers
 from web.streams import follower as followers
 from web.streams import shard_reader, unsent
@@ -85,6 +86,17 @@ def follow(valkey, database):
     return run
 
 
+def test_entries_of_jobs_that_nobody_follows_are_not_counted(follow):
+    async def scenario(tail):
+        follower = tail.subscribe("job_followed")
+        fields = {b"s": b"0", b"e": b""}
+        assert tail._dispatch({**fields, b"j": hash_key("job_followed", tagged=True).encode()})
+        assert not tail._dispatch({**fields, b"j": hash_key("job_other", tagged=True).encode()})
+        tail.unsubscribe("job_followed", follower)
+
+    follow(scenario)
+
+
 @pytest.mark.parametrize("after", [-1, 0, 3])
 def test_followers_from_before_during_and_after_get_the_same_events(scripted, follow, after):
     async def scenario(tail):
@@ -100,6 +112,27 @@ def test_followers_from_before_during_and_after_get_the_same_events(scripted, fo
         for recorder in (before, during, late):
             events = await recorder.all_events()
             assert [event.data for event in events] == [event.data for event in scripted.events[after + 1 :]]
+
+    follow(scenario)
+
+
+def test_the_time_of_deliveries_is_counted(scripted, follow):
+    deliveries = counted("sangha_stream_delivery_seconds_count")
+    seconds = counted("sangha_stream_delivery_seconds_sum")
+
+    async def scenario(tail):
+        # Given a follower that has read the history
+        recorder = Recorder(tail, scripted.id)
+        await recorder.wait_for(1)
+        # When an event is appended
+        scripted.append_deltas(1)
+        await recorder.wait_for(2)
+        await asyncio.sleep(0)
+        # Then what it got was counted
+        assert deliveries() >= 1
+        assert 0 <= seconds() < 30
+        scripted.end()
+        await recorder.all_events()
 
     follow(scenario)
 
