@@ -6,10 +6,12 @@ from functools import partial
 from models.jobs.attempt_context import Attempt, Handler, Outcome, plain_ending
 from models.jobs.catalogue import batch_queue, is_batch, priority_queue, priority_share
 from models.platform.compatibility import Compatibility
+from models.platform.object_store import ObjectStore
 from models.platform.settings import Settings
 from models.serving.queues import model_queue
 from pipelines.agents.server_tools import load_tools
 from pipelines.chat import compact_context, token_count, turn
+from pipelines.chat.file_texts import FileTexts
 from pipelines.chat.job_model import check_served
 from pipelines.chat.job_requests import engine_of_attempt
 from pipelines.chat.turn_recall import TurnRecall
@@ -69,16 +71,19 @@ def declare_actors(runner: JobRunner) -> dict[str, int]:
     if engine.continues:
         sharing.watch_lanes(runner.database)
     own_prompts, tools = OwnPrompts(engine), partial(load_tools, runner.settings)
+    file_texts = FileTexts(ObjectStore.open(runner.settings))
+    count_tokens = partial(token_count.run, engine, file_texts=file_texts)
+    compact = partial(compact_context.run, engine, file_texts=file_texts)
 
     def run_turn(attempt: Attempt) -> Outcome:
         own_engine = engine_of_attempt(engine, attempt)
-        return turn.run(own_engine, attempt, recaller, own_prompts, tools, runner.settings.priority_seconds)
+        return turn.run(own_engine, attempt, recaller, own_prompts, tools, runner.settings.priority_seconds, file_texts)
 
     end_turn = partial(turn.end, endpoint=engine.endpoint)
     handlers = {
         "turn.run": Handler(_of_model(engine.name, _by_queue(sharing, run_turn, yields=engine.continues)), end_turn),
-        "tokens.count": Handler(_of_model(engine.name, partial(token_count.run, engine)), plain_ending),
-        "context.compact": Handler(_of_model(engine.name, partial(compact_context.run, engine)), plain_ending),
+        "tokens.count": Handler(_of_model(engine.name, count_tokens), plain_ending),
+        "context.compact": Handler(_of_model(engine.name, compact), plain_ending),
         "memory.fact": Handler(
             sharing.batch(_at_home(runner.settings, partial(suggest_facts.run, engine))), plain_ending
         ),

@@ -15,12 +15,14 @@ from models.jobs.catalogue import batch_queue, is_batch, priority_queue, priorit
 from models.jobs.jobs import Job
 from models.platform.compatibility import Compatibility
 from models.platform.errors import ConfigurationError, PermanentFailure
+from models.platform.object_store import ObjectStore
 from models.platform.settings import Settings
 from models.platform.upstreams import Upstream
 from models.serving.endpoint_results import EndpointResults
 from models.serving.queues import endpoint_of, endpoint_queue
 from pipelines.agents.server_tools import load_tools
 from pipelines.chat import compact_context, token_count, turn
+from pipelines.chat.file_texts import FileTexts
 from pipelines.chat.job_model import requested_model
 from pipelines.chat.job_requests import engine_of_attempt
 from pipelines.chat.turn_recall import TurnRecall
@@ -114,6 +116,7 @@ class Runs:
         self._results = EndpointResults(runner.database)
         self._load_tools = partial(load_tools, runner.settings)
         self._priority_seconds = runner.settings.priority_seconds
+        self.file_texts = FileTexts(ObjectStore.open(runner.settings))
         self._recaller = TurnRecall(
             lambda: load_embedder(runner.settings).embed,
             RecallCounter(runner.database),
@@ -130,7 +133,13 @@ class Runs:
 
         def run(engine: Engine) -> Outcome:
             return turn.run(
-                engine, attempt, self._recaller, model.own_prompts, self._load_tools, self._priority_seconds
+                engine,
+                attempt,
+                self._recaller,
+                model.own_prompts,
+                self._load_tools,
+                self._priority_seconds,
+                self.file_texts,
             )
 
         engine = engine_of_attempt(model.engine, attempt)
@@ -173,10 +182,12 @@ def declare_actors(runner: JobRunner) -> dict[str, int]:
         takes_spilled = runner.settings.spill_target == (upstream, model)
         runner.serve(describe_upstream(upstream, model, takes_spilled=takes_spilled), endpoint_queue(upstream.name))
     runs = Runs(runner, endpoints)
+    count_tokens = partial(token_count.run, file_texts=runs.file_texts)
+    compact = partial(compact_context.run, file_texts=runs.file_texts)
     handlers = {
         "turn.run": Handler(runs.turn, runs.end_turn),
-        "tokens.count": Handler(runs.with_engine(token_count.run), plain_ending),
-        "context.compact": Handler(runs.with_engine(compact_context.run), plain_ending),
+        "tokens.count": Handler(runs.with_engine(count_tokens), plain_ending),
+        "context.compact": Handler(runs.with_engine(compact), plain_ending),
     }
     for kind, handler in handlers.items():
         runner.declare(kind, handler)

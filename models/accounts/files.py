@@ -136,6 +136,15 @@ def read(connection: Connection, file_id: str, access: FileAccess) -> File | Non
     return _file(row) if row else None
 
 
+READ_SEVERAL = f"SELECT {COLUMNS} WHERE files.id = ANY(%(ids)s) AND {READABLE}"
+
+
+def read_several(connection: Connection, ids: Sequence[str], access: FileAccess) -> dict[str, File]:
+    """Return, by id, those of the files that have not expired and may be read."""
+    rows = fetch_all(connection, READ_SEVERAL, {**access.parameters, "ids": list(ids)})
+    return {file.id: file for file in map(_file, rows)}
+
+
 READ_ANY = f"SELECT {COLUMNS} WHERE files.id = %(id)s AND files.account_id = %(account_id)s"
 
 

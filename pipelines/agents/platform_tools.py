@@ -14,20 +14,17 @@ from models.jobs import jobs
 from models.jobs.attempt_context import Attempt, WaitForChildren
 from models.jobs.jobs import Job, NewJob
 from models.memory.spaces import SpaceKey
-from models.platform.errors import NotFound
 from models.platform.ids import new_id
-from models.platform.object_store import DamagedObject, ObjectStore
+from models.platform.object_store import ObjectStore
 from models.platform.settings import Settings
 from models.turns.responses import Response
 from pipelines.agents import run_python, web_fetch
 from pipelines.agents.call_results import CallResult, error_result
 from pipelines.agents.platform_tool_definitions import MAX_CHARACTERS, MAX_HITS, MAX_PROGRAM
-from pipelines.files.content import read_content
+from pipelines.files.texts import MAX_TEXT_BYTES, read_text
+from pipelines.files.unreadable import UnreadableFile
 from pipelines.memory.memory_input import MAX_TEXT_LENGTH, MemoryInput
 from pipelines.memory.recall import Query
-
-#: Bytes of a file of which `read_file` reads any part.
-MAX_FILE = 8 << 20
 
 #: Hits of a search that names no limit, and files of a list that names none.
 DEFAULT_HITS, DEFAULT_FILES = 8, 20
@@ -130,16 +127,14 @@ def _read_file(objects: ObjectStore, attempt: Attempt, response: Response, argum
         file = files.read(connection, file_id, _file_access(response))
     if file is None:
         return error_result(f"There is no file {file_id}.")
-    if file.bytes > MAX_FILE:
-        return error_result(f"The file has more than {MAX_FILE:,} bytes.")
     try:
-        text = b"".join(read_content(objects, file)).decode()
-    except (NotFound, DamagedObject, UnicodeDecodeError):
-        return error_result("The file has no text that could be read.")
+        text = read_text(objects, file, attempt.check, MAX_TEXT_BYTES)
+    except UnreadableFile as error:
+        return error_result(f"The file cannot be read: {error}.")
     start = _number(arguments, "offset", 0, 0, len(text))
     end = start + _number(arguments, "length", MAX_CHARACTERS, 1, MAX_CHARACTERS)
     more = f"\n[{len(text) - end:,} more characters: read on with the offset {end}]" if end < len(text) else ""
-    return CallResult(output=text[start:end].replace("\0", "") + more)
+    return CallResult(output=text[start:end] + more)
 
 
 def _text(arguments: Mapping[str, Any], name: str, limit: int) -> str:

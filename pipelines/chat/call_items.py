@@ -23,6 +23,15 @@ class InputTextPart(TypedDict):
     text: str
 
 
+class InputFilePart(TypedDict):
+    """A file of an input item: an uploaded one by its id, or one whose content the request had."""
+
+    type: Literal["input_file"]
+    file_id: NotRequired[str]
+    file_data: NotRequired[str]
+    filename: NotRequired[str]
+
+
 class FunctionCallItem(TypedDict):
     """A function that the model asks the caller to run; `arguments` is JSON as text."""
 

@@ -18,6 +18,7 @@ from pipelines.chat.compaction import (
     is_question,
     split_at_compaction,
 )
+from pipelines.chat.file_texts import FileTexts
 from pipelines.chat.mcp_items import as_callers_calls
 from pipelines.chat.prompt import thread_items
 from pipelines.chat.prompt_jobs import hypothetical_turn
@@ -30,10 +31,13 @@ KIND = "context.compact"
 MESSAGES_SHARE = 0.25
 
 
-def run(engine: Engine, attempt: Attempt) -> Ending:
+def run(engine: Engine, attempt: Attempt, file_texts: FileTexts | None = None) -> Ending:
     """Compact the items of a hypothetical turn. Raises the reason to stop."""
+    response = hypothetical_turn(attempt)
     with attempt.database.connection() as connection:
-        items = thread_items(connection, hypothetical_turn(attempt))
+        items = thread_items(connection, response)
+    if file_texts is not None:
+        items = list(file_texts.expand(attempt, items, len(response.input)))
     attempt.check()
     item_id = "cmp_" + attempt.job.id.partition("_")[2]
     output = compact(engine, items, item_id)

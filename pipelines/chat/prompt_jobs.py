@@ -16,6 +16,7 @@ from models.platform.ids import new_id
 from models.serving.served_models import ServedModels
 from models.turns.responses import Response
 from pipelines.agents.agent_turns import served_by, with_agent
+from pipelines.chat.input_files import find_files
 from pipelines.chat.thread import find_thread, resolve_items
 
 
@@ -40,11 +41,12 @@ def enqueue_prompt_job(
 ) -> None:
     """Enqueue a job of this kind about a prompt, in the queue of its model. Announce the job to the queue after this.
 
-    Raises NotFound and InvalidRequest, as `find_thread` and `resolve_items` do, and LimitExceeded.
+    Raises NotFound and InvalidRequest, as `find_thread`, `resolve_items` and `find_files` do, and LimitExceeded.
     """
     with database.transaction() as connection:
         find_thread(connection, Access.own(caller), prompt.conversation_id, prompt.previous_id)
         items = resolve_items(connection, Access.own(caller), new_id("resp"), prompt.input)
+        items = find_files(connection, caller, items)
         request = with_agent(connection, caller.account_id, prompt.request, models)
         arguments = {**asdict(prompt), "input": items, "request": request}
         target = served_by(models, request) if request.get("model") else None

@@ -6,7 +6,7 @@ from typing import Any, cast
 from models.jobs.route_costs import shown_route
 from models.journal.shared_fields import without_fields
 from models.turns.responses import Response, ResponseStatus, TokenUsage
-from pipelines.chat.call_items import InputTextPart, parts_text
+from pipelines.chat.call_items import InputFilePart, InputTextPart, parts_text
 from pipelines.chat.logprobs import with_bytes
 from pipelines.chat.response_types import (
     IncompleteDetails,
@@ -103,7 +103,11 @@ def response_payload(
 
 
 #: OpenAI's list of error codes is closed. Codes that are not on it become the nearest one, and the `reason`.
-ERROR_CODES = {"context_length_exceeded": "invalid_prompt", "invalid_request": "invalid_prompt"}
+ERROR_CODES = {
+    "context_length_exceeded": "invalid_prompt",
+    "invalid_request": "invalid_prompt",
+    "unreadable_file": "invalid_prompt",
+}
 
 
 def _error(response: Response) -> ResponseError | None:
@@ -133,7 +137,7 @@ def message_item(
     item_id: str, text: str | None, status: ItemStatus, logprobs: Sequence[Mapping[str, Any]] = ()
 ) -> MessageItem:
     """Build an assistant's message; without a text it has no content yet."""
-    content: list[InputTextPart | OutputTextPart] = [] if text is None else [text_part(text, logprobs)]
+    content: list[InputTextPart | InputFilePart | OutputTextPart] = [] if text is None else [text_part(text, logprobs)]
     return {"id": item_id, "type": "message", "role": "assistant", "status": status, "content": content}
 
 

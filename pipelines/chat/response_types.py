@@ -8,7 +8,7 @@ from typing import Any, Literal, NotRequired
 from typing_extensions import TypedDict
 
 from models.turns.responses import ResponseStatus
-from pipelines.chat.call_items import CallItem, CallOutputItem, InputTextPart
+from pipelines.chat.call_items import CallItem, CallOutputItem, InputFilePart, InputTextPart
 from pipelines.chat.mcp_items import McpApprovalRequestItem, McpApprovalResponseItem, McpCallItem, McpListToolsItem
 from pipelines.chat.service_tiers import ServedTier
 
@@ -31,7 +31,7 @@ class MessageItem(TypedDict):
     type: Literal["message"]
     role: Literal["user", "assistant", "system", "developer"]
     status: ItemStatus
-    content: list[InputTextPart | OutputTextPart]
+    content: list[InputTextPart | InputFilePart | OutputTextPart]
     name: NotRequired[str]
     phase: NotRequired[Literal["commentary", "final_answer"]]
 

@@ -35,6 +35,7 @@ from pipelines.agents import definitions
 from pipelines.agents.agent_turns import budget_of, deadline_of, engine_model, resolve_agent, served_by
 from pipelines.agents.approval_answers import Answer, find_answers, take_answers
 from pipelines.chat import job_model
+from pipelines.chat.input_files import find_files
 from pipelines.chat.memory_prompt import remember_enabled
 from pipelines.chat.new_turn import AcceptedTurn, NewTurn, TurnIds
 from pipelines.chat.response_objects import SHARED_ARGUMENT, response_object
@@ -189,7 +190,7 @@ def prepare_turn(
         routing.check_model(residency, caller.residency, engine_model(request))
     access = Access.own(caller)
     thread = find_thread(connection, access, turn.conversation_id, turn.previous_id)
-    items = resolve_items(connection, access, response_id, turn.input)
+    items = find_files(connection, caller, resolve_items(connection, access, response_id, turn.input))
     labels = None if definition else {tool.get("server_label") for tool in request.get("tools") or ()}
     answers = find_answers(connection, access, items, thread=thread, response_id=response_id, labels=labels)
     now = datetime.now(UTC)

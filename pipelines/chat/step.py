@@ -14,6 +14,7 @@ from pipelines.chat import response_objects, server_calls
 from pipelines.chat.answer_writer import AnswerWriter, whole_item_events
 from pipelines.chat.client_tools import ClientTool, client_tools
 from pipelines.chat.context_management import compaction_of
+from pipelines.chat.file_texts import FileTexts
 from pipelines.chat.mcp_items import new_listings
 from pipelines.chat.memory_prompt import MemoryRecall, add_memories, recall_memories
 from pipelines.chat.prompt import Prompt, fit_prompt, fit_with_outputs, messages_of, sampling_of, thread_items
@@ -57,6 +58,7 @@ def generate_step(
     tools: TurnTools,
     recall: MemoryRecall | None,
     own_prompts: OwnPrompts | None,
+    file_texts: FileTexts | None,
 ) -> tuple[AnswerWriter, TurnEnd | None]:
     """Generate a step. Returns why the turn ends, or None if the server runs calls of the step."""
     effective = replace(response, request=dict(tools.request))
@@ -65,6 +67,8 @@ def generate_step(
         recalled = recalled_before(connection, response, transcript.recalled)
     if server_calls.begin_approved(answer := AnswerWriter(response, attempt.journal, transcript), tools):
         return answer, None
+    if file_texts is not None:
+        items = list(file_texts.expand(attempt, items, len(response.input)))
     compaction = None if ENGINE_STARTED in transcript.event_types else compaction_of(engine, effective, items)
     if item := transcript.compaction or compaction:
         items = [item]

@@ -27,6 +27,7 @@ from pipelines.agents import tree_money
 from pipelines.agents.turn_tools import TurnTools
 from pipelines.chat import response_objects, server_calls
 from pipelines.chat.answer_writer import AnswerWriter
+from pipelines.chat.file_texts import FileTexts
 from pipelines.chat.memory_prompt import MemoryRecall
 from pipelines.chat.recalled_memories import references
 from pipelines.chat.response_types import ItemStatus
@@ -67,11 +68,13 @@ def run(
     own_prompts: OwnPrompts | None = None,
     load_tools: LoadTools | None = None,
     priority_seconds: float = PRIORITY_SECONDS,
+    file_texts: FileTexts | None = None,
 ) -> Outcome:
     """Answer a turn, or continue its answer. Raises the reason to stop, PermanentFailure and EngineError.
 
     A turn of the tier `priority` whose generation begins later than `priority_seconds` has the tier `default`. Without
-    `own_prompts` no cached tokens are reported, and without `load_tools` the server runs no calls.
+    `own_prompts` no cached tokens are reported, without `load_tools` the server runs no calls, and without `file_texts`
+    the prompt has no files.
     """
     transcript = read_transcript(attempt.history, attempt.tokens)
     with attempt.database.connection() as connection:
@@ -81,7 +84,9 @@ def run(
     while not isinstance(tools, WaitForChildren):
         answer, reason = AnswerWriter(response, attempt.journal, transcript), None
         if transcript.step.usage is None:
-            answer, reason = generate_step(engine, attempt, response, transcript, tools, recall, own_prompts)
+            answer, reason = generate_step(
+                engine, attempt, response, transcript, tools, recall, own_prompts, file_texts
+            )
         if reason is None:
             waits = server_calls.settle(attempt, answer, tools)
             if waits is not None:

@@ -12,6 +12,7 @@ from models.jobs.quota import max_prompt_tokens
 from pipelines.agents import definitions
 from pipelines.agents.agent_turns import engine_model
 from pipelines.agents.definitions import Definition
+from pipelines.chat.input_files import has_files
 from pipelines.chat.memory_prompt import memory_token_limit, recall_enabled
 from pipelines.chat.service_tiers import service_class
 
@@ -74,7 +75,12 @@ def _of_steps(first: MostTokens, later: int, context: int) -> MostTokens:
 
 
 def max_input_tokens(request: Mapping[str, Any], items: Sequence[Mapping[str, Any]], context: int) -> int:
-    """Return the most tokens that a prompt without earlier turns can have, with the memories that it recalls."""
+    """Return the most tokens that a prompt without earlier turns can have, with the memories that it recalls.
+
+    The text of a file may have any length.
+    """
+    if has_files(items):
+        return context
     own_input = orjson.dumps([*items, *(request.get(name) for name in ("instructions", "tools", "text"))])
     memory_tokens = memory_token_limit(request, context) if recall_enabled(request) else 0
     return max_prompt_tokens(len(own_input) + memory_tokens, len(items) + 1, context)

@@ -22,6 +22,7 @@ from models.platform.errors import Released
 from models.platform.ids import new_id
 from models.platform.settings import Settings
 from models.turns.responses import Response
+from pipelines.chat.call_items import parts_text
 from pipelines.inference.registry import reflection_enabled
 from pipelines.memory.follow_ups import extract_facts_job
 from pipelines.memory.index_entries import IndexEntries
@@ -129,7 +130,7 @@ def memories_of_turn(response: Response) -> Iterator[NewMemory]:
     for item in (*_new_messages(response.input), *answer):
         if item["type"] != "message":
             continue
-        for number, piece in enumerate(_split("".join(part["text"] for part in item["content"]))):
+        for number, piece in enumerate(_split(parts_text(item["content"]))):
             yield NewMemory(
                 new_id("mem"),
                 piece,

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, Tag
 
+from pipelines.requests.file_parts import InputFile
 from pipelines.requests.validation import RequestBody, branch, discriminate_by_type, discriminate_text
 
 #: Input items of one turn.
@@ -54,8 +55,9 @@ ContentPart = Annotated[
     Annotated[InputText, Tag(branch("input_text"))]
     | Annotated[OutputText, Tag(branch("output_text"))]
     | Annotated[Refusal, Tag(branch("refusal"))]
-    | Annotated[PlainText, Tag(branch("text"))],
-    discriminate_by_type("input_text", "output_text", "refusal", "text"),
+    | Annotated[PlainText, Tag(branch("text"))]
+    | Annotated[InputFile, Tag(branch("input_file"))],
+    discriminate_by_type("input_text", "input_file", "output_text", "refusal", "text"),
 ]
 Content = Annotated[
     Annotated[str, Tag(branch("text"))]

@@ -1,6 +1,7 @@
 """Input items: messages, calls and their outputs, decisions on approvals, and references to earlier items.
 
-Types that a text model cannot read, such as images, are rejected. Output items of a response are accepted unchanged.
+Types that a text model cannot read, such as images, are rejected; of files it reads the text. Output items of a
+response are accepted unchanged.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,8 @@ from pipelines.requests.call_types import (
     LocalShellCallOutput,
     stored_call,
 )
-from pipelines.requests.content_types import MAX_ITEMS, AuthorName, Content, Id, ItemStatus, Refusal
+from pipelines.requests.content_types import MAX_ITEMS, AuthorName, Content, ContentPart, Id, ItemStatus, Refusal
+from pipelines.requests.file_parts import InputFile, stored_file
 from pipelines.requests.ignored_parts import IgnoredPart
 from pipelines.requests.mcp_types import (
     McpApprovalRequest,
@@ -132,24 +134,25 @@ InputItems = Annotated[
 ]
 
 
-def stored_items(input_items: str | Sequence[Item]) -> list[dict[str, Any]]:
+def stored_items(input_items: str | Sequence[Item], param: str = "input") -> list[dict[str, Any]]:
     """Convert input to stored items without ids, except for requests for approvals. References are not resolved.
 
-    Hosted calls, and reasoning without a text, are dropped.
+    Hosted calls, and reasoning without a text, are dropped. Parts with files keep the name of their parameter, which
+    begins with `param`, until `pipelines.chat.input_files` has found the files.
     """
     if isinstance(input_items, str):
-        return [_message("user", [input_items])]
+        return [_message("user", [_text_part("user", input_items)])]
     call_ids = {item.id: item.call_id for item in input_items if isinstance(item, Call) and item.id}
-    items = [_stored_item(item, call_ids) for item in input_items]
+    items = [_stored_item(item, call_ids, f"{param}[{index}]") for index, item in enumerate(input_items)]
     return [item for item in items if item]
 
 
-def _stored_item(item: Item, call_ids: Mapping[str, str]) -> dict[str, Any]:
+def _stored_item(item: Item, call_ids: Mapping[str, str], param: str) -> dict[str, Any]:
     match item:
         case InputMessage():
             labels = {"name": item.name, "phase": item.phase}
             return {
-                **_message(item.role, _texts(item.content)),
+                **_message(item.role, _parts(item.role, item.content, f"{param}.content")),
                 **{key: label for key, label in labels.items() if label},
             }
         case LocalShellCallOutput(call_id=None, id=str(call)) if call in call_ids:  # the id is that of an item
@@ -177,14 +180,23 @@ def _reasoning(item: ReasoningItem) -> dict[str, Any]:
     return {"type": "reasoning", **parts, "status": "completed"} if summary or content else {}
 
 
-def _texts(content: Content) -> list[str]:
+def _parts(role: str, content: Content, param: str) -> list[dict[str, Any]]:
     if isinstance(content, str):
-        return [content]
-    return [part.refusal if isinstance(part, Refusal) else part.text for part in content]
+        return [_text_part(role, content)]
+    return [_part(role, part, f"{param}[{index}]") for index, part in enumerate(content)]
 
 
-def _message(role: str, texts: Sequence[str]) -> dict[str, Any]:
-    kind = "output_text" if role == "assistant" else "input_text"
-    extra: dict[str, Any] = {"annotations": [], "logprobs": []} if role == "assistant" else {}
-    content = [{"type": kind, "text": text, **extra} for text in texts]
+def _part(role: str, part: ContentPart, param: str) -> dict[str, Any]:
+    if isinstance(part, InputFile):
+        return stored_file(part, param)
+    return _text_part(role, part.refusal if isinstance(part, Refusal) else part.text)
+
+
+def _text_part(role: str, text: str) -> dict[str, Any]:
+    if role == "assistant":
+        return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+    return {"type": "input_text", "text": text}
+
+
+def _message(role: str, content: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"type": "message", "role": role, "status": "completed", "content": content}

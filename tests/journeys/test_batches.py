@@ -125,6 +125,21 @@ def test_texts_are_embedded(client):
         assert [len(item.embedding) for item in embeddings.data] == [384, 384]
 
 
+def test_requests_read_files(client):
+    file = client.files.create(file=("notes.txt", b"three words here"), purpose="user_data")
+    lines = [
+        request_line(n, input=[{"role": "user", "content": [{"type": "input_file", "file_id": file_id}]}])
+        for n, file_id in enumerate([file.id, "file_none"])
+    ]
+
+    batch = run(client, RESPONSES, jsonl(lines))
+
+    (answered,), (refused,) = lines_of(client, batch.output_file_id), lines_of(client, batch.error_file_id)
+    assert answered["response"]["body"]["usage"]["input_tokens"] == 6
+    assert refused["response"]["status_code"] == 404
+    assert refused["response"]["body"]["error"]["param"] == "input[0].content[0].file_id"
+
+
 def test_a_rejected_request_is_in_the_error_file_with_its_status(client):
     lines = [
         request_line(0),

@@ -253,6 +253,6 @@ def turn_error(response: Mapping[str, Any]) -> RequestError | JobFailed | None:
             f"The response was not completed in time; it continues. Read it at GET /v1/responses/{response_id}."
         )
     error = response["error"] or {"message": "The response failed.", "reason": "server_error"}
-    if error["reason"] in ("context_length_exceeded", "invalid_request"):
+    if error["reason"] in ("context_length_exceeded", "invalid_request", "unreadable_file"):
         return InvalidRequest(error["message"], param="messages", code=error["reason"])
     return JobFailed(error["message"], code=error["reason"])

@@ -7,6 +7,7 @@ from pydantic import Discriminator, Field, Tag
 
 from models.platform.errors import InvalidRequest
 from pipelines.requests.content_types import MAX_ITEMS, AuthorName, FunctionName, Id
+from pipelines.requests.file_parts import FilePart, input_file
 from pipelines.requests.validation import RequestBody, Unsupported, branch, discriminate_by_type, discriminate_text
 
 
@@ -31,6 +32,15 @@ Content = Annotated[
     | Annotated[list[Part], Field(min_length=1, max_length=MAX_ITEMS), Tag(branch("other"))],
     discriminate_text("a list of content parts"),
 ]  # fmt: skip
+UserPart = Annotated[
+    Annotated[TextPart, Tag(branch("text"))] | Annotated[FilePart, Tag(branch("file"))],
+    discriminate_by_type("text", "file"),
+]
+UserContent = Annotated[
+    Annotated[str, Tag(branch("text"))]
+    | Annotated[list[UserPart], Field(min_length=1, max_length=MAX_ITEMS), Tag(branch("other"))],
+    discriminate_text("a list of content parts"),
+]
 AssistantPart = Annotated[
     Annotated[TextPart, Tag(branch("text"))] | Annotated[RefusalPart, Tag(branch("refusal"))],
     discriminate_by_type("text", "refusal"),
@@ -54,7 +64,7 @@ class UserMessage(RequestBody):
     """A message of the user."""
 
     role: Literal["user"]
-    content: Content
+    content: UserContent
     name: AuthorName = None
 
 
@@ -163,7 +173,7 @@ def message_items(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
     messages = with_tool_calls(messages)
     _check_calls(messages)
     custom = {call.id for message in messages for call in _calls(message) if isinstance(call, CustomToolCall)}
-    items = [item for message in messages for item in _items(message, custom)]
+    items = [item for index, message in enumerate(messages) for item in _items(message, custom, f"messages[{index}]")]
     if len(items) > MAX_ITEMS:
         raise InvalidRequest(
             f"'messages' is too long: {len(items)} messages and tool calls, the maximum is {MAX_ITEMS}.",
@@ -196,16 +206,18 @@ def _calls(message: ChatMessage) -> Sequence[ToolCall | CustomToolCall]:
     return message.tool_calls or () if isinstance(message, AssistantMessage) else ()
 
 
-def _items(message: ChatMessage, custom: Collection[str]) -> Iterator[dict[str, Any]]:
+def _items(message: ChatMessage, custom: Collection[str], param: str) -> Iterator[dict[str, Any]]:
     match message:
-        case SystemMessage() | UserMessage():
-            yield _message(message.role, message.name, "input_text", _texts(message.content))
+        case SystemMessage():
+            yield _message(message.role, message.name, _text_parts("input_text", _texts(message.content)))
+        case UserMessage():
+            yield _message(message.role, message.name, _user_parts(message.content, f"{param}.content"))
         case AssistantMessage():
             if reasoning := message.reasoning_content or message.reasoning:
                 yield {"type": "reasoning", "content": [{"type": "reasoning_text", "text": reasoning}]}
             texts = [text for text in (*_texts(message.content or ""), message.refusal) if text]
             if texts:
-                yield _message("assistant", message.name, "output_text", texts)
+                yield _message("assistant", message.name, _text_parts("output_text", texts))
             yield from map(_call_item, _calls(message))
         case ToolMessage():
             kind = "custom_tool_call" if message.tool_call_id in custom else "function_call"
@@ -220,9 +232,23 @@ def _call_item(call: ToolCall | CustomToolCall) -> dict[str, Any]:
     return {"type": "function_call", "call_id": call.id, "name": function.name, "arguments": function.arguments}
 
 
-def _message(role: str, name: str | None, kind: str, texts: Sequence[str]) -> dict[str, Any]:
-    content = [{"type": kind, "text": text} for text in texts]
+def _message(role: str, name: str | None, content: Sequence[Any]) -> dict[str, Any]:
     return {"type": "message", "role": role, "name": name, "content": content}
+
+
+def _user_parts(content: str | Sequence[TextPart | FilePart], param: str) -> list[Any]:
+    if isinstance(content, str):
+        return _text_parts("input_text", [content])
+    return [
+        input_file(part, f"{param}[{index}].file")
+        if isinstance(part, FilePart)
+        else {"type": "input_text", "text": part.text}
+        for index, part in enumerate(content)
+    ]
+
+
+def _text_parts(kind: str, texts: Sequence[str]) -> list[Any]:
+    return [{"type": kind, "text": text} for text in texts]
 
 
 def _texts(content: str | Sequence[TextPart | RefusalPart]) -> list[str]:

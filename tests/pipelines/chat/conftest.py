@@ -166,10 +166,12 @@ class TurnHarness:
 
     def attempt(self, started: AcceptedTurn) -> Attempt:
         """Claim a turn's next attempt."""
+        return self.claim(started.response.job_id)
+
+    def claim(self, job_id: str) -> Attempt:
+        """Claim a job's next attempt."""
         with self.database.connection() as connection:
-            job = attempts.claim(
-                connection, started.response.job_id, message_id=new_id("message"), worker=new_id("worker")
-            )
+            job = attempts.claim(connection, job_id, message_id=new_id("message"), worker=new_id("worker"))
         assert job is not None
         return open_attempt(job, self.database, self.client, self.writer)
 

@@ -16,6 +16,7 @@ from models.platform.texts import truncate
 from models.schedules import firings, schedules
 from models.serving.served_models import DEFAULT_ALIAS
 from pipelines.agents.agent_turns import engine_model
+from pipelines.chat.input_files import has_files
 from pipelines.chat.new_turn import NewTurn
 from pipelines.chat.turn_space import space_name, with_space
 from pipelines.requests.turn_request import new_turn
@@ -39,6 +40,7 @@ from web.api.schedules.schemas import (
     schedule_object,
 )
 from web.api.turns.serving import serving_now
+from web.api.turns.started_turn import require_file_readers
 from web.http import bodies
 from web.http.paging import Listing, page_response
 from web.http.queries import parse_query
@@ -240,6 +242,8 @@ def _parse_turn(request: Request, body: Work) -> ScheduledWork:
             f"'work.request' is too large: it has {size:,} bytes as JSON, the maximum is {MAX_REQUEST_BYTES:,}.",
             param="work.request",
         )
+    if has_files(turn.input):
+        require_file_readers(request)
     plan = turns.turn_plan(turn, any_model=turn_request.model in (None, DEFAULT_ALIAS))
     plan["request"] |= _restrictions_of_key(request)
     return ScheduledWork("turn", {"request": stored_request}, plan, check)

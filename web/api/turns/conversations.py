@@ -14,6 +14,7 @@ from models.platform.texts import truncate
 from models.turns import conversations
 from models.turns.conversations import Conversation
 from pipelines.chat.deletion import delete_conversation
+from pipelines.chat.input_files import find_files, has_files
 from pipelines.chat.response_objects import public_item
 from pipelines.chat.thread import ITEM_ID_PREFIXES, resolve_references
 from pipelines.requests.input_items import Item, stored_items
@@ -22,6 +23,7 @@ from pipelines.requests.validation import RequestBody
 from web.api.request import Request
 from web.api.turns.request_body import parse_body
 from web.api.turns.responses import IncludeQuery
+from web.api.turns.started_turn import require_file_readers
 from web.http.queries import RequestQuery, parse_query
 from web.http.responses import json_response, page_object
 
@@ -184,8 +186,11 @@ def delete_item(request: Request) -> Response:
 
 def _new_items(request: Request, connection: Connection, items: Sequence[Item]) -> list[dict[str, Any]]:
     """Convert new items to stored items with new ids."""
-    resolved = resolve_references(connection, Access.own(request.caller), stored_items(items), "items")
-    return [{**item, "id": request.new_id(ITEM_ID_PREFIXES[item["type"]])} for item in resolved]
+    resolved = resolve_references(connection, Access.own(request.caller), stored_items(items, "items"), "items")
+    if has_files(resolved):
+        require_file_readers(request)
+    found = find_files(connection, request.caller, resolved)
+    return [{**item, "id": request.new_id(ITEM_ID_PREFIXES[item["type"]])} for item in found]
 
 
 def _still_existing(request: Request, connection: Connection, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

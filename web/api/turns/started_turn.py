@@ -17,6 +17,7 @@ from models.platform.texts import truncate
 from models.turns import response_deletion, responses
 from models.turns.responses import Response
 from pipelines.agents.agent_turns import engine_model, is_agent
+from pipelines.chat.input_files import has_files
 from pipelines.chat.new_turn import AcceptedTurn, NewTurn, TurnIds
 from pipelines.chat.recalled_memories import response_with_texts
 from pipelines.chat.response_objects import response_object
@@ -69,8 +70,8 @@ async def start(request: Request, turn: NewTurn, *, stream: bool) -> StartedTurn
 #: Tools and input items of MCP servers.
 MCP_PARTS = frozenset({"mcp", *MCP_ITEMS})
 
-#: The first schema version whose workers know tools beside functions, and compactions; agents and MCP servers.
-TOOLS_SINCE, MCP_SINCE = "0030", "0034"
+#: The first schema version whose workers know tools beside functions, and compactions; agents and MCP servers; files.
+TOOLS_SINCE, MCP_SINCE, FILES_SINCE = "0030", "0034", "0053"
 
 
 def needs_new_workers(turn: NewTurn) -> bool:
@@ -89,6 +90,8 @@ def _uses_mcp(turn: NewTurn) -> bool:
 
 
 def _check_versions(request: Request, turns: Sequence[NewTurn]) -> None:
+    if any(has_files(turn.input) for turn in turns):
+        require_file_readers(request)
     if any(map(needs_new_workers, turns)):
         require_new_workers(request)
     if any(map(_uses_mcp, turns)) and not request.platform.compatibility.at_least(MCP_SINCE):
@@ -101,6 +104,12 @@ def require_new_workers(request: Request) -> None:
         raise Unavailable(
             "Tools other than functions, and compactions, are available once the upgrade of this server is finalized."
         )
+
+
+def require_file_readers(request: Request) -> None:
+    """Raise Unavailable while workers may run that would leave files out of a prompt."""
+    if not request.platform.compatibility.at_least(FILES_SINCE):
+        raise Unavailable("Files in messages are available once the upgrade of this server is finalized.")
 
 
 async def start_all(request: Request, turns: Sequence[NewTurn], *, stream: bool) -> list[StartedTurn]:

@@ -41,7 +41,7 @@ def test_malformed_json_is_rejected(user, body):
         ({"input": "x", "metadata": {"a": 1}}, "metadata.a"),
         ({"input": "x", "metadata": {str(n): "x" for n in range(17)}}, "metadata"),
         ({"input": [5]}, "input[0]"),
-        ({"input": [{"role": "user", "content": [{"type": "input_file"}]}]}, "input[0].content[0].type"),
+        ({"input": [{"role": "user", "content": [{"type": "input_file"}]}]}, "input[0].content[0]"),
         ({"input": [{"type": "computer_call_output"}]}, "input[0].type"),
         ({"input": [{"type": "function_call_output", "call_id": "c"}]}, "input[0].output"),
         ({"input": [{"type": "item_reference", "id": "msg_none"}]}, "input[0].id"),
