@@ -34,8 +34,7 @@ def observe_end(attempt: Attempt, ending: Ending) -> None:
     seconds = (datetime.now(UTC) - job.created_at).total_seconds()
     observe(metrics.TURN_DURATION.labels(model, ending.state), max(0.0, seconds))
     pace = attempt.journal.pace
-    if job.attempt == 1 and job.started_at and pace.first_seconds is not None:
-        waited = (job.started_at - job.created_at).total_seconds()
-        observe(metrics.TIME_TO_FIRST_TOKEN.labels(model), waited + pace.first_seconds)
+    if pace.first_token_seconds is not None:
+        observe(metrics.TIME_TO_FIRST_TOKEN.labels(model), pace.first_token_seconds)
     if pace.tokens_per_second:
         observe(metrics.TIME_PER_OUTPUT_TOKEN.labels(model), 1 / pace.tokens_per_second)

@@ -16,6 +16,7 @@ from models.journal import journal
 from models.journal.archive import ArchivedEvents, read_chunks
 from models.journal.events import REWOUND, Event
 from models.journal.journal import AppendResult, Claim, Fence
+from models.journal.token_pace import TokenPace
 from models.journal.writer import Journal, JournalWriter
 from models.platform.database import Connection, Database
 from models.platform.errors import Cancelled, Fenced, JobError, PermanentFailure, Released, TimeLimitExceeded
@@ -147,7 +148,7 @@ def open_attempt(job: Job, database: Database, client: redis.Redis, writer: Jour
     deadline = time.monotonic() + _time_left(job)
     opened = result.fence == 0 and job.attempt == 1 and not result.ended
     if opened and result.same_server:  # Redis has the opening events, and no others
-        return Attempt(job, database, Journal(claim, result.last + 1, writer), deadline=deadline)
+        return Attempt(job, database, Journal(claim, result.last + 1, writer, pace=_pace(job, 0)), deadline=deadline)
     archived, recent = _history(job, database, client)
     history = [*archived.events, *recent]
     begin = history[-1].sequence + 1 if history else 0
@@ -164,11 +165,22 @@ def open_attempt(job: Job, database: Database, client: redis.Redis, writer: Jour
         events = history if behind else []
         appended = journal.append(client, claim, events, replace=behind, complete=not lost, shards=0)
         _require_fence(appended, claim)
-    attempt_journal = Journal(claim, begin, writer, recent)
     tokens = archived.tokens + sum(event.tokens for event in recent)
+    attempt_journal = Journal(claim, begin, writer, recent, _pace(job, tokens))
     if lost or _lacks_rewound_event(job, history):
         attempt_journal.write(REWOUND.decode(), {"job_id": job.id, "attempt": job.attempt})
     return Attempt(job, database, attempt_journal, history, tokens, deadline)
+
+
+def _pace(job: Job, tokens: int) -> TokenPace:
+    """Return the pace of an attempt whose journal has been opened, and which follows `tokens` tokens of its job.
+
+    Only the first claim has its time in the row; another one is timed by the clock of this machine.
+    """
+    if tokens:
+        return TokenPace()
+    claimed_at = job.started_at if job.attempt == 1 and job.started_at else datetime.now(UTC)
+    return TokenPace(time.monotonic() - max(0.0, (claimed_at - job.created_at).total_seconds()))
 
 
 def has_passed(deadline_at: datetime | None) -> bool:

@@ -174,6 +174,7 @@ WITH before AS (
         billed_amount = CASE WHEN record.billed_on IS NULL THEN excluded.billed_amount ELSE record.billed_amount END,
         waived_amount = CASE WHEN record.billed_on IS NOT NULL THEN excluded.billed_amount - record.billed_amount END,
         billed_currency = coalesce(record.billed_currency, excluded.billed_currency),
+        first_token_seconds = coalesce(record.first_token_seconds, excluded.first_token_seconds),
         tokens_per_second = coalesce(excluded.tokens_per_second, record.tokens_per_second),
         price_id = coalesce({price_id}excluded.price_id)
     RETURNING billed_amount, billed_currency

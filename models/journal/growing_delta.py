@@ -5,9 +5,9 @@ from typing import Any
 
 
 class GrowingDelta:
-    """A delta of a type and payload, with its texts, tokens and log probabilities so far."""
+    """A delta of a type and payload, with its texts, tokens and log probabilities so far, and more fields."""
 
-    __slots__ = ("logprobs", "parts", "payload", "tokens", "type")
+    __slots__ = ("fields", "logprobs", "parts", "payload", "tokens", "type")
 
     def __init__(self, type_: str, payload: Mapping[str, Any]) -> None:
         self.type = type_
@@ -15,6 +15,7 @@ class GrowingDelta:
         self.parts: list[str] = []
         self.logprobs: list[Mapping[str, Any]] = []
         self.tokens = 0
+        self.fields: dict[str, Any] = {}
 
     def is_alike(self, type_: str, payload: Mapping[str, Any]) -> bool:
         """Return whether a delta of this type and payload extends this one."""
@@ -30,4 +31,4 @@ class GrowingDelta:
     def complete_payload(self) -> Mapping[str, Any]:
         """The payload with the whole text."""
         logprobs = {"logprobs": self.logprobs} if self.logprobs else {}
-        return {**self.payload, "delta": "".join(self.parts), **logprobs}
+        return {**self.payload, "delta": "".join(self.parts), **logprobs, **self.fields}

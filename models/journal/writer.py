@@ -45,6 +45,9 @@ class Journal:
     claim          the attempt's right to write
     next_sequence  the first sequence number of this attempt
     unarchived     earlier events that only Redis has; this attempt archives them with its own
+    pace           how fast the attempt generates
+
+    The event with the first tokens of the job has the seconds since its creation, for later attempts.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Journal:
         next_sequence: int,
         writer: "JournalWriter",
         unarchived: Sequence[Event] = (),
+        pace: TokenPace | None = None,
     ) -> None:
         self.claim = claim
         self.fenced = False
@@ -66,7 +70,7 @@ class Journal:
         self._delta: GrowingDelta | None = None
         self._lock = threading.Lock()
         self._writer = writer
-        self.pace = TokenPace()
+        self.pace = pace or TokenPace()
 
     def write(self, type_: str, payload: Mapping[str, Any]) -> Event:
         """Write an event. Raises Fenced if a newer attempt exists."""
@@ -85,9 +89,8 @@ class Journal:
             *others, (type_, payload) = events
             for other in others:
                 self._append(*other)
-            self._append(type_, payload, tokens)
             self.tokens += tokens
-            self.pace.add(tokens)
+            self._append(type_, {**payload, **self.pace.add(tokens)}, tokens)
         self._writer.schedule(self)
 
     def write_text(
@@ -111,7 +114,7 @@ class Journal:
             self._delta.add(text, tokens, logprobs)
             first = self.tokens == 0
             self.tokens += tokens
-            self.pace.add(tokens)
+            self._delta.fields.update(self.pace.add(tokens))
         self._writer.schedule(self, text=not first)
 
     def compose_endings(self, endings: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Event]:

@@ -20,6 +20,7 @@ from models.jobs.attempts import Ending
 from models.jobs.budgets import Draw, settle_draw
 from models.jobs.jobs import NewJob
 from models.jobs.usage import GenerationTimes, UsageSource
+from models.journal.token_pace import first_token_of
 from models.platform.database import Connection
 from models.turns import conversations, due_times, response_events, responses
 from models.turns.responses import Response, TokenUsage
@@ -233,12 +234,10 @@ def _record_results(
 
 
 def _generation_times(attempt: Attempt) -> GenerationTimes:
-    """Return how fast a turn was answered. Only a turn of one attempt knows when its first token came."""
-    job, pace = attempt.job, attempt.journal.pace
-    if job.attempt > 1 or job.started_at is None or pace.first_seconds is None:
-        return GenerationTimes(None, pace.tokens_per_second)
-    waited = (job.started_at - job.created_at).total_seconds()
-    return GenerationTimes(waited + pace.first_seconds, pace.tokens_per_second)
+    """Return how fast a turn was answered. The first token may be of an earlier attempt, whose events have its time."""
+    pace = attempt.journal.pace
+    first = first_token_of(attempt.history) if pace.first_token_seconds is None else pace.first_token_seconds
+    return GenerationTimes(first, pace.tokens_per_second)
 
 
 def _follow_ups(response: Response) -> list[NewJob]:
