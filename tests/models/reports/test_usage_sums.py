@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import combinations, product
 
 import pytest
 from hypothesis import HealthCheck, given
@@ -41,9 +42,10 @@ ZONES = (
 BEGINS = (datetime(2026, 10, 24, 20, tzinfo=UTC), datetime(2026, 10, 31, 23, tzinfo=UTC),
           datetime(2026, 9, 5, 23, tzinfo=UTC), datetime(2026, 4, 4, 11, tzinfo=UTC))  # fmt: skip
 
+#: Records and periods meet at the edges of few quarter hours, around the changes of the zones.
 times = st.builds(
-    lambda begin, minutes, seconds: begin + timedelta(minutes=minutes, seconds=seconds),
-    st.sampled_from(BEGINS), st.integers(0, 3000), st.integers(0, 59),
+    lambda begin, quarters, offset: begin + timedelta(hours=3, minutes=15 * quarters, seconds=offset),
+    st.sampled_from(BEGINS), st.integers(0, 15), st.sampled_from((0, 1, 420, 899)),
 )  # fmt: skip
 records = st.builds(
     Record,
@@ -161,13 +163,40 @@ UPDATE usage_quarters_state SET counted_on = '', counted_accounts = '';
 """
 
 
-@effort(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(steps, max_size=40), selections)
-def test_a_report_equals_the_sum_over_the_records(accounts, actions, last):
+@effort(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(records, min_size=10, max_size=30), st.lists(steps, min_size=10, max_size=40), selections)
+def test_a_report_equals_the_sum_over_the_records(accounts, first, actions, last):
     with accounts.connection() as connection:
         connection.execute(RESET)
-    for action in (*actions, last, "update", last):
+    for action in (*first, *actions, last, "update", last):
         act(accounts, action)
+
+
+@pytest.fixture(params=["summed up", "counted later", "without sums"])
+def edges(accounts, request):
+    """Records at the edges of the quarter hours around the changes of the zones, in different states."""
+    if request.param == "counted later":
+        update_all(accounts)
+    with accounts.transaction() as connection:
+        times = [begin + timedelta(minutes=15 * quarter) for begin in BEGINS for quarter in range(12, 24)]
+        for number, time in enumerate(time + timedelta(seconds=second) for time in times for second in (0, 899)):
+            write(connection, Record(number, 1 + number % 2, "small", number, time, first_token=number / 10))
+    if request.param == "summed up":
+        update_all(accounts)
+    return accounts
+
+
+def test_intervals_are_those_of_the_zone(edges):
+    for zone, interval in product(ZONES, (None, "hour", "day", "month")):
+        check(edges, Selection(BEGINS[-1], BEGINS[1] + timedelta(days=2), zone, interval))
+
+
+def test_a_period_has_its_begin_and_not_its_end(edges):
+    seconds = (-1, 0, 1, 420, 899, 900, 901)
+    times = [BEGINS[0] + timedelta(hours=4, seconds=second) for second in seconds]
+    for start, end in combinations(times, 2):
+        check(edges, Selection(start, end))
+        check(edges, Selection(start, end, filters={"account_id": ["acct_1"]}))
 
 
 DAY = Selection(BEGINS[0], BEGINS[0] + timedelta(days=1), groups=("account_id", "model"))
