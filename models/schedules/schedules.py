@@ -201,10 +201,12 @@ def list_due(
 # Locks the account first, in the order in which removing a member and checking the quota do, so that there is no
 # deadlock.
 LOCK_ACCOUNT = f"""
-SELECT memberships.role, {EFFECTIVE_LIMITS} AS limits, accounts.billed_since IS NOT NULL AS billed
+SELECT memberships.role, users.operator, {EFFECTIVE_LIMITS} AS limits,
+       accounts.billed_since IS NOT NULL AS billed
 FROM accounts
 JOIN plans ON plans.id = accounts.plan_id
 JOIN memberships ON memberships.account_id = accounts.id AND memberships.user_id = %(user_id)s
+JOIN users ON users.id = memberships.user_id
 WHERE accounts.id = %(account_id)s AND accounts.erased_at IS NULL
 FOR NO KEY UPDATE OF accounts
 """
@@ -215,7 +217,7 @@ def lock_auth_context(connection: Connection, account_id: str, user_id: str) -> 
     row = fetch_one(connection, LOCK_ACCOUNT, {"account_id": account_id, "user_id": user_id})
     if row is None:
         return None
-    caller = Caller(user_id, account_id, Role(row["role"]))
+    caller = Caller(user_id, account_id, Role(row["role"]), operator=row["operator"])
     return AuthContext(caller, plans.parse_limits(row["limits"]), row["billed"])
 
 

@@ -2,7 +2,7 @@
 
 from models.accounts import emails, files, members
 from models.accounts.files import File
-from models.jobs.jobs import Job
+from models.jobs.jobs import PLATFORM_ACCOUNT, Job
 from models.platform.database import Connection
 from models.platform.errors import NotFound
 from models.platform.object_store import ObjectStore
@@ -31,9 +31,15 @@ def render_report(
     user, account = emails.read_user(connection, user_id), members.read_account(connection, account_id)
     if user is None or account is None:
         return None
-    link = f"{public_address}/v1/files/{file.id}/content"
+    link = f"{public_address}{_content_path(report, file)}"
     until = f"{report.expires_at:%Y-%m-%d}"
     return user.email, email_templates.report(_title(report), account.name, link, until, _attachment(objects, file))
+
+
+def _content_path(report: Report, file: File) -> str:
+    """Return the path of the file for those who get the report."""
+    across_accounts = report.account_id == PLATFORM_ACCOUNT
+    return f"/admin/reports/{report.id}/content" if across_accounts else f"/v1/files/{file.id}/content"
 
 
 def _title(report: Report) -> str:

@@ -10,10 +10,17 @@ from models.accounts.plans import Limits
 from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
 from models.jobs.quota import check_unfinished_jobs
 from models.platform.database import Connection
+from models.platform.errors import NotAllowed
 from models.reports import reports
 from models.reports.reports import NewReport
 from pipelines.reporting import report_request
-from pipelines.reporting.requested_report import RequestedReport, check_recipients, resolve, resolve_for_operator
+from pipelines.reporting.requested_report import (
+    RequestedReport,
+    check_operators,
+    check_recipients,
+    resolve,
+    resolve_for_operator,
+)
 
 KIND = "report.build"
 
@@ -62,8 +69,15 @@ def enqueue_operator_report(
     report_id: str,
     job_id: str,
     asked: Mapping[str, Any],
+    schedule_id: str | None = None,
 ) -> None:
-    """Insert a report across accounts with its job, which belong to the platform. Raises InvalidRequest."""
+    """Insert a report across accounts with its job, which belong to the platform.
+
+    Raises InvalidRequest, and NotAllowed unless the caller is an operator.
+    """
+    if not operator.operator:
+        raise NotAllowed("Only operators of the installation have reports across accounts.", code="operator_required")
+    check_operators(connection, requested.deliver_to)
     new = NewReport(
         id=report_id,
         account_id=PLATFORM_ACCOUNT,
@@ -73,6 +87,8 @@ def enqueue_operator_report(
         asked=asked,
         query=report_request.to_json(resolve_for_operator(requested, now)),
         format=requested.format,
+        deliver_to=requested.deliver_to,
+        schedule_id=schedule_id,
     )
     _insert(connection, new, owner_id=None)
 

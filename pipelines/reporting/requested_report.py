@@ -5,9 +5,10 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from models.accounts import members
+from models.accounts import emails, members
 from models.accounts.accounts import Caller, Role
 from models.accounts.files import FileAccess
+from models.jobs.jobs import PLATFORM_ACCOUNT
 from models.platform.database import Connection
 from models.platform.errors import InvalidRequest, NotAllowed
 from models.platform.texts import truncate
@@ -150,8 +151,26 @@ def check_recipients(connection: Connection, caller: Caller, scope: ReportScope,
             raise InvalidRequest(message, param="deliver_to")
 
 
+def check_operators(connection: Connection, deliver_to: Sequence[str]) -> None:
+    """Raise InvalidRequest for a recipient of a report across accounts who is no operator."""
+    for user_id in deliver_to:
+        if not _is_operator(connection, user_id):
+            message = f"Invalid value for 'deliver_to': '{truncate(user_id)}' should be an operator."
+            raise InvalidRequest(message, param="deliver_to")
+
+
+def _is_operator(connection: Connection, user_id: str) -> bool:
+    user = emails.read_user(connection, user_id)
+    return user is not None and user.operator
+
+
 def may_receive(connection: Connection, account_id: str, requester: str, scope: ReportScope, user_id: str) -> bool:
-    """Return whether a user may get a report by e-mail: now, as members leave and roles change."""
+    """Return whether a user may get a report by e-mail: now, as members leave and roles change.
+
+    One of the platform's account has the data of all accounts.
+    """
+    if account_id == PLATFORM_ACCOUNT:
+        return _is_operator(connection, user_id)
     member = members.read(connection, account_id, user_id)
     if member is None:
         return False

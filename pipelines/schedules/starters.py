@@ -20,7 +20,7 @@ from models.platform.ids import new_id
 from models.platform.settings import Settings
 from models.schedules.schedules import Schedule
 from pipelines.memory.meditation.meditation_jobs import enqueue_or_find
-from pipelines.reporting.enqueue_report import enqueue_report
+from pipelines.reporting.enqueue_report import enqueue_operator_report, enqueue_report
 from pipelines.reporting.requested_report import RequestedReport
 from pipelines.schedules import turns
 
@@ -79,15 +79,32 @@ def start_report(
     connection: Connection, schedule: Schedule, auth_context: AuthContext, settings: Settings, fire_time: datetime
 ) -> StartedWork:
     """Start a report, as `POST /v1/reports` does, of the range before the time for which the schedule fires."""
-    caller, job_id, asked = auth_context.caller, new_id("job"), schedule.asked["report"]
-    requested = RequestedReport(**schedule.plan)
-    if "time_zone" not in asked:  # that of the schedule
-        requested = replace(requested, time_zone=schedule.trigger.get("time_zone", requested.time_zone))
+    caller, job_id = auth_context.caller, new_id("job")
     enqueue_report(
-        connection, requested, caller, auth_context.limits, fire_time,
-        report_id=new_id("report"), job_id=job_id, asked=asked, schedule_id=schedule.id,
+        connection, _requested_report(schedule), caller, auth_context.limits, fire_time,
+        report_id=new_id("report"), job_id=job_id, asked=schedule.asked["report"], schedule_id=schedule.id,
     )  # fmt: skip
     return StartedWork(job_id, caller.account_id)
+
+
+def start_operator_report(
+    connection: Connection, schedule: Schedule, auth_context: AuthContext, settings: Settings, fire_time: datetime
+) -> StartedWork:
+    """Start a report across accounts, as `POST /admin/reports` does, if the user is an operator now."""
+    job_id = new_id("job")
+    enqueue_operator_report(
+        connection, _requested_report(schedule), auth_context.caller, fire_time,
+        report_id=new_id("report"), job_id=job_id, asked=schedule.asked["report"], schedule_id=schedule.id,
+    )  # fmt: skip
+    return StartedWork(job_id, PLATFORM_ACCOUNT)
+
+
+def _requested_report(schedule: Schedule) -> RequestedReport:
+    """Return the report of a schedule, in its time zone unless the request names another one."""
+    requested = RequestedReport(**schedule.plan)
+    if "time_zone" in schedule.asked["report"]:
+        return requested
+    return replace(requested, time_zone=schedule.trigger.get("time_zone", requested.time_zone))
 
 
 #: Kind of work → its starter.
@@ -95,6 +112,7 @@ STARTERS: Mapping[str, Starter] = {
     "turn": start_turn,
     "meditation": start_meditation,
     "report": start_report,
+    "operator_report": start_operator_report,
 }
 
 

@@ -1,5 +1,6 @@
 """The e-mail with a report: the link, the file where it is small, and only to those who may still read it."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
@@ -8,13 +9,13 @@ import pytest
 from models.accounts import accounts
 from models.accounts.accounts import Caller, Role
 from models.accounts.plans import Limits
-from models.jobs.jobs import enqueue
+from models.jobs.jobs import PLATFORM_ACCOUNT, enqueue
 from models.platform.ids import new_id
 from models.reports import reports
 from pipelines.accounts.email_jobs import EmailTemplate, email_job
 from pipelines.delivery import report_email
 from pipelines.files.store import store_file
-from pipelines.reporting.enqueue_report import enqueue_report
+from pipelines.reporting.enqueue_report import enqueue_operator_report, enqueue_report
 from pipelines.reporting.formats.render import render
 from pipelines.reporting.requested_report import RequestedReport
 from tests.pipelines.reporting.report_tables import table
@@ -32,21 +33,25 @@ def owner(database):
 
 @pytest.fixture
 def completed(database, mailbox, owner):
-    """`completed(scope)` → the id of a report with a file."""
+    """`completed(scope)` → the id of a report with a file. The scope `platform` is a report across accounts."""
 
     def completed(scope="account"):
-        requested = RequestedReport(kind="usage", format="pdf", range="last_month", scope=scope)
-        ids, caller = {"report_id": new_id("report"), "job_id": new_id("job")}, owner.caller
+        requested = RequestedReport(kind="usage", format="pdf", range="last_month")
+        ids, caller, now = {"report_id": new_id("report"), "job_id": new_id("job")}, owner.caller, datetime.now(UTC)
+        account_id = PLATFORM_ACCOUNT if scope == "platform" else caller.account_id
         with database.transaction() as connection:
-            enqueue_report(connection, requested, caller, Limits(), datetime.now(UTC), asked={}, **ids)
+            if scope == "platform":
+                enqueue_operator_report(connection, requested, replace(caller, operator=True), now, asked={}, **ids)
+            else:
+                enqueue_report(connection, replace(requested, scope=scope), caller, Limits(), now, asked={}, **ids)
         file = render(table(), "pdf")
         stored = store_file(
-            database, mailbox.sender.objects, account_id=caller.account_id, user_id=None, file_id=new_id("file"),
+            database, mailbox.sender.objects, account_id=account_id, user_id=None, file_id=new_id("file"),
             filename=file.filename, purpose="report", content_type=file.content_type, content=[file.content],
             audience="admins", days=30, job_id=ids["job_id"],
         )  # fmt: skip
         with database.transaction() as connection:
-            reports.complete(connection, ids["report_id"], caller.account_id, stored.id, {})
+            reports.complete(connection, ids["report_id"], account_id, stored.id, {})
         return ids["report_id"]
 
     return completed
@@ -56,8 +61,8 @@ def completed(database, mailbox, owner):
 def deliver(database, mailbox, owner):
     """`deliver(report_id)` → the e-mails that the owner gets."""
 
-    def deliver(report_id):
-        ids = {"user_id": owner.caller.user_id, "report_id": report_id, "report_account": owner.caller.account_id}
+    def deliver(report_id, account_id=owner.caller.account_id):
+        ids = {"user_id": owner.caller.user_id, "report_id": report_id, "report_account": account_id}
         with database.transaction() as connection:
             enqueue(connection, email_job(EmailTemplate.REPORT, **ids))
         return mailbox.deliver(owner.email)
@@ -96,6 +101,20 @@ def test_who_is_no_admin_any_more_gets_no_report_of_the_account(completed, deliv
 
     assert deliver(report_id) == []
     assert len(deliver(own)) == 1
+
+
+def test_a_report_across_accounts_is_for_operators_only(completed, deliver, database, owner, settings):
+    # Given a report across accounts
+    report_id = completed("platform")
+    # When its recipient is an operator, and then is none any more
+    with database.connection() as connection:
+        connection.execute("UPDATE users SET operator = true WHERE id = %s", (owner.caller.user_id,))
+        (message,) = deliver(report_id, PLATFORM_ACCOUNT)
+        connection.execute("UPDATE users SET operator = false WHERE id = %s", (owner.caller.user_id,))
+        later = deliver(report_id, PLATFORM_ACCOUNT)
+    # Then one e-mail has the path for operators
+    assert f"{settings.public_address}/admin/reports/{report_id}/content" in message.get_body().get_content()
+    assert later == []
 
 
 def test_a_former_member_gets_no_report(completed, deliver, database, owner):

@@ -23,14 +23,15 @@ UserId = Annotated[str, Field(min_length=1, max_length=64)]
 class AdminCreateReport(RequestBody):
     """The body of `POST /admin/reports`.
 
-    kind       what the report is about
-    format     of its file
-    range      the period by its name; by default `this_month`
+    kind        what the report is about
+    format      of its file
+    range       the period by its name; by default `this_month`
     start, end  the period in Unix seconds, from `start` until before `end`, instead of `range`
-    time_zone  the IANA name of the zone of hours, days and months, and of `range`
-    interval   a row for each hour, day or month; null: one for the whole period
-    group_by   what else rows are grouped by
-    filters    the ids or names that are included, by what they name: `{"model": ["default"]}`
+    time_zone   the IANA name of the zone of hours, days and months, and of `range`
+    interval    a row for each hour, day or month; null: one for the whole period
+    group_by    what else rows are grouped by
+    filters     the ids or names that are included, by what they name: `{"model": ["default"]}`
+    deliver_to  the ids of operators who get it by e-mail
     """
 
     kind: ReportKind
@@ -42,6 +43,7 @@ class AdminCreateReport(RequestBody):
     interval: Interval | None = None
     group_by: list[Grouping] = Field([], max_length=4)
     filters: dict[Grouping, Annotated[list[FilterValue], Field(min_length=1, max_length=100)]] = Field({}, max_length=6)
+    deliver_to: list[UserId] = Field([], max_length=20)
 
 
 class CreateReport(AdminCreateReport):
@@ -60,7 +62,6 @@ class CreateReport(AdminCreateReport):
     """
 
     scope: ReportScope | None = None
-    deliver_to: list[UserId] = Field([], max_length=20)
 
 
 class ListReports(Listing):

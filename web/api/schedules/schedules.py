@@ -1,6 +1,6 @@
 """`/v1/schedules`: create, list, read, update, pause and delete schedules, and list their firings."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -25,9 +25,10 @@ from pipelines.schedules import cron, turns, user_schedules
 from pipelines.schedules.starters import STARTERS
 from pipelines.schedules.triggers import Cron, Interval, Once
 from pipelines.schedules.user_schedules import NewSchedule, ScheduleChanges, ScheduledWork
+from web.api.reports.schemas import CreateReport
 from web.api.request import Request
 from web.api.requested_space import check_space
-from web.api.schedules.report_work import report_work
+from web.api.schedules.report_work import operator_report_work, report_work
 from web.api.schedules.schemas import (
     CreateSchedule,
     CronTrigger,
@@ -52,6 +53,12 @@ MAX_SECONDS_AHEAD = 10 * 366 * 86_400
 
 #: Bytes of a turn's request as JSON. A page of schedules contains up to a hundred of them.
 MAX_REQUEST_BYTES = 262_144
+
+#: Kind of work that is a report → the function that converts its body.
+REPORT_WORK: Mapping[str, Callable[[Request, CreateReport], ScheduledWork]] = {
+    "report": report_work,
+    "operator_report": operator_report_work,
+}
 
 
 def create(request: Request) -> Response:
@@ -185,7 +192,7 @@ def _parse_work(request: Request, body: Work) -> ScheduledWork:
         return _parse_turn(request, body)
     if body.request is not None:
         raise _unknown("work.request")
-    if body.kind == "report":
+    if body.kind in REPORT_WORK:
         return _parse_report(request, body)
     if body.report is not None:
         raise _unknown("work.report")
@@ -199,10 +206,8 @@ def _parse_report(request: Request, body: Work) -> ScheduledWork:
         raise _unknown("work.space")
     if body.report is None:
         raise missing_parameter("work.report")
-    if body.report.range is None and body.report.start is None and body.report.end is None:
-        raise missing_parameter("work.report.range")
     with _prefix_param("work.report"):
-        work = report_work(request, body.report)
+        work = REPORT_WORK[body.kind](request, body.report)
 
     def check(connection: Connection) -> None:
         with _prefix_param("work.report"):

@@ -62,7 +62,8 @@ Trigger = Annotated[
 class Work(RequestBody):
     """The work to start. For the kind `turn`, `request` is the body of `POST /v1/responses`; for the kind `meditation`,
     `space` names the end user whose memories it consolidates; for the kind `report`, `report` is the body of
-    `POST /v1/reports`, with a `range` before the time for which the schedule fires.
+    `POST /v1/reports`, with a `range` before the time for which the schedule fires; for the kind `operator_report`
+    it is that of `POST /admin/reports`.
     """
 
     kind: Annotated[str, Field(min_length=1, max_length=100)]

@@ -51,10 +51,13 @@ def test_a_report_of_an_account_is_not_one_of_operators(operator, user, create_r
     assert_error(operator.request("DELETE", f"/admin/reports/{report['id']}"), 404)
 
 
-def test_operators_have_no_recipients(operator):
-    answer = operator.request("POST", "/admin/reports", json={"kind": "usage", "deliver_to": [operator.caller.user_id]})
+def test_only_operators_are_recipients(operator, user):
+    def create(user_id):
+        return operator.request("POST", "/admin/reports", json={"kind": "usage", "deliver_to": [user_id]})
 
-    assert_error(answer, 400, param="deliver_to", code="unknown_parameter")
+    assert create(operator.caller.user_id).json()["deliver_to"] == [operator.caller.user_id]
+    for other in (user.caller.user_id, "user_unknown"):
+        assert_error(create(other), 400, param="deliver_to")
 
 
 def test_a_deleted_report_has_no_file(operator, report, build_report):

@@ -16,6 +16,8 @@ __all__ = ["add_member"]
 MONTHLY = {"type": "cron", "expression": "0 6 1 * *", "time_zone": "Europe/Berlin"}
 REPORT = {"kind": "usage", "range": "last_month", "interval": "day", "format": "csv"}
 
+KINDS = ["report", "operator_report"]
+
 #: Six o'clock on the 1st in Berlin, at which the clock of UTC shows another hour than in summer.
 FIRST = datetime(2026, 11, 1, 6, tzinfo=ZoneInfo("Europe/Berlin"))
 
@@ -32,9 +34,7 @@ def fire_at(database, settings):
     def fire_at(schedule, time):
         with database.transaction() as connection:
             schedules.set_next_fire(connection, schedule["id"], time, time)
-            (due,) = [
-                each for each in schedules.list_due(connection, ["report"], 100, time) if each.id == schedule["id"]
-            ]
+            (due,) = [each for each in schedules.list_due(connection, KINDS, 100, time) if each.id == schedule["id"]]
         return fire(database, settings, due, time)
 
     return fire_at
@@ -128,3 +128,52 @@ def test_work_has_only_the_fields_of_its_kind(user):
     ):
         answer = user.request("POST", "/v1/schedules", json={**body, "work": work})
         assert_error(answer, 400, param=param, code="unknown_parameter")
+
+
+ACROSS_ACCOUNTS = {"kind": "usage", "range": "last_month", "group_by": ["account"], "format": "csv"}
+
+
+def create_across_accounts(user, **fields):
+    return create(user, {**ACROSS_ACCOUNTS, **fields}, kind="operator_report")
+
+
+def test_an_operator_schedules_a_report_across_accounts(operator, fire_at):
+    deliver_to = [operator.caller.user_id]
+    schedule = create_across_accounts(operator, deliver_to=deliver_to).json()
+    assert schedule["work"]["kind"] == "operator_report"
+
+    fired = fire_at(schedule, FIRST)
+
+    reports = operator.request("GET", "/admin/reports").json()["data"]
+    (report,) = [each for each in reports if each["schedule_id"] == schedule["id"]]
+    assert (report["job_id"], report["deliver_to"]) == (fired.started.job_id, deliver_to)
+    assert (report["time_zone"], report["request"]["group_by"]) == ("Europe/Berlin", ["account"])
+    assert operator.request("GET", "/v1/reports").json()["data"] == []
+
+
+def test_only_operators_schedule_reports_across_accounts(user, operator, fire_at, database):
+    # Given one who is an operator, and one who is not
+    assert_error(create_across_accounts(user), 403, param="work.report", code="operator_required")
+    key = {"authorization": f"Bearer {make_key(operator, 'inference', 'admin')}"}
+    body = {"name": "monthly", "trigger": MONTHLY, "work": {"kind": "operator_report", "report": ACROSS_ACCOUNTS}}
+    assert_error(operator.client.post("/v1/schedules", json=body, headers=key), 403, code="operator_required")
+    schedule = create_across_accounts(operator).json()
+    # When the operator no longer is one
+    with database.connection() as connection:
+        connection.execute("UPDATE users SET operator = false WHERE id = %s", (operator.caller.user_id,))
+    # Then the schedule is refused
+    assert fire_at(schedule, FIRST).started is None
+    last = operator.request("GET", f"/v1/schedules/{schedule['id']}").json()["last_firing"]
+    assert (last["status"], last["error"]["code"]) == ("refused", "operator_required")
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"scope": "account"}, "work.report.scope"),
+        ({"deliver_to": ["user_unknown"]}, "work.report.deliver_to"),
+        ({"range": None}, "work.report.range"),
+    ],
+)
+def test_a_report_across_accounts_that_cannot_be_scheduled_is_rejected(operator, fields, param):
+    assert_error(create_across_accounts(operator, **fields), 400, param=param)
