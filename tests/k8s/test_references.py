@@ -119,5 +119,6 @@ def test_the_proxy_neither_buffers_streams_nor_ends_silent_ones(examples):
 
     assert nginx["nginx.ingress.kubernetes.io/proxy-buffering"] == "off"
     assert int(nginx["nginx.ingress.kubernetes.io/proxy-read-timeout"]) >= 30
+    assert nginx["nginx.org/proxy-buffering"] == "False"
     assert load_balancer["alb.ingress.kubernetes.io/load-balancer-attributes"] == "idle_timeout.timeout_seconds=3600"
     assert rule["timeouts"] == {"request": "0s", "backendRequest": "0s"}

@@ -181,6 +181,13 @@ def test_the_version_of_the_chart_is_that_of_the_project():
     assert result.output.split()[-1] == yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
 
 
+def test_a_rollout_waits_for_a_model_to_be_loaded(example):
+    for each in example.of("Deployment").values():
+        (container,) = each["spec"]["template"]["spec"]["containers"]
+        probe = container["startupProbe"]
+        assert each["spec"].get("progressDeadlineSeconds", 600) > probe["periodSeconds"] * probe["failureThreshold"]
+
+
 def test_the_grace_of_pods_covers_preparation_and_drain(example):
     for pod in pods(example):
         if component(pod) in ("web", "worker", "scheduler"):

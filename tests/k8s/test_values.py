@@ -154,3 +154,5 @@ def test_notes_say_how_to_reach_the_api_and_what_is_missing(examples):
     assert "for trials" in examples["in-chart-dependencies"].notes
     assert "No worker generates text" not in examples["minimal"].notes
     assert "No worker generates text" in render(STORE).notes
+    assert "SANGHA_TRUSTED_PROXIES" in examples["gpu"].notes
+    assert "SANGHA_TRUSTED_PROXIES" not in examples["production"].notes
