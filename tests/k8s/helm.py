@@ -63,6 +63,12 @@ def lint(values: Mapping[str, Any]) -> list[str]:
     return [each["error"] for each in result["messages"] if each["severity"] > 1] + list(result["errors"])
 
 
+def parse_set(flags: Sequence[str]) -> dict[str, Any]:
+    """Return the values of flags `--set`."""
+    (values,) = _ask({"set": ",".join(flags)})
+    return dict(values)
+
+
 def _rendered(result: Mapping[str, Any], values: Mapping[str, Any]) -> Rendered:
     files = result.get("files", {})
     texts = [text for name, text in sorted(files.items()) if name.endswith(".yaml")]
@@ -86,6 +92,8 @@ def _answer(request: Mapping[str, Any]) -> list[Any]:
 
     if "lint" in request:
         return [helm.lint(request["chart"], request["lint"], strict=True, namespace=NAMESPACE)]
+    if "set" in request:
+        return [helm.parse_set_string(request["set"])]
     results = []
     with helm.Chart.load(request["chart"]) as chart:
         for values in request["values"]:
