@@ -2,7 +2,8 @@
 
 A line's unique key is its job and its number, so that an attempt after a crash writes nothing twice; it continues
 after the last line that was reported as progress. Invalid lines are reported, and the others are imported; an import
-with too many invalid lines is given up. The file is deleted once the job has ended (`models.accounts.files`).
+with too many invalid lines is given up. A file that the request had is deleted once the job has ended
+(`models.accounts.files`); one that was uploaded before is kept.
 """
 
 import time
@@ -14,13 +15,16 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
+from models.accounts import files
+from models.accounts.files import FileAccess
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.memory.memories import NewMemory
 from models.memory.spaces import SpaceKey
 from models.platform.errors import NotFound, PermanentFailure
 from models.platform.ids import new_id
-from models.platform.object_store import ObjectStore
+from models.platform.object_store import DamagedObject, ObjectStore
+from pipelines.files.content import read_content
 from pipelines.memory.memory_input import MemoryInput
 from pipelines.memory.store import BATCH, Embed, stoppable, write_memories
 from pipelines.time_slice import TimeSlice
@@ -68,13 +72,13 @@ def run(embed: Embed, objects: ObjectStore, attempt: Attempt) -> Ending:
     """Import the lines of a file into a user's space.
 
     Raises the reason to stop, Released after a time slice, EngineError, Unavailable, and PermanentFailure if the file
-    was deleted.
+    was deleted or is damaged.
     """
     job = attempt.job
     # An attempt of an earlier version has stored no state: then all lines are read again, and written lines found.
     report = ImportReport(**(job.progress or {}).get("resume", {}))
     importer = _Importer(stoppable(embed, attempt), attempt, report)
-    for line in _read_lines(objects, job.arguments["object_key"], report):
+    for line in _read_lines(_content(objects, attempt, report.offset), report):
         importer.add(line)
         if report.failed > MAX_INVALID_LINES:
             importer.flush()
@@ -115,7 +119,7 @@ class _Importer:
             report.imported += len(written)
             self._batch = []
         note = f"{report.failed} invalid lines" if report.failed else ""
-        attempt.report_progress(report.lines, attempt.job.arguments["lines"], note=note, resume=asdict(report))
+        attempt.report_progress(report.lines, attempt.job.arguments.get("lines"), note=note, resume=asdict(report))
         self._flushed = time.monotonic()
 
 
@@ -152,15 +156,33 @@ def _parse_line(report: ImportReport, line: bytes, key: str, now: datetime) -> N
     return None
 
 
-def _read_lines(objects: ObjectStore, key: str, report: ImportReport) -> Iterator[bytes]:
+def _content(objects: ObjectStore, attempt: Attempt, offset: int) -> Iterator[bytes]:
+    """Return the content of the file from an offset on, in chunks. Raises PermanentFailure and Unavailable."""
+    try:
+        yield from _chunks(objects, attempt, offset)
+    except NotFound:
+        raise PermanentFailure("The file of this import was deleted.", code="deleted") from None
+    except DamagedObject:
+        raise PermanentFailure("The file of this import is damaged.", code="damaged") from None
+
+
+def _chunks(objects: ObjectStore, attempt: Attempt, offset: int) -> Iterator[bytes]:
+    """Return the chunks of an uploaded file, or of the object that the request had. Raises NotFound."""
+    arguments, account_id = attempt.job.arguments, attempt.job.account_id
+    if (file_id := arguments.get("uploaded_file_id")) is None:
+        return objects.get(arguments["object_key"], offset)
+    with attempt.database.connection() as connection:
+        file = files.read(connection, file_id, FileAccess(account_id, None, admin=True))
+    if file is None:
+        raise NotFound(f"File with id '{file_id}' not found.")
+    return read_content(objects, file, offset)
+
+
+def _read_lines(chunks: Iterator[bytes], report: ImportReport) -> Iterator[bytes]:
     """Read the lines after those that the report counts, and count each in it.
 
     A line over the limit is cut one byte behind it, to bound memory.
     """
-    try:
-        chunks = objects.get(key, report.offset)
-    except NotFound:
-        raise PermanentFailure("The file of this import was deleted.", code="deleted") from None
     rest, cut = b"", 0
     for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")

@@ -88,6 +88,13 @@ def enqueue_import(
     enqueue_memory_job(database, key, "memory.import", arguments, job_id, limits, deadline_at=deadline_at)
 
 
+def enqueue_import_of_file(database: Database, key: SpaceKey, file_id: str, job_id: str, limits: Limits) -> None:
+    """Enqueue a job that imports a file of JSON Lines which exists already, and is kept."""
+    deadline_at = datetime.now(UTC) + IMPORT_TIME
+    arguments = {"uploaded_file_id": file_id}
+    enqueue_memory_job(database, key, "memory.import", arguments, job_id, limits, deadline_at=deadline_at)
+
+
 def enqueue_memory_job(
     database: Database,
     key: SpaceKey,

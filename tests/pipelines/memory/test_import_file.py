@@ -13,6 +13,8 @@ from models.platform.errors import Cancelled, PermanentFailure, Released
 from models.platform.ids import new_id
 from models.platform.object_store import ObjectStore
 from pipelines import time_slice
+from pipelines.files.deletion import delete_file
+from pipelines.files.store import store_file
 from pipelines.memory import import_file
 from pipelines.memory.store import BATCH, CHECKED_TEXTS
 
@@ -81,6 +83,62 @@ def test_crash_between_batches_loses_and_repeats_no_line(database, begin, settle
     assert [error["line"] for error in ending.result["errors"]] == [6, BATCH + 6, 2 * BATCH + 6]
 
 
+@pytest.fixture
+def uploaded_job(settings, database, owner, job, monkeypatch):
+    """Return a job that imports the same lines from an uploaded file of several objects, and the object store."""
+    monkeypatch.setattr("pipelines.files.store.OBJECT_BYTES", 1000)
+    new, objects = job
+    file = store_file(
+        database,
+        objects,
+        account_id=owner[0],
+        user_id=None,
+        file_id=new_id("file"),
+        filename="memories.jsonl",
+        purpose="user_data",
+        content_type="application/jsonl",
+        content=objects.get(new.arguments["object_key"]),
+        audience="account",
+        days=None,
+        job_id=None,
+    )
+    assert len(file.objects) > 3
+    return NewJob("memory.import", owner[0], {"user_id": owner[1], "uploaded_file_id": file.id}), objects, file
+
+
+def test_crash_during_the_import_of_an_uploaded_file_loses_and_repeats_no_line(
+    database, begin, settle, uploaded_job, owner
+):
+    new, objects, _ = uploaded_job
+    with pytest.raises(WorkerDied):
+        import_file.run(embed_until(2 * BATCH // CHECKED_TEXTS), objects, begin(new))
+
+    attempt = begin(new)
+    ending = import_file.run(embed, objects, attempt)
+    settle(attempt, ending)
+
+    assert stored_texts(database, owner) == valid_texts()
+    assert (ending.result["imported"], ending.result["failed"]) == (LINES - 3, 3)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_uploaded_file_that_is_deleted_fails_the_job(database, begin, uploaded_job, owner, begun):
+    new, objects, file = uploaded_job
+
+    def delete_then_embed(texts):
+        delete_file(database, objects, file)
+        return embed(texts)
+
+    if not begun:
+        delete_file(database, objects, file)
+
+    with pytest.raises(PermanentFailure) as failure:
+        import_file.run(delete_then_embed, objects, begin(new))
+
+    assert failure.value.code == "deleted"
+    assert bool(stored_texts(database, owner)) is begun
+
+
 def test_missing_file_fails_the_job(begin, job):
     new, objects = job
     objects.delete([new.arguments["object_key"]])
@@ -94,7 +152,7 @@ def test_long_blank_and_unterminated_lines_are_read(settings):
     content = b"a\n\nb\r\n" + b"x" * (3 * import_file.MAX_LINE_BYTES) + b"\nlast"
     objects.put("lines", io.BytesIO(content))
 
-    lines = list(import_file._read_lines(objects, "lines", report))
+    lines = list(import_file._read_lines(objects.get("lines"), report))
 
     assert (lines[0], lines[1], lines[2].strip(), lines[-1]) == (b"a", b"", b"b", b"last")
     assert (report.lines, report.offset) == (5, len(content))
@@ -107,10 +165,10 @@ def test_reading_continues_behind_the_lines_that_were_counted(settings, done):
     objects, counted = ObjectStore.open(settings), import_file.ImportReport()
     long = b"x" * (3 * import_file.MAX_LINE_BYTES)
     objects.put("lines", io.BytesIO(b"a\n\n" + long + b"\nc\nlast"))
-    lines = import_file._read_lines(objects, "lines", counted)
+    lines = import_file._read_lines(objects.get("lines"), counted)
     first = [next(lines) for _ in range(min(done, 5))]
 
-    rest = list(import_file._read_lines(objects, "lines", counted))
+    rest = list(import_file._read_lines(objects.get("lines", counted.offset), counted))
 
     assert [line[:4] for line in first + rest] == [b"a", b"", b"xxxx", b"c", b"last"]
 

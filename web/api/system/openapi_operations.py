@@ -217,7 +217,7 @@ def _parameters(route: Route, schemas: Schemas) -> Iterator[dict[str, Any]]:
 
 def _body(route: Route, schemas: Schemas) -> dict[str, Any]:
     if route.upload_type:
-        return {"requestBody": {"required": True, "content": {route.upload_type: {"schema": {"type": "string"}}}}}
+        return {"requestBody": {"required": False, "content": {route.upload_type: {"schema": {"type": "string"}}}}}
     schema = schemas.of(route, "body")
     if route.form:
         fields = schemas.resolve(schema) if schema else None

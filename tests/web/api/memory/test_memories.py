@@ -221,6 +221,43 @@ def test_an_import_reports_invalid_lines_and_imports_the_others(user, workers, d
         assert space.live == 150
 
 
+def upload(user, content, **fields):
+    """Upload a file; returns its id."""
+    answer = user.request(
+        "POST", "/v1/files", files={"file": ("memories.jsonl", content)}, data={"purpose": "user_data", **fields}
+    )
+    return answer.json()["id"]
+
+
+def test_an_uploaded_file_is_imported_and_kept(user, workers):
+    lines = [json.dumps({"text": f"In week {week} we planted tree {week}"}) for week in range(150)]
+    file_id = upload(user, "\n".join([*lines, "no json"]))
+
+    created = user.request("POST", f"/v1/memories/import?file_id={file_id}&space=Ada")
+
+    assert (created.status_code, created.json()["kind"]) == (202, "memory.import")
+    path = f"/v1/jobs/{created.json()['id']}"
+    job = wait_until(lambda: (job := user.request("GET", path).json())["state"] == "completed" and job, timeout=60)
+    assert job["result"] | {"errors": None} == {"lines": 151, "imported": 150, "failed": 1, "errors": None}
+    assert (job["progress"]["done"], job["progress"]["total"]) == (151, None)
+    assert len(user.request("GET", "/v1/memories?space=Ada&limit=100").json()["data"]) == 100
+    assert user.request("GET", "/v1/memories").json()["data"] == []
+    assert user.request("GET", f"/v1/files/{file_id}").status_code == 200
+
+
+def test_an_import_of_a_file_is_rejected_by_its_parameter(user, other_user, monkeypatch):
+    line = b'{"text": "a"}'
+    foreign, other, own = upload(other_user, line, audience="account"), upload(user, b"[]"), upload(user, line)
+    path = "/v1/memories/import?file_id="
+
+    for missing in (foreign, "file_none"):
+        assert_error(user.request("POST", path + missing), 404, param="file_id")
+    assert_error(user.request("POST", path + other), 400, param="file_id", code="invalid_json")
+    assert_error(user.request("POST", path + own, content=line), 400, param="file_id")
+    monkeypatch.setattr("web.api.memory.imports.FILES_SINCE", "9999")
+    assert_error(user.request("POST", path + own), 503)
+
+
 def test_a_search_counts_the_recall_of_its_hits(user, conversation, database):
     search(user, "lake")
 
