@@ -29,9 +29,10 @@ up: install ## Run everything on this machine until Ctrl-C: make up [PORT=8000]
 	@exec $(BIN)/sangha up $(if $(filter command line,$(origin PORT)),--port $(PORT))
 
 .PHONY: test
-test: $(VENV)/.installed-dev ## Run all tests; installs RabbitMQ and PgBouncer if possible
+test: $(VENV)/.installed-dev ## Run all tests; installs RabbitMQ, PgBouncer and nginx if possible
 	@sh tests/rabbitmq.sh
 	@sh tests/pgbouncer.sh
+	@sh tests/nginx.sh
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: clients
@@ -84,6 +85,12 @@ soak: $(VENV)/.installed-dev ## Run a steady load and check that no resource gro
 chaos: $(VENV)/.installed-dev ## Inject faults under load and check every guarantee: make chaos [MINUTES=5] [SEED=7]
 	@sh tests/rabbitmq.sh
 	$(BIN)/python -m bench.chaos $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
+
+.PHONY: cluster
+cluster: $(VENV)/.installed-dev ## Lose and cut off hosts of a cluster in network namespaces, as root: make cluster [MINUTES=5] [SEED=7]
+	@sh tests/rabbitmq.sh
+	@sh tests/nginx.sh
+	$(BIN)/python -m bench.cluster $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: clean
 clean: ## Remove .venv and generated files; keeps the data in .sangha

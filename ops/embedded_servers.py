@@ -14,7 +14,7 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
@@ -115,12 +115,14 @@ class Postgres:
         shutil.rmtree(self.folder, ignore_errors=True)
         fresh.mkdir(parents=True, mode=0o700)
         options = ["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C"]
-        self._run([str(postgres_binary("initdb")), "-D", str(fresh), *options], fresh)
+        self.run_program("initdb", ["-D", str(fresh), *options], fresh)
         statement = f'CREATE DATABASE "{self.database}"\n'
-        self._run([str(postgres_binary("postgres")), "--single", "-D", str(fresh), "postgres"], fresh, statement)
+        self.run_program("postgres", ["--single", "-D", str(fresh), "postgres"], fresh, statement)
         fresh.rename(self.folder)
 
-    def _run(self, command: list[str], unprivileged_folder: Path, text: str = "") -> None:
+    def run_program(self, program: str, arguments: Sequence[str], unprivileged_folder: Path, text: str = "") -> None:
+        """Run a program of Postgres that creates the data folder. Raises ConfigurationError with its last line."""
+        command = [str(postgres_binary(program)), *arguments]
         wrapped = launcher_command(command, signal.SIGKILL, unprivileged_folder)
         completed = subprocess.run(wrapped, input=text, capture_output=True, text=True, check=False)
         if completed.returncode != 0:

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-from bench.chaos.stack import ChaosStack
+from typing import Any
 
 #: Seconds that a killed process stays dead, at least and at most: a supervisor is fast, an orchestrator is not.
 DEAD = (0.2, 3.0)
@@ -14,7 +13,8 @@ DISTURBED = (2.0, 7.0)
 #: Seconds until a fault without a duration is healed.
 AT_ONCE = (0.05, 0.05)
 
-FaultStep = Callable[[ChaosStack, str], None]
+#: Affects a target of a stack: of that of `bench.chaos` or of `bench.cluster`.
+FaultStep = Callable[[Any, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +50,15 @@ def names_in(target: str) -> list[str]:
     return target.split("+")
 
 
-def on_each(act: Callable[[ChaosStack, str], None]) -> FaultStep:
+def on_each(act: Callable[[Any, str], None]) -> FaultStep:
     """Return a step that acts on each process or link of its target."""
 
-    def step(stack: ChaosStack, target: str) -> None:
+    def step(stack: Any, target: str) -> None:
         for name in names_in(target):
             act(stack, name)
 
     return step
 
 
-def do_nothing(stack: ChaosStack, target: str) -> None:
+def do_nothing(stack: object, target: str) -> None:
     """Do nothing: the fault heals by itself."""

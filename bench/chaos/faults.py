@@ -20,6 +20,7 @@ from bench.chaos.fault import AT_ONCE, DEAD, DISTURBED, Fault, FaultStep, do_not
 from bench.chaos.job_times import age_queued_jobs
 from bench.chaos.processes import ENGINES, LINKS, QUEUE_LINKS, SCHEDULERS, UPSTREAM, WEBS, WORKERS
 from bench.chaos.stack import ChaosStack
+from bench.chaos.supervised_processes import SupervisedProcesses
 from models.jobs.leases import LEASE
 from ops.embedded_servers import Valkey
 
@@ -151,7 +152,7 @@ def blip(stack: ChaosStack, target: str) -> None:
     threading.Timer(SECOND_BLIP, cut, [stack, target]).start()
 
 
-def has_recovered(stack: ChaosStack, fault: Fault, target: str) -> bool:
+def has_recovered(stack: SupervisedProcesses, fault: Fault, target: str) -> bool:
     """Return whether the target of a fault works again."""
     names = [name for name in names_in(target) if name in stack.children]
     return all(name not in stack.stopping and stack.children[name].ready() for name in names)

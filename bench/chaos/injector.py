@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bench.chaos import faults
 from bench.chaos.fault import Fault, InjectedFault, names_in
-from bench.chaos.stack import ChaosStack
+from bench.chaos.supervised_processes import SupervisedProcesses
 
 #: Seconds from the first turn to the first fault, and from the end of the last fault to the end.
 QUIET = 3.0
@@ -107,7 +107,7 @@ class FaultInjector:
 
     def __init__(
         self,
-        stack: ChaosStack,
+        stack: SupervisedProcesses,
         planned: Sequence[PlannedFault],
         table: Mapping[str, Fault],
         before_last: Callable[[], None] = lambda: None,

@@ -38,8 +38,9 @@ MOST_THREADS = {
     "upstream": 64,
 }
 
-#: Descriptors by which a process may have grown: connection pools for Postgres and Redis, and closing connections.
-DESCRIPTORS = 32
+#: Descriptors by which a process may have grown: the pools of a worker of nine pools have 38 connections to Postgres,
+#: and there are closing connections.
+DESCRIPTORS = 48
 
 #: Connections to Postgres and to Redis by which a process may have grown: the pools of the largest, once more.
 CONNECTIONS = 10

@@ -24,7 +24,8 @@ from bench.chaos.processes import LINKS, QUEUE_LINKS
 from bench.chaos.recovery import recovery_times
 from bench.chaos.report import ChaosReport
 from bench.chaos.slots import check_slots
-from bench.chaos.stack import SLOTS, ChaosStack, chaos_stack
+from bench.chaos.stack import SLOTS, chaos_stack
+from bench.chaos.supervised_processes import SupervisedProcesses
 from bench.chaos.tool_server import ToolServer, tool_server
 from bench.chaos.transcripts import ClientTranscript, Period
 from bench.chaos.violations import Violation
@@ -164,11 +165,11 @@ class ChaosRun:
 
     def __init__(
         self,
-        stack: ChaosStack,
+        stack: SupervisedProcesses,
         options: RunOptions,
         report: ChaosReport,
         progress: Progress,
-        hostile: Adversary,
+        hostile: Adversary | None,
         tools: ToolServer,
         receiver: WebhookReceiver,
     ) -> None:
@@ -219,7 +220,9 @@ class ChaosRun:
         self._stack.wait_ready(self._stack.children)
         self._progress.report("checking")
         self._report.recovery = recovery_times(transcripts, self._injector.injected)
-        self._report.violations += [*self._hostile.violations(), *self._check(transcripts), *self._check_windows()]
+        self._report.violations += [*self._check(transcripts), *self._check_windows()]
+        if self._hostile is not None:
+            self._report.violations += self._hostile.violations()
         if not self._report.violations and self._options.spills:
             self._report.violations += breaker_rules.check_closed(self._stack.addresses, self._stack.settings)
         if not self._report.violations:  # stuck work holds resources, and would be reported twice
@@ -236,19 +239,20 @@ class ChaosRun:
         self._report.counts |= {"webhooks": sum(len(self._receiver.received(each)) for each in self._receiver.secrets)}
         if self._stack.endpoint is not None:
             self._report.counts |= {"requests of the endpoint": len(self._stack.endpoint.book())}
-        self._report.attacks = self._hostile.counts
+        self._report.attacks = self._hostile.counts if self._hostile is not None else {}
         if self._report.violations or isinstance(sys.exception(), Exception):
             self._report.logs = str(self._stack.keep_logs())
 
     def _start_attacks(self) -> None:
         """Start the attacks, unless the previous version runs, which need not withstand them."""
         ending = self._shutdown.ident is not None
-        if self._stack.previous is None and self._options.attacks and not ending:
+        if self._hostile is not None and self._stack.previous is None and self._options.attacks and not ending:
             self._hostile.start(self._options.attacks)
 
     def _end(self) -> None:
         """End the attacks, and let the clients finish their work."""
-        self._hostile.stop()
+        if self._hostile is not None:
+            self._hostile.stop()
         self._shutdown.start()
 
     def _wait_for_fleet(self) -> Sequence[ClientTranscript]:

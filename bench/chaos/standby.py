@@ -13,7 +13,7 @@ import psycopg
 
 from bench.chaos.transcripts import Period
 from bench.harness.waiting import wait_until
-from ops.embedded_servers import Postgres, postgres_binary
+from ops.embedded_servers import Postgres
 
 #: Seconds during which the primary commits what the standby never receives.
 LOST_SECONDS = 1.0
@@ -41,14 +41,18 @@ class Standby(Postgres):
 
     def _create_cluster(self) -> None:
         """Copy the primary."""
-        fresh = self.folder.with_name(self.folder.name + ".new")
-        for folder in (fresh, self.folder):
-            shutil.rmtree(folder, ignore_errors=True)
-        fresh.mkdir(parents=True, mode=0o700)
-        source = ["-h", str(self._primary.sockets), "-U", "postgres"]
-        options = ["-D", str(fresh), "--write-recovery-conf", "--checkpoint=fast", "--wal-method=stream"]
-        self._run([str(postgres_binary("pg_basebackup")), *source, *options], fresh)
-        fresh.rename(self.folder)
+        copy_primary(self, str(self._primary.sockets))
+
+
+def copy_primary(standby: Postgres, primary: str) -> None:
+    """Copy the server at a host or in a folder of sockets, so that the copy follows it when it starts."""
+    fresh = standby.folder.with_name(standby.folder.name + ".new")
+    for folder in (fresh, standby.folder):
+        shutil.rmtree(folder, ignore_errors=True)
+    fresh.mkdir(parents=True, mode=0o700)
+    options = ["-D", str(fresh), "--write-recovery-conf", "--checkpoint=fast", "--wal-method=stream"]
+    standby.run_program("pg_basebackup", ["-h", primary, "-U", "postgres", *options], fresh)
+    fresh.rename(standby.folder)
 
 
 def wait_for_replication(primary: Postgres) -> None:

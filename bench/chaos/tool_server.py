@@ -84,8 +84,8 @@ def _tool(name: str, *, read_only: bool = False) -> Mapping[str, Any]:
 
 
 @contextmanager
-def tool_server(seed: int = 0) -> Iterator[ToolServer]:
-    """Serve on the loopback address until the block ends."""
+def tool_server(seed: int = 0, *, host: str = "127.0.0.1") -> Iterator[ToolServer]:
+    """Serve on an address of this host until the block ends."""
     tools = ToolServer(seed=seed)
 
     class Handler(BaseHTTPRequestHandler):
@@ -104,9 +104,9 @@ def tool_server(seed: int = 0) -> Iterator[ToolServer]:
         def log_message(self, *arguments: object) -> None:
             """Log nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer((host, 0), Handler)
     server.daemon_threads = True
-    tools.url = f"http://127.0.0.1:{server.server_port}"
+    tools.url = f"http://{host}:{server.server_port}"
     threading.Thread(target=server.serve_forever, name="tool-server", daemon=True).start()
     try:
         yield tools

@@ -1,5 +1,6 @@
-"""Poll until a condition holds."""
+"""Poll until a condition holds, such as that a server listens."""
 
+import socket
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -20,3 +21,13 @@ def wait_until(
             raise TimeoutError(f"timed out after {timeout:g} s waiting for {what}")
         time.sleep(interval)
     return value
+
+
+def listens(address: tuple[str, int], greeting: bytes = b"", answer: bytes = b"") -> bool:
+    """Return whether a server accepts connections, and begins its answer to a greeting with `answer`."""
+    try:
+        with socket.create_connection(address, timeout=2) as connection:
+            connection.sendall(greeting)
+            return not answer or connection.recv(len(answer)) == answer
+    except OSError:
+        return False

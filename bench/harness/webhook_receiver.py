@@ -79,8 +79,8 @@ class WebhookReceiver:
 
 
 @contextmanager
-def webhook_receiver() -> Iterator[WebhookReceiver]:
-    """Run a receiver on the loopback address until the block ends."""
+def webhook_receiver(*, host: str = "127.0.0.1") -> Iterator[WebhookReceiver]:
+    """Run a receiver on an address of this host until the block ends."""
     receiver = WebhookReceiver()
 
     class Handler(BaseHTTPRequestHandler):
@@ -106,8 +106,8 @@ def webhook_receiver() -> Iterator[WebhookReceiver]:
         def handle_error(self, request: object, client_address: object) -> None:
             """Ignore connections that a killed worker has lost."""
 
-    server = Server(("127.0.0.1", 0), Handler)
-    receiver.url = f"http://127.0.0.1:{server.server_port}"
+    server = Server((host, 0), Handler)
+    receiver.url = f"http://{host}:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:

@@ -30,7 +30,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from models.platform.errors import Unavailable
 from models.platform.migration_files import process_name
-from models.platform.outages import is_conflict, is_outage
+from models.platform.outages import READ_ONLY, is_conflict, is_outage
 from models.platform.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -187,6 +187,8 @@ class Database:
                 raise Unavailable("The operation conflicted with a concurrent one. Retry it.") from error
             if not is_outage(error, connection):
                 raise
+            if connection.closed or error.sqlstate == READ_ONLY:
+                self._replace_connections()
             connection.close()  # also where it is still open, as to a former primary
             log.warning("The database is unavailable: %s", " ".join(str(error).split()))
             raise Unavailable("The database is unavailable.") from error
@@ -237,12 +239,15 @@ class Database:
 
     def _return(self, connection: Connection) -> None:
         connection.inserted.clear()
-        lost = connection.closed
         self._pool.putconn(connection)
-        if lost:
-            # After a restart of the server all pooled connections are lost: replace them now, not one caller at a time.
-            with suppress(Exception):
-                self._pool.check()
+
+    def _replace_connections(self) -> None:
+        """Replace all connections, since the others are probably lost, too, as after a restart or a failover.
+
+        They are not checked first: a connection to a host that is cut off takes its time-out to fail.
+        """
+        with suppress(Exception):
+            self._pool.drain()
 
 
 def fetch_one(connection: Connection, statement: str, parameters: Any = None) -> DictRow | None:

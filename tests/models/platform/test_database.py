@@ -184,6 +184,25 @@ def test_a_connection_lost_in_a_batch_raises_unavailable(job_store, account_id):
     assert count(job_store.database, account_id) == 0
 
 
+def lose_a_connection(database):
+    with database.connection() as connection:
+        connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+
+def test_all_connections_are_replaced_once_one_is_lost(job_store):
+    # Given two connections, of which one is free
+    database = job_store.database
+    with database.connection() as first, database.connection() as second:
+        pass
+    # When the other one is lost
+    with pytest.raises(Unavailable):
+        lose_a_connection(database)
+    # Then the free one is closed without a round trip, which to a host that is cut off would take its time-out
+    assert first.closed
+    assert second.closed
+    assert count(database, "none") == 0
+
+
 def read_length(connection):
     return connection.execute("SELECT length(%s) AS length", ("x" * 16 * MEBIBYTE,))
 
