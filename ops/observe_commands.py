@@ -30,3 +30,22 @@ def log_level(level: str | None, minutes: int, data_dir: Path | None) -> None:
         show_level(settings)
     else:
         change_level(settings, None if level == "default" else cast("LevelName", level.upper()), minutes)
+
+
+@click.command()
+@click.option("--interval", type=click.FloatRange(0.5, 60), default=2.0, show_default=True, help="Seconds per redraw.")
+@click.option("--once", is_flag=True, help="Print once, and exit. Also where standard output is no terminal.")
+@click.option("--json", "as_json", is_flag=True, help="Print once as a JSON object.")
+@click.option("--metrics", "urls", multiple=True, metavar="URL",
+              help="Metrics of a web process, to count its streams. [default: of this machine]")  # fmt: skip
+@data_dir
+def top(interval: float, once: bool, as_json: bool, urls: tuple[str, ...], data_dir: Path | None) -> None:
+    """Show what the installation does now: slots, tokens per second, pools, queues by age, streams, endpoints.
+
+    Reads Postgres and Redis, so it works from every machine that can reach them. Only the numbers of streams come from
+    the metrics of web processes. `q` quits.
+    """
+    settings = prepare(quiet=True, data_dir=data_dir)
+    from ops.top.screen import top as show
+
+    show(settings, interval=interval, once=once, as_json=as_json, metrics_urls=urls)
