@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 
 from models.jobs import workers
 from models.jobs.catalogue import POOLS, pool_of
+from models.jobs.outbox import SHARDS
 from models.platform.database import fetch_one
 from models.serving.forecast import wait_behind
 from models.serving.queues import model_queue
+from models.serving.served_models import ModelDescription
+from models.serving.served_models import register as register_model
 from models.serving.state import QueueState
 from tasks import billing, delivery, maintenance, memory, recall, reporting, tools
 from tests.k8s.helm import CHART, render, render_all
@@ -213,6 +216,10 @@ def test_background_work_needs_fewer_threads(empty_job_store, query):
 
 
 def test_the_statement_of_upstream_sums_all_endpoints(empty_job_store):
+    # Given two endpoints, of which one has two models, and jobs for both of them and for a local model
+    for model, endpoint in (("small", "groq"), ("large", "groq"), ("large", "corp")):
+        with empty_job_store.database.connection() as connection:
+            register_model(connection, ModelDescription(model, endpoint=endpoint), f"upstream.{endpoint}")
     add(empty_job_store, 3, "state = 'queued'", queue="upstream.groq")
     add(empty_job_store, 31, "state = 'queued'", queue="upstream.corp_batch")
     add(empty_job_store, 5, "state = 'queued'")
@@ -232,15 +239,28 @@ def test_every_statement_of_the_examples_runs(examples, empty_database):
     assert {needed(empty_database, query) for query in queries} == {0}
 
 
-def test_the_statement_reads_an_index_of_unfinished_jobs(empty_job_store, query):
-    # Given that the planner knows of many ended jobs
-    with empty_job_store.database.connection() as connection:
-        connection.execute("SET enable_seqscan = off")
-        rows = connection.execute("EXPLAIN " + query).fetchall()
-        connection.execute("RESET enable_seqscan")
-    plan = "\n".join(str(next(iter(row.values()))) for row in rows)
+BLOCKED = """
+INSERT INTO jobs (id, kind, queue, account_id, state, blocked)
+SELECT 'blocked_' || n, 'turn.run', 'inference', %s, 'queued', true FROM generate_series(1, 20000) AS n
+"""
 
-    assert not re.search(r"Seq Scan on jobs", plan), plan
+
+def test_the_statement_reads_no_jobs_that_are_blocked(empty_job_store, query):
+    # Given jobs of which nearly all wait behind others
+    add(empty_job_store, 3, "state = 'queued'")
+    with empty_job_store.database.connection() as connection:
+        connection.execute(BLOCKED, (empty_job_store.create_account(),))
+        connection.execute("ANALYZE jobs")
+
+        # When the statement runs
+        rows = connection.execute("EXPLAIN (ANALYZE, COSTS off, TIMING off) " + query).fetchall()
+
+    # Then it reads the indexes of the outbox, and none of them
+    plan = "\n".join(str(next(iter(row.values()))) for row in rows)
+    assert set(re.findall(r"(?:on|using) (jobs\w*)", plan)) <= {"jobs", "jobs_due", "jobs_lane_in_flight"}
+    assert "Seq Scan on jobs" not in plan
+    assert "Rows Removed" not in plan
+    assert SHARDS == 4
 
 
 def test_a_role_that_reads_no_content_can_run_every_statement(examples, empty_database):

@@ -25,6 +25,7 @@ PATIENCE = 120
 
 VALUES = {
     "existingSecret": "sangha",
+    "autoscaling": {"enabled": True},  # so that workers write into their pods
     "settings": {"SANGHA_OBJECT_STORE": "/objects", "SANGHA_ENGINE": "scripted"},
     "models": {"default": {"name": "scripted"}},
     "workers": {
@@ -54,6 +55,8 @@ def own_environment(postgres, valkey, tmp_path):
             "SANGHA_DATA_DIR": str(tmp_path / "data"),
             "SANGHA_OBJECT_STORE": str(tmp_path / "objects"),
             "SANGHA_HOST": "127.0.0.1",
+            "KUBERNETES_SERVICE_HOST": "127.0.0.1",
+            "KUBERNETES_SERVICE_PORT": str(free_port()),
         }
 
 

@@ -99,7 +99,7 @@
 {{- if eq $pool "upstream" }}
 - queues: []
   threads: {{ $scaling.threads | default 16 }}
-  promises: "SELECT DISTINCT queue, CASE WHEN queue LIKE '%\\_batch' THEN {{ $batchWait }} ELSE {{ $wait }} END FROM jobs WHERE state IN ('queued', 'running') AND queue LIKE 'upstream.%'"
+  promises: "SELECT DISTINCT model_queue || twin, CASE twin WHEN '' THEN {{ $wait }} ELSE {{ $batchWait }} END FROM served_models CROSS JOIN (VALUES (''), ('_batch')) AS twins (twin) WHERE model_endpoint <> ''"
 {{- else if eq $pool "inference" }}
 {{- $queue := include "sangha.modelQueue" (list $root ($worker.name | default (include "sangha.defaultModel" $root))) }}
 - queues: [{{ $queue | quote }}, {{ printf "%s_batch" $queue | quote }}]
