@@ -5,12 +5,14 @@ import json
 import logging
 import re
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from models.platform.log_context import LogContext, log_context
+from models.platform.log_levels import OWN_LOGGERS, SILENT_LIBRARIES, VERBOSE_LIBRARIES
 from ops import log_formats
 from ops.log_formats import MAX_TRACEBACK, EcsFormatter, TextFormatter
 from ops.logs import CONSOLE_PATTERN, configure_logging
@@ -161,14 +163,30 @@ def test_console_shows_errors_in_both_formats(formatter: logging.Formatter, leve
     assert re.fullmatch(r"\S+ \S+ \w+ web\.part: It broke \(ValueError: why\)", shorten_log_line(log.line.rstrip("\n")))
 
 
+def test_uncaught_exception_of_a_thread_is_one_line(logging_restored: None, capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(log_format="json", process="worker")
+
+    thread = threading.Thread(target=fail, name="relay")
+    thread.start()
+    thread.join()
+
+    fields = json.loads(capsys.readouterr().err)
+    check_line(fields)
+    assert fields["message"] == "Thread relay ended with an unexpected error"
+    assert fields["process.thread.name"] == "relay"
+
+
 @pytest.fixture
 def logging_restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Restore the configuration of logging."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     yield
     root.handlers[:], root.level = handlers, level
+    for name in (*OWN_LOGGERS, *VERBOSE_LIBRARIES, *SILENT_LIBRARIES):
+        logging.getLogger(name).setLevel(logging.NOTSET)
     logging.captureWarnings(False)
 
 
