@@ -30,6 +30,11 @@ class RetriableRequest:
     seed: str = field(default_factory=lambda: new_id("seed"))
 
     @property
+    def is_numbered(self) -> bool:
+        """Whether the client numbers its requests, so that it would mark a retry."""
+        return RETRY_COUNT in self.headers
+
+    @property
     def is_retry(self) -> bool:
         """Whether the client has marked the request as a retry."""
         count = self.headers.get(RETRY_COUNT, "")

@@ -22,6 +22,7 @@ from models.platform.ids import IdGenerator
 from web.access import idempotency
 from web.access.gate import Admission, AuthRequest
 from web.access.idempotency import KeyedRequest
+from web.access.implicit_keys import implicit_key
 from web.access.retries import RetriableRequest
 from web.access.rights import Rights
 from web.api.file_forms import FormType, ReceivedFile, receive_file
@@ -239,11 +240,15 @@ async def _spool(platform: Platform, admission: Admission, scope: Scope, receive
 
 
 async def respond(route: Route, request: Request) -> EndpointResponse:
-    """Call the endpoint; for a request with an Idempotency-Key, at most once with success."""
+    """Call the endpoint; for a request with an Idempotency-Key, or the retries of one, at most once with success."""
     key = idempotency.read_key(request.headers) if route.creates else None
     if key is None and route.creates_turns:
         retriable = RetriableRequest(request.caller, f"{route.method} {route.path}", request.headers, request.body)
         request = replace(request, ids=IdGenerator(retriable.seed), retriable=retriable)
+    elif key is None and route.creates:
+        target = f"{route.method} {route.path} {sorted(request.path_params.items())} {request.query}"
+        original = RetriableRequest(request.caller, target, request.headers, request.body)
+        key = await run_in_thread(implicit_key, request.platform.redis, original)
     if key is None:
         return await route.run(request)
 

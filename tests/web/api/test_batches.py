@@ -157,3 +157,29 @@ def test_unknown_fields_are_ignored_and_named(user, body):
 
     assert answer.status_code == 200
     assert answer.headers["x-sangha-ignored"] == "priority"
+
+
+def test_a_numbered_retry_without_a_key_finds_the_batch_of_its_original(user, body):
+    # Given a request of OpenAI's client whose answer was lost
+    original = create(user, body, **{"x-stainless-retry-count": "0"})
+    # When the client sends it again
+    retries = [create(user, body, **{"x-stainless-retry-count": count}) for count in ("1", "2")]
+    # Then no other batch is created
+    assert [retry.json() for retry in retries] == [original.json()] * 2
+    assert [retry.headers["idempotent-replayed"] for retry in retries] == ["true", "true"]
+    assert len(user.request("GET", PATH).json()["data"]) == 1
+
+
+def test_equal_originals_create_a_batch_each_and_a_retry_of_either_its_own(user, body):
+    ids = {create(user, body, **{"x-stainless-retry-count": count}).json()["id"] for count in ("0", "0", "1")}
+
+    assert len(ids) == 3
+
+
+def test_a_retry_of_a_refused_request_is_run(user, body):
+    # Given a request that was refused
+    refused = create(user, {**body, "input_file_id": "file_none"}, **{"x-stainless-retry-count": "0"})
+    assert_error(refused, 404)
+    # When it is sent again, it is refused again
+    again = create(user, {**body, "input_file_id": "file_none"}, **{"x-stainless-retry-count": "1"})
+    assert_error(again, 404)
