@@ -23,6 +23,7 @@ from models.platform.migration_files import schema_version
 from models.platform.monitoring import MonitoringServer
 from models.platform.redis_client import connect
 from models.platform.settings import Settings
+from models.reports import promises
 from models.serving import spill_budget
 from models.serving.served_models import ModelDescription
 from models.serving.state import ServingCache
@@ -60,6 +61,9 @@ STRANDED_INTERVAL = 10.0
 #: Seconds between two looks for processes of an earlier version, which keep an upgrade from being finalized.
 UPGRADE_INTERVAL = 60.0
 
+#: Seconds between two looks whether the promises are due for a check.
+PROMISES_INTERVAL = 10.0
+
 #: Seconds between two deletions of old announcements of events.
 TRIM_INTERVAL = 10.0
 
@@ -82,13 +86,18 @@ class Contact:
         """Begin anew after the database could not be reached."""
         self._since = self._last = time.monotonic()
 
+    @property
+    def has_lasted(self) -> bool:
+        """Whether contacts have followed each other for a full lease, at the last one."""
+        return self._last - self._since >= leases.LEASE
+
     def lasts(self) -> bool:
         """Note a contact. Returns whether contacts have followed each other for a full lease."""
         now = time.monotonic()
         if now - self._last > leases.LEASE / 2:  # this process was frozen, or the database slow
             self._since = now
         self._last = now
-        return now - self._since >= leases.LEASE
+        return self.has_lasted
 
 
 class Clock:
@@ -197,6 +206,14 @@ class Clock:
             if fired.started is not None:
                 self._announce(fired.started)
 
+    def check_promises(self) -> None:
+        """Check the promises, once the database has been reachable for a full lease: before, leases prove nothing.
+
+        Raises Unavailable.
+        """
+        if self._contact.has_lasted:
+            promises.check_all(self._database)
+
     def route(self) -> None:
         """Move turns between local models and the endpoint that helps them out. Raises Unavailable."""
         moved = self._router.run_pass()
@@ -225,6 +242,7 @@ def run(settings: Settings) -> None:
     threads = [
         PeriodicThread("sweeper", SWEEP_INTERVAL, noting_life(settings, clock.sweep)).start(),
         PeriodicThread("clock", FIRE_INTERVAL, clock.fire).start(),
+        PeriodicThread("promises", PROMISES_INTERVAL, clock.check_promises).start(),
     ]
     if settings.spill_target is not None:
         threads.append(PeriodicThread("router", ROUTE_INTERVAL, clock.route).start())

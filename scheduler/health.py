@@ -8,8 +8,8 @@ from models.platform.dead_threads import dead_threads
 from models.platform.exposition import Exposition, Values
 from scheduler.periodic_thread import PeriodicThread
 
-#: Seconds after which a task without a successful run counts as not working: many intervals of each.
-SILENCE = 15.0
+#: Seconds, and intervals of a task, after which it counts as not working without a successful run.
+SILENCE, INTERVALS = 15.0, 4
 
 
 class SchedulerHealth:
@@ -30,7 +30,7 @@ class SchedulerHealth:
         """Return the tasks that have not succeeded lately."""
         if not self._tasks:
             return ["the scheduler is starting"]
-        return [f"{task.name} has not succeeded for {SILENCE:g} s" for task in self._tasks if not _is_recent(task)]
+        return [f"{task.name} has not succeeded lately" for task in self._tasks if not _is_recent(task)]
 
     def install(self, exposition: Exposition) -> None:
         """Register the metrics."""
@@ -42,4 +42,4 @@ class SchedulerHealth:
 
 
 def _is_recent(task: PeriodicThread) -> bool:
-    return task.last_success is not None and time.time() - task.last_success < SILENCE
+    return task.last_success is not None and time.time() - task.last_success < max(SILENCE, INTERVALS * task.interval)

@@ -17,7 +17,7 @@ class PeriodicThread:
     """
 
     def __init__(self, name: str, interval: float, function: Callable[[], object]) -> None:
-        self._interval = interval
+        self.interval = interval
         self._function = function
         self._stopped = threading.Event()
         self.last_success: float | None = None
@@ -52,4 +52,4 @@ class PeriodicThread:
                 log.warning("%s: the database is unavailable: %s", self._thread.name, error)
             except Exception:  # the next call may succeed
                 log.exception("%s: unexpected error", self._thread.name)
-            self._stopped.wait(self._interval)
+            self._stopped.wait(self.interval)

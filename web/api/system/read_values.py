@@ -12,11 +12,11 @@ from models.platform.exposition import Values
 log = logging.getLogger(__name__)
 
 
-def read_values(database: Database, read: Callable[[Connection], Values]) -> Values:
-    """Read the values of a gauge; none while Postgres is down, so that the other metrics are served."""
+def read_values(database: Database, read: Callable[[Connection], Values], name: str) -> Values:
+    """Read the values of a gauge of this name; none while Postgres is down, so that the other metrics are served."""
     try:
         with database.connection() as connection:
             return read(connection)
     except (Unavailable, psycopg.Error) as error:
-        log.warning("Cannot read %s for the metrics: %s", read.__name__, error)
+        log.warning("Cannot read %s: %s", name, error)
         return {}

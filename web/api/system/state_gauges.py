@@ -1,6 +1,7 @@
 """Gauges of what all processes share: jobs, workers, webhook endpoints and Redis. Each web process exports them."""
 
 from collections import Counter
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import redis
@@ -10,15 +11,26 @@ from models.jobs import counts, workers
 from models.platform import metrics
 from models.platform.database import Connection
 from models.platform.exposition import Values
+from models.platform.metrics import ScrapedMetric
 from models.platform.redis_memory import read_memory
+from models.reports import promises
+from models.reports.promises import Promise
 from web.api.platform import Platform
 from web.api.system.cached_read import CachedRead
 from web.api.system.read_values import read_values
 
+#: The metric of each promise.
+PROMISES: Mapping[Promise, ScrapedMetric] = {
+    "lost_turns": metrics.PROMISE_LOST_TURNS,
+    "repeated_events": metrics.PROMISE_REPEATED_EVENTS,
+    "double_charges": metrics.PROMISE_DOUBLE_CHARGES,
+    "unbalanced_postings": metrics.PROMISE_UNBALANCED_POSTINGS,
+}
+
 
 def install(platform: Platform) -> None:
     """Register the gauges."""
-    reads = {
+    reads: Mapping[ScrapedMetric, Callable[[Connection], Values]] = {
         metrics.JOBS: count_jobs,
         metrics.SCHEDULED_JOBS: count_scheduled,
         metrics.OLDEST_JOB: oldest_jobs,
@@ -26,9 +38,11 @@ def install(platform: Platform) -> None:
         metrics.WORKERS: count_workers,
         metrics.WORKER_LEASE_AGE: lease_ages,
         metrics.WEBHOOK_ENDPOINTS: count_endpoints,
+        metrics.PROMISES_CHECKED: promises_checked,
+        **{metric: partial(breaches, promise) for promise, metric in PROMISES.items()},
     }
     for metric, read in reads.items():
-        platform.metrics.read(metric, CachedRead(partial(read_values, platform.database, read)))
+        platform.metrics.read(metric, CachedRead(partial(read_values, platform.database, read, metric.name)))
     platform.metrics.read(metrics.REDIS_MEMORY, CachedRead(partial(redis_memory, platform.redis)))
     platform.metrics.read(metrics.REDIS_MEMORY_LIMIT, CachedRead(partial(redis_memory_limit, platform.redis)))
 
@@ -71,6 +85,18 @@ def lease_ages(connection: Connection) -> Values:
 def count_endpoints(connection: Connection) -> Values:
     """Count the webhook endpoints by state."""
     return {(state,): float(count) for state, count in endpoints.count_by_state(connection).items()}
+
+
+def breaches(promise: Promise, connection: Connection) -> Values:
+    """Return how many rows break a promise; nothing before it was checked."""
+    check = promises.results(connection).get(promise)
+    return {} if check is None else {(): float(check.breaches)}
+
+
+def promises_checked(connection: Connection) -> Values:
+    """Return the time up to which all promises have been checked; nothing before the first check."""
+    checks = promises.results(connection).values()
+    return {(): min(check.checked_to.timestamp() for check in checks)} if checks else {}
 
 
 def redis_memory(client: "redis.Redis") -> Values:
