@@ -29,10 +29,11 @@ up: install ## Run everything on this machine until Ctrl-C: make up [PORT=8000]
 	@exec $(BIN)/sangha up $(if $(filter command line,$(origin PORT)),--port $(PORT))
 
 .PHONY: test
-test: $(VENV)/.installed-dev ## Run all tests; installs RabbitMQ, PgBouncer and nginx if possible
+test: $(VENV)/.installed-dev ## Run all tests; installs RabbitMQ, PgBouncer, nginx and Prometheus if possible
 	@sh tests/rabbitmq.sh
 	@sh tests/pgbouncer.sh
 	@sh tests/nginx.sh
+	@sh tests/prometheus.sh
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: clients

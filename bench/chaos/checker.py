@@ -9,6 +9,7 @@ from bench.chaos import (
     file_rules,
     memory_rules,
     money_rules,
+    promise_rules,
     spill_rules,
     stream_rules,
     table_rules,
@@ -125,6 +126,7 @@ def _check(
         yield from batch_rules.check(connection, batches, excuses.lost)
         yield from crash_rules.check(connection)
     yield from money_rules.check(database)
+    yield from promise_rules.check(database)
 
 
 def _check_files(

@@ -274,16 +274,17 @@ PROCESS_RESTARTS = ScrapedMetric(
 # Promises: each is 0 while it is kept
 
 PROMISE_LOST_TURNS = ScrapedMetric(
-    "sangha_promise_lost_turns", "Turns without a job that will end them, or whose end is not recorded; must be 0"
+    "sangha_promise_lost_turns", "Turns that no worker will end, or whose answer is not recorded; must be 0"
 )
 PROMISE_REPEATED_EVENTS = ScrapedMetric(
-    "sangha_promise_repeated_events", "Events that the archive has twice, or whose numbers have a gap; must be 0"
+    "sangha_promise_repeated_events", "Ended turns whose archive has an event twice, or a gap; must be 0"
 )
 PROMISE_DOUBLE_CHARGES = ScrapedMetric(
-    "sangha_promise_double_charges", "Payments and turns that were charged more than once; must be 0"
+    "sangha_promise_double_charges", "Turns and invoices that were charged more than once; must be 0"
 )
 PROMISE_UNBALANCED_POSTINGS = ScrapedMetric(
-    "sangha_promise_unbalanced_postings", "Transactions of the ledger whose postings do not add up to 0; must be 0"
+    "sangha_promise_unbalanced_postings",
+    "Bookings of the ledger that lack a posting, or have another amount; must be 0",
 )
 PROMISES_CHECKED = ScrapedMetric(
     "sangha_promises_checked_timestamp_seconds", "Time up to which the promises have been checked"

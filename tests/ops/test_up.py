@@ -1,6 +1,7 @@
 """`sangha up` as its user sees it: the first call, services killed one by one, Ctrl-C."""
 
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from tests.ops.installation import Up
 from tests.ops.scripts import has_exited
 
 pytestmark = pytest.mark.timeout(180)
+
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
 
 SERVICES = {"postgres", "valkey", "worker-inference", "worker-light", "web", "scheduler"}
 
@@ -74,10 +77,27 @@ def test_metrics_of_all_processes_are_one_target(up: Up) -> None:
     assert restarts["web"] == 0
 
 
+def test_every_metric_is_documented_and_exported_by_the_rules_of_prometheus(up: Up) -> None:
+    # Given the names in the reference, and those of a running installation
+    assert up.works()
+    documented = set(re.findall(r"^\| `(sangha_\w+)`", REFERENCE.read_text(), re.MULTILINE))
+    wait_until(lambda: 'process="scheduler"' in metrics_text(up))
+    text = metrics_text(up)
+    # Then both are the same
+    assert set(re.findall(r"^# TYPE (sangha_\w+)", text, re.MULTILINE)) == documented
+    # And promtool finds nothing wrong
+    checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+
+
+def metrics_text(up: Up) -> str:
+    """Return what a scrape reads."""
+    return httpx.get(f"{up.address}/metrics").text
+
+
 def metrics(up: Up) -> dict[str, Metric]:
     """Return the metrics by their names."""
-    text = httpx.get(f"{up.address}/metrics").text
-    return {family.name: family for family in text_string_to_metric_families(text)}
+    return {family.name: family for family in text_string_to_metric_families(metrics_text(up))}
 
 
 def processes_of(family: Metric) -> set[str]:
