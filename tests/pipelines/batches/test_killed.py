@@ -2,34 +2,12 @@
 
 import pytest
 
-from models.platform.database import Connection
 from pipelines.batches import begin_lines, end_lines, validate, write_files
 from pipelines.files import store
 from tests.pipelines.batches.test_run import count, recorded_events
+from tests.pipelines.killer import Killed, Killer
 
 LINES = 3
-
-
-class Killed(BaseException):
-    """The worker is killed here."""
-
-
-class Killer:
-    """Kills the process before its n-th statement: the connection is lost, and what was not committed with it."""
-
-    def __init__(self, monkeypatch):
-        self.left = 0
-        execute = Connection.execute
-
-        def counting(connection, *arguments, **options):
-            if self.left:
-                self.left -= 1
-                if self.left == 0:
-                    connection.close()
-                    raise Killed
-            return execute(connection, *arguments, **options)
-
-        monkeypatch.setattr(Connection, "execute", counting)
 
 
 @pytest.fixture
