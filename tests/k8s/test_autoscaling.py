@@ -92,7 +92,7 @@ def test_all_queues_are_watched(examples):
         assert None not in {pool_of(queue) for queue in watched}
 
 
-def test_gpus_come_and_go_slowly_and_to_zero(examples):
+def test_workers_with_gpus_are_removed_slowly_and_to_zero(examples):
     scaled = examples["gpu"].of("ScaledObject")
     gpu, light = scaled["sangha-worker-inference-llama-70b"]["spec"], scaled["sangha-worker-tools"]["spec"]
     behaviour = [each["advanced"]["horizontalPodAutoscalerConfig"]["behavior"] for each in (gpu, light)]
@@ -104,7 +104,7 @@ def test_gpus_come_and_go_slowly_and_to_zero(examples):
     assert behaviour[0]["scaleDown"]["policies"] == [{"type": "Pods", "value": 1, "periodSeconds": 600}]
 
 
-def test_a_gpu_is_replaced_before_it_is_needed_twice(examples):
+def test_a_rollout_needs_no_spare_gpu(examples):
     strategy = examples["gpu"].of("Deployment")["sangha-worker-inference-llama-70b"]["spec"]["strategy"]
 
     assert strategy == {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
