@@ -10,6 +10,7 @@ from bench.chaos import (
     memory_rules,
     money_rules,
     promise_rules,
+    report_rules,
     spill_rules,
     stream_rules,
     table_rules,
@@ -78,6 +79,7 @@ def check(
             *_check(database, transcripts, crash_rules, excuses, journal_lost=lost),
             *_check_trees(database, transcripts, tools, budgets, excuses, journal_lost=lost),
             *_check_files(database, settings, transcripts, excuses),
+            *report_rules.check(database, transcripts, excuses.lost, lost_commits=bool(lost_commits)),
             *_check_spilling(database, transcripts, book, excuses),
             *check_openings(book or (), injected, offset),
         ]

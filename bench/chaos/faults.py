@@ -4,6 +4,7 @@ Healing does not wait for its effect; `has_recovered` returns whether the target
 """
 
 import contextlib
+import random
 import resource
 import shutil
 import threading
@@ -17,7 +18,7 @@ from redis import RedisError
 from bench.chaos import evictions
 from bench.chaos.endpoint_faults import endpoint_faults
 from bench.chaos.fault import AT_ONCE, DEAD, DISTURBED, Fault, FaultStep, do_nothing, names_in, on_each
-from bench.chaos.job_times import age_queued_jobs
+from bench.chaos.job_times import age_queued_jobs, is_running
 from bench.chaos.processes import ENGINES, LINKS, QUEUE_LINKS, SCHEDULERS, UPSTREAM, WEBS, WORKERS
 from bench.chaos.stack import ChaosStack
 from bench.chaos.supervised_processes import SupervisedProcesses
@@ -53,6 +54,10 @@ RECONNECTS_LATER = 4.0
 
 #: The replacement of a worker by a deployment.
 DEPLOY_WORKERS = "deploy-workers"
+
+#: The jobs during which a worker is killed, and the seconds that the fault waits for one, waits between two looks, and
+#: lets it run, at most.
+REPORTING_KINDS, REPORTING_WAIT, REPORTING_POLL, REPORTING_TIME = ("report.build", "rollups.update"), 3.0, 0.002, 0.03
 
 #: Processes of the previous version beside those of this one, which ones, and for how many seconds. That version has
 #: faults that this one has not, so nothing else happens meanwhile.
@@ -97,6 +102,15 @@ def lose_messages(stack: ChaosStack, target: str) -> None:
     with contextlib.suppress(CalledProcessError, RedisError):  # the broker is down, and may lose them itself
         stack.servers.purge_queues(stack.broker)
     start(stack, target)
+
+
+def kill_reporting(stack: ChaosStack, target: str) -> None:
+    """Kill a worker while it builds a report or updates the sums of reports; if neither begins, at the end."""
+    deadline = time.monotonic() + REPORTING_WAIT
+    while time.monotonic() < deadline and not is_running(stack.database, REPORTING_KINDS):
+        time.sleep(REPORTING_POLL)
+    time.sleep(random.uniform(0, REPORTING_TIME))
+    kill(stack, target)
 
 
 def lose_claims(stack: ChaosStack, target: str) -> None:
@@ -198,6 +212,9 @@ def kills() -> list[Fault]:
     return [
         Fault("kill-worker", "kill -9 a worker with an engine, or both", engines, DEAD, kill, start),
         Fault("kill-light", "kill -9 the worker of all other pools", ["light"], DEAD, kill, start),
+        Fault(
+            "kill-reporting", "kill-light while it builds a report or its sums", ["light"], DEAD, kill_reporting, start
+        ),
         Fault(
             "lose-messages", "kill-light, and all queues lose their messages", ["light"], UNSERVED, kill, lose_messages
         ),

@@ -24,6 +24,7 @@ from bench.chaos.clients import (
 from bench.chaos.file_clients import FileClient
 from bench.chaos.local_clients import LocalClient, LocalStreamer, ResidencyChanger
 from bench.chaos.memory_clients import EmbeddingClient, Importer, Meditator, WarmUp
+from bench.chaos.report_clients import ReportClient
 from bench.chaos.retrying_client import Deadline, HttpRequest, RetryingClient
 from bench.chaos.tool_server import ToolServer
 from bench.chaos.transcripts import TOKENS, ClientTranscript
@@ -36,7 +37,8 @@ ClientClass = Callable[..., FleetClient]
 
 #: The clients of each account.
 CLIENTS: Sequence[Sequence[ClientClass]] = (
-    (Streamer, Streamer, Streamer, SlowStreamer, OpenAIClient, Poller, Canceller, ConversationClient, Lister),
+    (Streamer, Streamer, Streamer, SlowStreamer, OpenAIClient, Poller, Canceller, ConversationClient, Lister,
+     ReportClient),
     (Streamer, SlowStreamer, OpenAIClient, Canceller, Poller, EmbeddingClient),
     (Importer, Meditator, Streamer),
     (Importer, Meditator, Canceller, ConversationClient),
@@ -45,7 +47,7 @@ CLIENTS: Sequence[Sequence[ClientClass]] = (
     (ResidencyChanger,),
     (BatchClient, BatchClient),
     (FileClient, FileClient),
-)
+)  # fmt: skip
 
 #: The scopes of their API keys: an administrator's, who may change the account's residency.
 SCOPES = ("read", "write", "inference", "admin")
@@ -122,6 +124,12 @@ class Fleet:
         for client in self._clients:
             if isinstance(client, FileClient):
                 client.begin_files()
+
+    def begin_reports(self) -> None:
+        """Let clients request reports from now on: no process of a version without them runs."""
+        for client in self._clients:
+            if isinstance(client, ReportClient):
+                client.begin_reports()
 
     @property
     def accounts(self) -> Sequence[str]:

@@ -20,6 +20,7 @@ import orjson
 
 from bench.chaos.planted_batches import BATCHES
 from bench.chaos.planted_bug import Edit, PlantedBug
+from bench.chaos.planted_files import FILES, REPORTS
 from bench.chaos.planted_money import MONEY
 from bench.chaos.planted_spilling import SPILLING
 from bench.chaos.planted_trees import TREES
@@ -235,6 +236,8 @@ PLANTED = (
     *SPILLING,
     *BATCHES,
     *WEBHOOKS,
+    *FILES,
+    *REPORTS,
 )
 
 

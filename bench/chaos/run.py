@@ -17,7 +17,7 @@ from bench.chaos.fault import Fault
 from bench.chaos.faults import LOST_CLAIMS, PROMOTION, TWO_VERSIONS, faults
 from bench.chaos.fleet import Fleet
 from bench.chaos.injector import TICK, FaultInjector, plan
-from bench.chaos.job_times import start_extractions
+from bench.chaos.job_times import start_extractions, start_updates_of_sums
 from bench.chaos.leaks import Baseline
 from bench.chaos.previous import PREVIOUS, previous_commit
 from bench.chaos.processes import LINKS, QUEUE_LINKS
@@ -40,8 +40,8 @@ from scheduler.periodic_thread import PeriodicThread
 #: Seconds that the clients work without a fault before descriptors and threads are counted.
 WARM_UP = 1.0
 
-#: Seconds between two starts of the extraction of facts, and between two moves of ended jobs.
-EXTRACTION_INTERVAL, MOVE_INTERVAL = 4.0, 10.0
+#: Seconds between two starts of the extraction of facts, of the update of sums, and between two moves of ended jobs.
+EXTRACTION_INTERVAL, SUMS_INTERVAL, MOVE_INTERVAL = 4.0, 2.0, 10.0
 
 #: Seconds between two looks at the budgets of trees, which are deleted some time after the trees have ended, and at the
 #: windows of lanes.
@@ -207,6 +207,7 @@ class ChaosRun:
         database = self._stack.database
         threads = [
             PeriodicThread("extractions", EXTRACTION_INTERVAL, lambda: start_extractions(database)).start(),
+            PeriodicThread("sums", SUMS_INTERVAL, lambda: start_updates_of_sums(database)).start(),
             PeriodicThread("moves", MOVE_INTERVAL, self._stack.move_ended_jobs).start(),
             PeriodicThread("budgets", BUDGET_INTERVAL, self._budgets.look).start(),
             PeriodicThread("windows", WINDOW_INTERVAL, self._windows.look).start(),
@@ -300,6 +301,7 @@ class ChaosRun:
         self._fleet.begin_trees(self._tools)
         self._fleet.begin_batches()
         self._fleet.begin_files()
+        self._fleet.begin_reports()
         self._fleet.begin_webhooks(self._receiver)
         if self._options.spills:
             self._fleet.begin_local_turns()

@@ -12,7 +12,7 @@ from models.journal.events import ENDINGS
 from models.journal.events import EXTENSION as EXTENSION_BYTES
 from pipelines.inference.scripted.engine import SLOW_WORD
 
-WorkKind = Literal["turn", "tree", "memories", "meditation", "embeddings", "listing", "batch", "file"]
+WorkKind = Literal["turn", "tree", "memories", "meditation", "embeddings", "listing", "batch", "file", "report"]
 
 #: How a connection requests its position in the stream.
 ResumedBy = Literal["create", "Last-Event-ID", "starting_after", "openai"]

@@ -10,6 +10,7 @@ from bench.chaos.file_clients import FileClient
 from bench.chaos.fleet import Fleet
 from bench.chaos.leaks import Baseline
 from bench.chaos.memory_clients import EmbeddingClient, Importer, Meditator
+from bench.chaos.report_clients import ReportClient
 from bench.chaos.slots import check_slots
 from bench.chaos.transcripts import ClientTranscript
 from bench.chaos.violations import Violation
@@ -20,7 +21,7 @@ from models.platform.database import Database
 from models.platform.settings import Settings
 
 CLIENTS = (
-    (Streamer, OpenAIClient, Poller, Canceller, ConversationClient),
+    (Streamer, OpenAIClient, Poller, Canceller, ConversationClient, ReportClient),
     (Importer, Meditator, EmbeddingClient, Streamer),
     (FileClient,),
 )
@@ -60,6 +61,7 @@ def finished() -> Iterator[FinishedFleet]:
             fleet = Fleet([platform.address], seed=4, tokens=12, clients=CLIENTS)
             fleet.start()
             fleet.begin_files()
+            fleet.begin_reports()
             baseline = Baseline.take(pids, platform.settings)
             wait_until(lambda: fleet.counts()["ended"] >= ENOUGH, timeout=90)
             transcripts = fleet.finish(60)

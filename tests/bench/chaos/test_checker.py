@@ -30,7 +30,7 @@ IMPORTED = "(SELECT id FROM memories WHERE metadata ? 'chaos' AND closed_at IS N
 def test_a_run_without_faults_has_no_violation(finished: FinishedFleet):
     kinds = {transcript.kind for transcript in finished.transcripts}
 
-    assert kinds == {"turn", "memories", "meditation", "embeddings", "file", "listing"}
+    assert kinds == {"turn", "memories", "meditation", "embeddings", "file", "listing", "report"}
     assert any(transcript.cancels for transcript in finished.transcripts)
     assert any(not transcript.exact for transcript in finished.transcripts)
     assert [str(violation) for violation in check(finished.transcripts, finished.settings, 20)] == []
