@@ -17,7 +17,7 @@ REPLACED = (6.0, 10.0)
 #: The servers of which one replaces the other: a fault affects the one that is the primary, or the standby, then.
 POSTGRES_PAIR, VALKEY_PAIR = ["+".join(POSTGRES)], ["+".join(VALKEY)]
 
-cut_off = on_each(lambda stack, name: stack.network.cut_off(name))
+cut_off = on_each(ClusterStack.cut_off)
 reconnect = on_each(lambda stack, name: stack.network.reconnect(name))
 lose = on_each(ClusterStack.kill_host)
 restore = on_each(ClusterStack.start_host)

@@ -138,6 +138,11 @@ class ClusterStack(SupervisedProcesses):
             name for name, child in self.children.items() if isinstance(child, HostedChild) and child.host.name == host
         ]
 
+    def cut_off(self, host: str) -> None:
+        """Cut a host off. Its leases may expire meanwhile, as if its worker had died."""
+        self.network.cut_off(host)
+        self._record_death(host)
+
     def kill_host(self, host: str) -> None:
         """Kill all processes of a host at once, as a loss of power does."""
         for name in self.names_on(host):

@@ -49,7 +49,23 @@ def connect(url: str, *, timeout: float = TIMEOUT) -> redis.Redis:
     sentinel = redis.sentinel.Sentinel(
         parsed.hosts, sentinel_kwargs=_sentinel_options(parsed), **parsed.options, **options
     )
-    return cast(redis.Redis, sentinel.master_for(parsed.service))
+    connection_class = _SSLSentinelConnection if parsed.options.get("ssl") else _SentinelConnection
+    return cast(redis.Redis, sentinel.master_for(parsed.service, connection_class=connection_class))
+
+
+class _SentinelConnection(redis.sentinel.SentinelManagedConnection):
+    """A connection that is closed when a reply does not arrive in time.
+
+    redis-py's own stays open (redis 8.1; its other connections, also those of the event loop, are closed). Then the
+    late reply would be taken for that of the next command, which may be another caller's.
+    """
+
+    def read_response(self, *arguments: Any, disconnect_on_error: bool | None = True, **options: Any) -> Any:
+        return super().read_response(*arguments, disconnect_on_error=disconnect_on_error, **options)
+
+
+class _SSLSentinelConnection(_SentinelConnection, redis.SSLConnection):
+    pass
 
 
 def connect_async(url: str, *, timeout: float | None) -> Any:

@@ -16,6 +16,7 @@ from models.journal.writer import Journal, JournalWriter
 from models.platform.ids import new_id
 from models.platform.redis_client import connect, connect_async, is_cluster
 from models.platform.redis_cluster import Command, execute_all
+from models.platform.redis_exchange import exchange
 from models.platform.redis_url import parse_redis_url
 from tests.redis_servers import running_cluster, running_sentinel
 
@@ -203,3 +204,15 @@ def test_announcements_are_trimmed_and_deleted_on_all_nodes(cluster):
     assert (len(others), deleted) == (shards.SHARDS - 1, 1)
     for key in job_ids:
         assert [fields[b"e"] for _, fields in cluster.xrange(key)] == [b""]
+
+
+@pytest.mark.parametrize(
+    "send", [lambda client: client.echo("next"), lambda client: exchange(client, [["ECHO", "next"]])[0]]
+)
+def test_a_late_reply_is_not_taken_for_that_of_the_next_command(tmp_path, send):
+    # Given a command to the primary of Sentinels whose reply is late
+    with running_sentinel(tmp_path) as (url, _), connect(url, timeout=0.2) as client:
+        with pytest.raises(redis.TimeoutError):
+            client.blpop("an empty list", 1)
+        # When another command is sent before that reply arrives, then it gets its own
+        assert send(client) == b"next"
