@@ -1,7 +1,8 @@
-"""Objects in a folder: a file each, which is complete from its first moment.
+"""Store objects as files in a folder.
 
-A file is written under a name of its own, synchronised to the disk, and renamed. Files have the mode 0600, folders
-0700. A process that dies leaves a temporary file, which `delete_unfinished` deletes.
+An object is written to a temporary file, which is synchronised to the disk and then renamed, so that no reader finds
+an incomplete one. Files have the mode 0600, folders 0700. A process that crashes leaves its temporary file, which
+`delete_unfinished` deletes.
 """
 
 import errno
@@ -18,10 +19,10 @@ from models.platform.errors import NotFound
 from models.platform.object_errors import ObjectExists, folder_error
 from models.platform.stored_objects import CHUNK, DELETED, ObjectInfo, OpenObject
 
-#: The beginning of the names of temporary files. Keys have no such segment.
+#: The prefix of the names of temporary files. No segment of a key begins with a dot.
 TEMPORARY = ".writing-"
 
-#: Times to create a file whose folder others delete at the same time.
+#: Attempts to create a file while deletes of other objects remove its folder.
 CREATE_TRIES = 20
 
 
@@ -55,12 +56,12 @@ class FolderObjects:
                 temporary.unlink()
 
     def _create(self, path: Path) -> int:
-        """Create a file, and its folders again if a delete has removed them meanwhile."""
+        """Create a file and its folders, which a concurrent delete may have removed. Returns the file's descriptor."""
         for _ in range(CREATE_TRIES):
             self._make_parents(path)
             with suppress(FileNotFoundError):
                 return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        raise OSError(errno.EBUSY, "it is deleted while it is written to")
+        raise OSError(errno.EBUSY, "other processes keep deleting it")
 
     def _make_parents(self, path: Path) -> None:
         """Create missing folders, and synchronise each one's parent to the disk."""
@@ -112,7 +113,7 @@ class FolderObjects:
             self._remove_empty_folders(self.folder / key)
 
     def _remove_empty_folders(self, path: Path) -> None:
-        """Remove folders above a path while they are empty. One that is used meanwhile is created again."""
+        """Remove the folders above a path that are empty. A concurrent writer creates its folder again."""
         for parent in path.parents:
             if parent == self.folder or not parent.is_relative_to(self.folder):
                 return
@@ -144,7 +145,7 @@ class FolderObjects:
                     yield _info(key, entry.stat(follow_symlinks=False))
 
     def delete_unfinished(self, seconds: float) -> int:
-        """Delete temporary files of writers that died, older than so many seconds. Returns how many."""
+        """Delete temporary files of crashed writers that are older than so many seconds. Returns how many."""
         deleted = 0
         with self._errors():
             for path in self.folder.rglob(f"{TEMPORARY}*"):
@@ -159,6 +160,7 @@ class FolderObjects:
 
     @contextmanager
     def _disk_errors(self) -> Iterator[None]:
+        """Convert errors of a write to ObjectStoreUnavailable."""
         try:
             yield
         except OSError as error:
@@ -166,6 +168,7 @@ class FolderObjects:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
+        """Convert errors of an access to an object to NotFound and ObjectStoreUnavailable."""
         try:
             yield
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):

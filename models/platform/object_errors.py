@@ -1,11 +1,11 @@
-"""Errors of object stores, each with what an operator can do about it. Callers see none of it, only a 503."""
+"""Describe failures of object stores to operators, with what to do. Callers only get a 503."""
 
 import errno
 import re
 
 from models.platform.errors import SanghaError, Unavailable
 
-#: Seconds after which callers may retry: an outage may be over soon, the rest needs an operator.
+#: Seconds after which callers may retry: an outage may end by itself, other failures need an operator.
 RETRY_SOON, RETRY_LATER = 5, 60
 
 
@@ -22,7 +22,7 @@ class ObjectExists(SanghaError):
 
 
 class DamagedObject(SanghaError):
-    """An object's content is not what was stored."""
+    """An object's content differs from what was stored."""
 
 
 SLOW_DOWN = "The S3 service answers 503 SlowDown: raise its request limits, or run fewer workers."
@@ -46,7 +46,7 @@ TLS = (
 )
 AWAY = "The S3 service cannot be reached: check SANGHA_OBJECT_STORE_ENDPOINT, DNS and the network."
 SLOW = "The S3 service did not answer in time: check its load and the network."
-CUT = "The connection to the S3 service was cut in the middle of an answer: check the network."
+CUT = "The connection to the S3 service broke in the middle of an answer: check the network."
 
 #: Error code of S3 → reason, seconds until a retry.
 BY_CODE: dict[str, tuple[str, int]] = {
@@ -90,7 +90,7 @@ BY_TEXT: tuple[tuple[str, tuple[str, int]], ...] = (
     ("kind: ", (CUT, RETRY_SOON)),
 )
 
-#: Where a machine in AWS gets the credentials of its role. It is asked if the environment has none.
+#: The service from which a machine in AWS gets the credentials of its role, if environment variables have none.
 METADATA_SERVICE = "//169.254."
 
 CODE = re.compile(r"""(?:<Code>|code: ")([A-Za-z0-9.]+)[<"]""")
@@ -98,7 +98,7 @@ STATUS = re.compile(r"status code: (\d{3})")
 
 
 def s3_error(error: Exception) -> ObjectStoreUnavailable:
-    """Return the error for a failed call of an S3 service. obstore has neither code nor status, only a text."""
+    """Return the error for a failed request. Errors of obstore have the code and the status only in their text."""
     reason, retry_after = _classify(str(error))
     return ObjectStoreUnavailable(reason, retry_after=retry_after)
 
@@ -120,7 +120,7 @@ def _classify(text: str) -> tuple[str, int]:
 
 
 def code_of(error: Exception) -> str | None:
-    """Return the code of the S3 service's answer, if it has one."""
+    """Return the error code in the answer of the S3 service; None without one."""
     code = CODE.search(str(error))
     return code[1] if code else None
 

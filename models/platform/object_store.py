@@ -47,13 +47,13 @@ class ObjectStore:
 
     @property
     def name(self) -> str:
-        """Where the objects are, for operators."""
+        """The folder, or the bucket and prefix, for operators."""
         return self._backend.name
 
     def put(self, key: str, content: BinaryIO | Iterable[bytes], *, only_if_absent: bool = False) -> int:
         """Store an object atomically, by default in place of one with the same key. Returns its size in bytes.
 
-        content  a file, or chunks, of which a few are in memory at a time. If it raises, nothing is stored
+        content  a file, or chunks, of which a few are in memory at a time. If reading it fails, nothing is stored
 
         Raises Unavailable, ObjectExists if another object has the key, and ValueError for a content that does not
         match the digest in the key.
@@ -126,20 +126,23 @@ class ObjectStore:
         return keys
 
     def delete_unfinished(self, seconds: float) -> int:
-        """Delete what writers that died left over, older than so many seconds. Returns how many. Raises Unavailable."""
+        """Delete what crashed writers have left, if it is older than so many seconds. Returns how many.
+
+        Raises Unavailable.
+        """
         with self._logging():
             return self._backend.delete_unfinished(seconds)
 
     def presign(self, key: str, seconds: int, filename: str, content_type: str) -> str | None:
         """Return a URL that serves the object as a file of this name for so many seconds, at most a week.
 
-        None: the store cannot. That is so of a folder, and of a bucket whose credentials come from a machine's role.
+        Returns None for a folder, and for a bucket whose credentials come from a machine's role.
         """
         return self._backend.presign(check_key(key), seconds, filename, content_type)
 
     @contextmanager
     def _logging(self) -> Iterator[None]:
-        """Log failures, each reason at most once in a while."""
+        """Log failures, each reason at most once in LOG_INTERVAL."""
         try:
             yield
         except ObjectStoreUnavailable as error:
@@ -168,7 +171,7 @@ class _Measured:
             raise ValueError("the content does not match the digest in the key")
 
     def exhaust(self) -> None:
-        """Read what is left."""
+        """Read the remaining chunks."""
         for _ in self.checked(None):
             pass
 

@@ -1,7 +1,7 @@
-"""Sign requests to S3 in their URL: AWS Signature Version 4, with query parameters.
+"""Sign URLs of requests to S3: AWS Signature Version 4 in query parameters.
 
-https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html. obstore signs URLs too, but without the
-parameters that give an answer its file name and content type.
+https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html. obstore signs URLs, too, but
+without the parameters that set the file name and the content type of the response.
 """
 
 import hashlib
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import quote, urlsplit
 
-#: The longest time for which S3 accepts a signed URL: seven days.
+#: The longest validity of a signed URL that S3 accepts, in seconds: seven days.
 LONGEST = 604_800
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Keys of an S3 service. `token` is that of temporary ones."""
+    """The access key of an S3 service. A temporary one has a session token."""
 
     access_key_id: str
     secret_access_key: str
@@ -25,7 +25,7 @@ class Credentials:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Credentials | None":
-        """Return the keys of the environment. None: obstore finds others, such as those of a machine's role."""
+        """Return the access key in environment variables; None if obstore uses another, such as a machine's role."""
         key, secret = environment.get("AWS_ACCESS_KEY_ID"), environment.get("AWS_SECRET_ACCESS_KEY")
         if not key or not secret:
             return None
@@ -67,9 +67,3 @@ def _signing_key(credentials: Credentials, scope: str) -> bytes:
     for part in scope.split("/"):
         key = hmac.new(key, part.encode(), hashlib.sha256).digest()
     return key
-
-
-def content_disposition(filename: str) -> str:
-    """Return the header that lets browsers save a file under its name (RFC 6266), whatever its type."""
-    ascii_name = "".join(c if c.isascii() and c.isprintable() and c not in '"\\%' else "_" for c in filename)
-    return f"attachment; filename=\"{ascii_name}\"; filename*=UTF-8''{quote(filename, safe='')}"

@@ -1,8 +1,8 @@
 """Objects in a bucket of S3, or of a service with its API.
 
-Content of up to 8 MiB is put in one request. Larger content is written as a multipart upload, of which nothing is
-visible until it is complete. Reads ask for a few MiB at a time, so that a slow client of ours holds no connection, and
-a stalled one is noticed.
+Content of up to 8 MiB is stored with one request. Larger content is a multipart upload, of which nothing is visible
+until it is complete. Each read request asks for at most 4 MiB, so that a slow client occupies no connection to the
+service, and a stalled connection is detected.
 """
 
 import itertools
@@ -18,9 +18,10 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import S3Store
 
+from models.platform.content_disposition import content_disposition
 from models.platform.errors import ConfigurationError, NotFound
 from models.platform.object_errors import ALTERED, ObjectExists, ObjectStoreUnavailable, code_of, s3_error
-from models.platform.presigned_urls import Credentials, content_disposition, presigned_url
+from models.platform.presigned_urls import Credentials, presigned_url
 from models.platform.s3_uploads import abort_old_uploads
 from models.platform.settings import Settings
 from models.platform.stored_objects import CHUNK, DELETED, ObjectInfo, OpenObject
@@ -29,22 +30,27 @@ if TYPE_CHECKING:
     from obstore import GetOptions
     from obstore.store import ClientConfig, RetryConfig, S3Config
 
-#: Bytes that are put in one request at most, and those of a part of a larger object.
+#: The largest content that is stored with one request, and the size of a part of larger content, in bytes.
 PART = 8 * CHUNK
-#: Parts that are sent at the same time. With those that are being read, an upload needs about 40 MiB.
+
+#: Parts that are sent at the same time. Together with those that are being read, an upload needs about 40 MiB.
 PARTS_AT_ONCE = 2
-#: Bytes that a request reads at most.
+
+#: Bytes that one request reads, at most.
 WINDOW = 4 * CHUNK
-#: Keys that a request deletes at most.
+
+#: Keys that one request deletes, at most.
 DELETED_AT_ONCE = 1000
 
-#: Retries of a request that was not answered, was cut or was answered 5xx. The whole takes 75 seconds at most.
+#: Retries of a request without an answer, with a truncated one, or with a status of 5xx. All take 75 seconds at most.
 RETRIES: "RetryConfig" = {
     "max_retries": 3,
     "retry_timeout": timedelta(seconds=15),
     "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=5), "base": 2},
 }
-#: A request carries at most PART bytes. The operator chooses the endpoint: http:// is allowed in a private network.
+
+#: The client of a request, which carries at most PART bytes. The operator chooses the endpoint: http:// is allowed in a
+#: private network.
 CLIENT: "ClientConfig" = {
     "allow_http": True,
     "timeout": timedelta(seconds=60),
@@ -54,7 +60,7 @@ CLIENT: "ClientConfig" = {
 
 DEFAULT_REGION = "us-east-1"
 
-#: Answers of services to a range behind the end of an object.
+#: Error codes of services for a range that begins behind the end of an object.
 BEHIND_END = ("InvalidRange", "InvalidArgument")
 
 
@@ -69,7 +75,7 @@ class Bucket:
 
     @classmethod
     def of(cls, settings: Settings, environment: Mapping[str, str]) -> "Bucket":
-        """Return the bucket of the settings."""
+        """Return the bucket that SANGHA_OBJECT_STORE names, at the endpoint of the settings or of AWS_* variables."""
         parts = urlsplit(settings.object_store or "")
         region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or DEFAULT_REGION
         endpoint = (
@@ -177,7 +183,7 @@ class S3Objects:
             with _errors():
                 return _info(obstore.head(self._store, key))
         except NotFound:
-            next(self.list(key, ""), None)  # raises Unavailable if the bucket is missing, which answers to HEAD hide
+            next(self.list(key, ""), None)  # raises Unavailable for a missing bucket: a HEAD has the same 404 for both
             raise
 
     def delete(self, keys: Iterable[str]) -> None:
@@ -191,7 +197,7 @@ class S3Objects:
                 self._delete_each(batch)
 
     def _delete_each(self, keys: Iterable[str]) -> None:
-        """Delete objects of a service that says that one was missing."""
+        """Delete objects one by one: the service has rejected a request for several because one of them is missing."""
         for key in keys:
             try:
                 with _errors():
@@ -243,11 +249,12 @@ class _Window:
 
 
 class _BehindEnd(Exception):
-    """The range ends behind the object's end, or begins there."""
+    """The requested range begins or ends behind the object's end."""
 
 
 @contextmanager
 def _errors() -> Iterator[None]:
+    """Convert obstore's errors to NotFound, ObjectStoreUnavailable and _BehindEnd."""
     try:
         yield
     except FileNotFoundError as error:
@@ -263,7 +270,7 @@ def _errors() -> Iterator[None]:
 
 
 def _take(chunks: Iterator[bytes], size: int) -> bytes:
-    """Return the first chunks, with `size` bytes or more, or all."""
+    """Return the first chunks, joined: at least `size` bytes, or the whole content if it is shorter."""
     taken = bytearray()
     for chunk in chunks:
         taken += chunk
@@ -277,7 +284,7 @@ def _info(found: Any) -> ObjectInfo:
 
 
 def _config(settings: Settings, bucket: Bucket, environment: Mapping[str, str]) -> "S3Config":
-    """Return what obstore does not read from the environment by itself."""
+    """Return the configuration that obstore does not read from environment variables."""
     config: S3Config = {"region": bucket.region, "virtual_hosted_style_request": not settings.object_store_path_style}
     endpoint = bucket.url if not settings.object_store_path_style else bucket.url.removesuffix(f"/{bucket.name}")
     config["endpoint"] = endpoint
@@ -292,7 +299,7 @@ def _config(settings: Settings, bucket: Bucket, environment: Mapping[str, str]) 
 
 
 def _encryption(setting: str) -> tuple[str, str]:
-    """Return the algorithm and the id of a key, which follows `aws:kms:`."""
+    """Return the algorithm of SANGHA_OBJECT_STORE_SSE, and the id of the KMS key, or an empty text without one."""
     if setting == "AES256":
         return setting, ""
     return "aws:kms", setting.removeprefix("aws:kms").removeprefix(":")

@@ -1,4 +1,4 @@
-"""Abort multipart uploads whose writers died. obstore lists none: these are requests with signed URLs."""
+"""Abort multipart uploads of crashed writers. obstore cannot list uploads, so these are requests with signed URLs."""
 
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
@@ -20,6 +20,8 @@ SIGNED_FOR = 60
 
 @dataclass(frozen=True, slots=True)
 class _Upload:
+    """A multipart upload that is not complete."""
+
     key: str
     id: str
     began_at: datetime
@@ -37,6 +39,8 @@ def abort_old_uploads(bucket_url: str, prefix: str, credentials: Credentials, *,
 
 @dataclass(frozen=True, slots=True)
 class _Service:
+    """The S3 service of a bucket."""
+
     bucket_url: str
     credentials: Credentials
     region: str
@@ -58,7 +62,7 @@ class _Service:
         return response.content
 
     def uploads(self, prefix: str) -> Iterator[_Upload]:
-        """Return all uploads of keys with a prefix that are not complete."""
+        """Return the incomplete uploads of keys with a prefix, page by page."""
         markers: dict[str, str] = {}
         while True:
             answer = self.call("GET", self.bucket_url, {"uploads": "", "prefix": prefix, **markers})

@@ -1,4 +1,4 @@
-"""What object stores have in common: keys, digests in keys, and the interface of their implementations."""
+"""Define the keys of objects, the digests in them, and the interface of the implementations of object stores."""
 
 import hashlib
 import re
@@ -13,10 +13,11 @@ CHUNK = 1024 * 1024
 #: The message of the error for a missing object.
 DELETED = "The file's content was deleted."
 
-#: The segments of keys: no path tricks, nothing that a folder or a URL would read in another way.
+#: Keys: at most 512 characters in segments of letters, digits, `_`, `-` and `.`, none of which begins with a dot. So a
+#: key is the same as a path and in a URL.
 KEY = re.compile(r"(?!.{513})[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,199})*")
 
-#: The end of a key that has the digest of its content.
+#: The end of a key that contains the digest of its content.
 DIGEST = re.compile(r"\.sha256-([0-9a-f]{64})$")
 
 
@@ -31,18 +32,18 @@ class ObjectInfo:
 
 @dataclass(frozen=True, slots=True)
 class OpenObject:
-    """An object that is read. `size` is that of the whole object, `chunks` its content in the range asked for."""
+    """An object that is being read: the size of the whole object, and the content of the requested range."""
 
     size: int
     chunks: Iterator[bytes]
 
 
 class Backend(Protocol):
-    """A place for objects. Everything raises Unavailable."""
+    """The implementation of an object store. All methods raise Unavailable if the store cannot be used."""
 
     @property
     def name(self) -> str:
-        """The place, for operators."""
+        """The folder, or the bucket and prefix, for operators."""
 
     def put(self, key: str, chunks: Iterator[bytes], *, only_if_absent: bool = False) -> None:
         """Store an object atomically. Raises ObjectExists, and what the iterator raises."""
@@ -60,10 +61,10 @@ class Backend(Protocol):
         """Return the objects below a prefix, behind a key, in the order of their keys."""
 
     def delete_unfinished(self, seconds: float) -> int:
-        """Delete what writers that died left over, older than so many seconds. Returns how many."""
+        """Delete what crashed writers have left, if it is older than so many seconds. Returns how many."""
 
     def presign(self, key: str, seconds: int, filename: str, content_type: str) -> str | None:
-        """Return a URL for reading an object, or None if there is none."""
+        """Return a signed URL for reading an object, or None if the store has none."""
 
 
 def check_key(key: str) -> str:
@@ -79,6 +80,6 @@ def key_with_digest(key: str, content: bytes | bytearray) -> str:
 
 
 def digest_in(key: str) -> str | None:
-    """Return the digest that the key has, as hexadecimal digits."""
+    """Return the digest in a key, as hexadecimal digits; None for a key without one."""
     found = DIGEST.search(key)
     return found[1] if found else None

@@ -1,8 +1,7 @@
-"""Names and types of files that are safe to show and to serve."""
+"""Return names and types of files that are safe to display and to serve."""
 
 import codecs
 import unicodedata
-from urllib.parse import quote
 
 #: Bytes of a name in UTF-8: more, no common file system can store.
 MAX_NAME = 255
@@ -83,15 +82,3 @@ def served_type(content_type: str) -> str:
     if media_type not in SERVED_AS_THEY_ARE:
         return "application/octet-stream"
     return f"{media_type}; charset=utf-8" if media_type.startswith("text/") else media_type
-
-
-def content_disposition(filename: str) -> str:
-    """Return the header that has a file stored under its name (RFC 6266), not shown."""
-    plain = "".join(character if _is_plain(character) else "_" for character in filename)
-    if plain == filename:
-        return f'attachment; filename="{plain}"'
-    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='')}"
-
-
-def _is_plain(character: str) -> bool:
-    return " " <= character <= "~" and character not in '"\\%'

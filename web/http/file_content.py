@@ -7,9 +7,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from models.accounts.files import File
+from models.platform.content_disposition import content_disposition
 from models.platform.object_store import ObjectStore
 from pipelines.files.content import read_content
-from pipelines.files.names import content_disposition, served_type
+from pipelines.files.names import served_type
 from web.http.ranges import ByteRange, NotSatisfiable, names_etag, requested_range
 from web.http.threads import run_in_thread
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.files.names import MAX_NAME, REMOVED, content_disposition, detect_type, safe_filename, served_type
+from pipelines.files.names import MAX_NAME, REMOVED, detect_type, safe_filename, served_type
 
 
 @given(st.text(max_size=600))
@@ -18,23 +18,6 @@ def test_a_safe_name_is_one_part_of_a_path(name):
     assert not {"/", "\\", "\0", "\r", "\n"} & set(safe)
     assert not [character for character in safe if unicodedata.category(character) in REMOVED]
     assert safe_filename(safe) == safe
-
-
-@given(st.text(max_size=300).map(safe_filename))
-def test_a_name_stays_inside_its_header(name):
-    header = content_disposition(name)
-
-    header.encode("ascii")
-    assert header.startswith('attachment; filename="')
-    plain = header.removeprefix('attachment; filename="').partition('"')[0]
-    assert header.partition(f'"{plain}"')[2].split("''")[0] in ("", "; filename*=UTF-8")
-
-
-def test_a_name_beyond_ascii_has_both_forms():
-    assert content_disposition("Größe 1.txt") == (
-        "attachment; filename=\"Gr__e 1.txt\"; filename*=UTF-8''Gr%C3%B6%C3%9Fe%201.txt"
-    )
-    assert content_disposition('a"b.txt') == "attachment; filename=\"a_b.txt\"; filename*=UTF-8''a%22b.txt"
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3])
