@@ -105,5 +105,8 @@ class LogLevelWatch:
     def _run(self) -> None:
         with connect(self._settings.redis_address) as client:
             while not self._stopped.is_set():
-                self.look(client)
+                try:
+                    self.look(client)
+                except Exception:  # the next look may succeed
+                    log.exception("Cannot look for the log level of all processes")
                 self._stopped.wait(INTERVAL)
