@@ -18,6 +18,7 @@ from models.jobs.jobs import PLATFORM_ACCOUNT
 from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.ids import new_id
 from models.platform.records import columns
+from models.platform.tracing import current_traceparent
 
 #: Days for which events and their deliveries are kept.
 KEPT_DAYS = 30
@@ -53,11 +54,11 @@ JOB_ID = """'job_' || lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000)
 # The platform owns the jobs, so that those of a dead endpoint do not count for the limits of its account. The lane of
 # an endpoint is its id. A delivery to an endpoint that fails waits apart from the others.
 INSERT_JOBS = f"""
-INSERT INTO jobs (id, account_id, kind, queue, priority, arguments, state, lane)
+INSERT INTO jobs (id, account_id, kind, queue, priority, arguments, state, lane, traceparent)
 SELECT delivery.delivery_job_id, '{PLATFORM_ACCOUNT}', '{DELIVER}',
        CASE WHEN endpoint.failing_since IS NULL THEN %(queue)s ELSE %(batch_queue)s END, %(priority)s,
        jsonb_build_object('delivery_id', delivery.id, 'account_id', delivery.account_id) || %(arguments)s, 'queued',
-       endpoint.id
+       endpoint.id, %(traceparent)s
 FROM delivery JOIN endpoint ON endpoint.id = delivery.endpoint_id
 RETURNING lane, id"""
 
@@ -142,6 +143,7 @@ def job_parameters(*, background: bool = False) -> dict[str, Any]:
         "batch_queue": batch_queue(kind.queue),
         "priority": kind.priority,
         "arguments": Jsonb({}),
+        "traceparent": current_traceparent(),
     }
 
 

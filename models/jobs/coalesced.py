@@ -12,10 +12,11 @@ LOCK_EXCLUSIVE = "SELECT pg_advisory_xact_lock(hashtextextended('gather ' || %(s
 # account gets one job every few seconds instead of one per turn. At most one is queued behind a running one, so it is
 # not marked as blocked, and needs no lock that would serialise the turns of a user.
 INSERT = """
-INSERT INTO jobs (id, account_id, kind, queue, priority, arguments, state, run_at, serial_key, lane, owner_id)
+INSERT INTO jobs (id, account_id, kind, queue, priority, arguments, state, run_at, serial_key, lane, owner_id,
+                  traceparent)
 SELECT %(id)s, %(account_id)s, %(kind)s, %(queue)s, %(priority)s, %(arguments)s,
        CASE WHEN due_at > now() THEN 'scheduled' ELSE 'queued' END, due_at, %(serial_key)s, %(lane)s,
-       %(owner_id)s
+       %(owner_id)s, %(traceparent)s
 FROM (SELECT coalesce(%(run_at)s, now() + CASE
            WHEN (SELECT created_at FROM jobs WHERE account_id = %(account_id)s ORDER BY id DESC OFFSET 8 LIMIT 1)
                > now() - interval '2 seconds'

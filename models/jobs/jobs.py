@@ -33,6 +33,7 @@ from models.journal.events import Event
 from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.ids import new_id
 from models.platform.records import columns
+from models.platform.tracing import current_traceparent
 
 JobState = Literal["scheduled", "queued", "running", "waiting", "completed", "failed", "cancelled", "dead"]
 
@@ -145,6 +146,7 @@ class Job:
     lane: str | None = None
     blocked: bool = False
     owner_id: str | None = None
+    traceparent: str | None = None
 
     @property
     def ended(self) -> bool:
@@ -168,7 +170,7 @@ SINCE_ROOT = f"""
 # A job, unless its unique key is taken. `due` is whether the relay may publish it now.
 INSERT = f"""
 INSERT INTO jobs (id, account_id, kind, queue, priority, arguments, state, run_at, serial_key, unique_key, blocked,
-                  parent_id, root_id, depth, deadline_at, lane, reserved_tokens, owner_id, job_bytes)
+                  parent_id, root_id, depth, deadline_at, lane, reserved_tokens, owner_id, job_bytes, traceparent)
 VALUES (%(id)s, %(account_id)s, %(kind)s, %(queue)s, %(priority)s, %(arguments)s,
         CASE WHEN %(run_at)s > now() THEN 'scheduled' ELSE 'queued' END,
         coalesce(%(run_at)s, {SINCE_ROOT.format(root_id="%(root_id)s")}, now()),
@@ -176,7 +178,7 @@ VALUES (%(id)s, %(account_id)s, %(kind)s, %(queue)s, %(priority)s, %(arguments)s
         EXISTS (SELECT FROM jobs WHERE serial_key = %(serial_key)s
                 AND state IN ('scheduled', 'queued', 'running', 'waiting')),
         %(parent_id)s, %(root_id)s, %(depth)s, %(deadline_at)s, %(lane)s, %(reserved_tokens)s,
-        %(owner_id)s, %(job_bytes)s)
+        %(owner_id)s, %(job_bytes)s, %(traceparent)s)
 ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL DO NOTHING
 RETURNING state = 'queued' AND NOT blocked AS due
 """
@@ -253,6 +255,7 @@ def insert_parameters(job: NewJob, parent: Job | None = None) -> dict[str, Any]:
         "owner_id": job.owner_id or (parent.owner_id if parent else None),
         "reserved_tokens": job.reserved_tokens,
         "job_bytes": job.total_bytes,
+        "traceparent": current_traceparent(),
     }
 
 

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
+from models.jobs.attempt_spans import record_killed
 from models.jobs.fence import RUNNING, fence
 from models.jobs.jobs import Job
 from models.platform.database import Connection, fetch_all
@@ -21,7 +22,8 @@ RENEWAL = 3.0
 # suspect: it is delayed, and the outbox publishes one suspect per queue at a time.
 #
 # Statements that lock several jobs lock the youngest first, and so children before their parents, like end and cancel.
-LOST = "WITH lost AS (SELECT id AS lost_id FROM jobs WHERE state = 'running' AND "
+# An attempt began when it was claimed; of a second one the row has the time at which it was published.
+LOST = "WITH lost AS (SELECT id AS lost_id, published_at AS lost_published_at FROM jobs WHERE state = 'running' AND "
 LOCKED = " ORDER BY id DESC FOR NO KEY UPDATE"
 GIVE_BACK = """)
 UPDATE jobs SET
@@ -33,7 +35,8 @@ UPDATE jobs SET
                      ELSE 2 ^ least(failures, 8) * (0.25 + random() / 2) END),
     published_at = NULL, message_id = NULL, worker = NULL, lease_until = NULL
 FROM lost WHERE id = lost_id
-RETURNING coalesce(lane, account_id) AS lane
+RETURNING coalesce(lane, account_id) AS lane, id, kind, queue, attempt, traceparent,
+          CASE WHEN attempt = 1 THEN started_at ELSE lost_published_at END AS began_at
 """
 
 GIVE_BACK_OF_WORKER = LOST + "worker = ANY(%(workers)s)" + LOCKED + GIVE_BACK
@@ -60,7 +63,9 @@ def give_back_of_silent(connection: Connection, *, lease: float = LEASE) -> int:
     A worker that is not registered gets a lease from now on.
     """
     connection.execute(REGISTER_UNKNOWN)
-    return connection.execute(GIVE_BACK_OF_SILENT, {"lease": lease}).rowcount
+    rows = fetch_all(connection, GIVE_BACK_OF_SILENT, {"lease": lease})
+    record_killed(rows)
+    return len(rows)
 
 
 @dataclass(frozen=True, slots=True)

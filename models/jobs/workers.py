@@ -7,6 +7,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
+from models.jobs.attempt_spans import record_killed
 from models.jobs.leases import GIVE_BACK_OF_WORKER, release_of_stopping
 from models.jobs.outbox import UNPUBLISH_QUEUE
 from models.platform.database import Connection, Database, fetch_all
@@ -164,6 +165,7 @@ def release_jobs_of_dead_worker(database: Database, host: str, pid: int) -> Rele
         unclaimed = fetch_all(connection, UNPUBLISH_QUEUE, {"queues": queues})
         released = fetch_all(connection, GIVE_BACK_OF_WORKER, {"workers": [each["name"] for each in dead]})
         connection.execute(DELETE_OF_PROCESS, worker)
+    record_killed(released)
     return ReleasedJobs(len(released), frozenset(row["lane"] for row in [*unclaimed, *released]))
 
 

@@ -25,6 +25,7 @@ from models.turns.responses import Response
 OF_THE_PROTOCOL = frozenset({
     "published_at", "serial_key", "unique_key", "pending_children", "message_id", "worker", "lease_until",
     "reserved_tokens", "claim_id", "join_rule", "wait_until", "deadline_at", "lane", "blocked",
+    "traceparent",
 })  # fmt: skip
 
 WAITING_FOR_A_LOCK = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
