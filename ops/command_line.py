@@ -44,8 +44,10 @@ def fail(message: str, code: int) -> None:
 def prepare(verbose: bool = False, *, quiet: bool = False, **overrides: object) -> "Settings":
     """Load the settings and configure logging; command-line options override the environment."""
     from models.platform.settings import load_settings
-    from ops.error_reports import start_error_reports
+    from models.platform.tracing import start_tracing, stop_tracing
+    from ops.error_reports import PROCESSES, start_error_reports
     from ops.logs import configure_logging
+    from ops.version import version
     from pipelines.inference.registry import engine_spec
 
     settings = load_settings(**{field: value for field, value in overrides.items() if value is not None})
@@ -59,5 +61,8 @@ def prepare(verbose: bool = False, *, quiet: bool = False, **overrides: object) 
         quiet=quiet,
     )
     start_error_reports(settings, process)
+    if context is not None and process in PROCESSES:
+        start_tracing(process, version())
+        context.call_on_close(stop_tracing)
     engine_spec(settings)  # an unknown engine, or one that lacks a setting, ends every command
     return settings

@@ -28,6 +28,7 @@ from models.jobs.attempt_context import (
     open_attempt,
     plain_ending,
 )
+from models.jobs.attempt_spans import attempt_span, note_outcome
 from models.jobs.attempts import Ending
 from models.jobs.catalogue import CATALOGUE, queue_of_message
 from models.jobs.jobs import Job
@@ -45,6 +46,7 @@ from models.platform.errors import (
 from models.platform.log_context import LogContext, log_context
 from models.platform.metrics import name_model
 from models.platform.settings import Settings
+from models.platform.tracing import Span
 from models.serving.served_models import ModelDescription, ServedModel
 from tasks.attempt_metrics import observe_attempt, observe_claim, observe_end
 from tasks.attempt_rates import AttemptRates
@@ -148,10 +150,10 @@ class JobRunner:
         job = self._claim(job_id, message_id, queue)
         if job is None:
             return
-        with log_context(LogContext(job.id, job.kind, job.attempt)):
-            self._execute(handler, job)
+        with log_context(LogContext(job.id, job.kind, job.attempt)), attempt_span(job) as span:
+            self._execute(handler, job, span)
 
-    def _execute(self, handler: Handler, job: Job) -> None:
+    def _execute(self, handler: Handler, job: Job, span: Span) -> None:
         log.debug("Attempt %d of job %s begins: %s", job.attempt, job.id, job.kind)
         with self._lock:
             self._claimed[job.id] = job
@@ -167,6 +169,7 @@ class JobRunner:
         finally:
             self.rates.finish(job)
             observe_attempt(job, outcome, time.monotonic() - began)
+            note_outcome(span, outcome)
             with self._lock:
                 if self._claimed.get(job.id) is job:
                     del self._claimed[job.id]

@@ -33,6 +33,7 @@ from pipelines.agents.listed_tool import ListedTool
 from pipelines.agents.long_results import LongResults
 from pipelines.agents.mcp.outcomes import CallOutcome, CallState, ServerFault
 from pipelines.agents.servers import ServerReference
+from pipelines.agents.tool_span import note_result, tool_span
 
 #: Seconds that are left of an attempt when its call is given up, for the end of the job.
 MARGIN = 10.0
@@ -71,6 +72,13 @@ class Call:
 
 def run(settings: Settings, objects: ObjectStore, attempt: Attempt) -> Outcome:
     """Call a tool. Raises the reason to stop, and PermanentFailure if the response was deleted."""
+    with tool_span(attempt.job) as span:
+        outcome = _run(settings, objects, attempt)
+        note_result(span, outcome)
+    return outcome
+
+
+def _run(settings: Settings, objects: ObjectStore, attempt: Attempt) -> Outcome:
     with attempt.database.connection() as connection:
         response = responses.read_of_job(connection, attempt.job)
         server = turn_servers.server_of_job(settings, connection, attempt)

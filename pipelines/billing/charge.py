@@ -16,6 +16,7 @@ from models.billing.payments import Payment, PaymentOutcome
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.jobs.effects import EFFECT_CHANGED
+from models.platform import span_names, tracing
 from models.platform.errors import EffectUnknown, PermanentFailure, Released
 from models.platform.metrics import CHARGE_DURATION, observe
 from pipelines.billing.gateways.gateway import ChargeRequest, Gateway
@@ -124,7 +125,9 @@ def _timed_charge(gateway: Gateway, request: ChargeRequest) -> PaymentOutcome:
     """Call the gateway, and count how long it takes. Raises what it raises."""
     began, outcome = time.monotonic(), "error"
     try:
-        charged = gateway.charge(request)
+        with tracing.span(span_names.charge(gateway.name), "client") as span:
+            charged = gateway.charge(request)
+            span.set(span_names.PAYMENT_STATE, charged.state)
         outcome = charged.state
         return charged
     finally:

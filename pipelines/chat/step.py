@@ -15,6 +15,7 @@ from pipelines.chat.answer_writer import AnswerWriter, whole_item_events
 from pipelines.chat.client_tools import ClientTool, client_tools
 from pipelines.chat.context_management import compaction_of
 from pipelines.chat.file_texts import FileTexts
+from pipelines.chat.generation_span import GenerationSpan
 from pipelines.chat.mcp_items import new_listings
 from pipelines.chat.memory_prompt import MemoryRecall, add_memories, recall_memories
 from pipelines.chat.prompt import Prompt, fit_prompt, fit_with_outputs, messages_of, sampling_of, thread_items
@@ -218,24 +219,27 @@ def generate(
     finish: Finish | None = None
     attempt.model = engine.name
     meter = TokenMeter(engine.name, attempt.journal, prompt.tokens)
-    for output in engine.generate(
-        prompt.messages,
-        prefix=answer.text,
-        sampling=sampling_of(tools.request, tokens_left, answer.output_tokens),
-        cancelled=attempt.should_stop,
-        output_format=prompt.output_format,
-        reasoning=answer.reasoning.text,
-        calls=answer.tool_calls,
-        cache_owner=answer.response.account_id,
-    ):
-        if isinstance(output, Finish):
-            finish = output
-        elif isinstance(output, PromptRead):
-            cached.prompt_read = output
-        else:
-            _write(answer, output, tools)
-            meter.count()
-            cached.journal_once()
+    with GenerationSpan(engine, answer.response, prompt, tokens_left) as span:
+        for output in engine.generate(
+            prompt.messages,
+            prefix=answer.text,
+            sampling=sampling_of(tools.request, tokens_left, answer.output_tokens),
+            cancelled=attempt.should_stop,
+            output_format=prompt.output_format,
+            reasoning=answer.reasoning.text,
+            calls=answer.tool_calls,
+            cache_owner=answer.response.account_id,
+        ):
+            if isinstance(output, Finish):
+                finish = output
+            elif isinstance(output, PromptRead):
+                cached.prompt_read = output
+            else:
+                _write(answer, output, tools)
+                meter.count()
+                cached.journal_once()
+                span.count()
+        span.finish(finish, answer.text)
     meter.flush()
     if finish is None or finish.reason == "cancelled":
         return "stop"  # the attempt raises the reason

@@ -29,6 +29,7 @@ from pipelines.agents.turn_tools import TurnTools
 from pipelines.chat import response_objects, server_calls
 from pipelines.chat.answer_writer import AnswerWriter
 from pipelines.chat.file_texts import FileTexts
+from pipelines.chat.generation_span import agent_span
 from pipelines.chat.memory_prompt import MemoryRecall
 from pipelines.chat.recalled_memories import references
 from pipelines.chat.response_types import ItemStatus
@@ -85,9 +86,10 @@ def run(
     while not isinstance(tools, WaitForChildren):
         answer, reason = AnswerWriter(response, attempt.journal, transcript), None
         if transcript.step.usage is None:
-            answer, reason = generate_step(
-                engine, attempt, response, transcript, tools, recall, own_prompts, file_texts
-            )
+            with agent_span(response, transcript):
+                answer, reason = generate_step(
+                    engine, attempt, response, transcript, tools, recall, own_prompts, file_texts
+                )
         if reason is None:
             waits = server_calls.settle(attempt, answer, tools)
             if waits is not None:

@@ -4,6 +4,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from threading import Lock
 
 from models.memory.spaces import SpaceKey
@@ -49,7 +50,7 @@ class TurnRecall:
         key = SpaceKey.of_turn(response)
         assert key is not None
         query = Query(query_text, limit, candidates=CANDIDATES)
-        hits = self._pool.submit(recall, database, self._vectors, key, query)
+        hits = self._pool.submit(copy_context().run, recall, database, self._vectors, key, query)
         try:
             return hits.result(TIMEOUT)
         except Exception as error:  # noqa: BLE001 - any failure of recall

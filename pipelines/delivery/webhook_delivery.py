@@ -22,6 +22,7 @@ from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.jobs.catalogue import batch_queue, is_batch
 from models.jobs.jobs import Job, NewJob
+from models.platform import span_names, tracing
 from models.platform.database import Connection
 from models.platform.errors import Moved, Released
 from models.platform.metrics import DELIVERY_DURATION, observe
@@ -105,11 +106,17 @@ def _post(sender: WebhookSender, attempt: Attempt, task: Task) -> Answer:
         **webhook_secrets.signature_headers(secrets, task.event.id, int(time.time()), body),
     }
     client = sender.batch_client if is_batch(attempt.job.queue) else sender.client
-    try:
-        answer = event_loop.run(lambda: client.post(task.endpoint.url, headers, body), attempt.should_stop)
-    except event_loop.Stopped:
-        attempt.check()
-        raise
+    with tracing.span(span_names.DELIVER, "client") as span:
+        headers |= tracing.trace_headers()
+        try:
+            answer = event_loop.run(lambda: client.post(task.endpoint.url, headers, body), attempt.should_stop)
+        except event_loop.Stopped:
+            attempt.check()
+            raise
+        span.set(span_names.HTTP_METHOD, "POST")
+        span.set(span_names.HTTP_STATUS, answer.status_code)
+        if not answer.accepted:
+            span.fail(str(answer.status_code or "unanswered"))
     observe(DELIVERY_DURATION.labels(_outcome(answer)), answer.seconds)
     return answer
 

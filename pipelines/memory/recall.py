@@ -18,6 +18,7 @@ from models.memory.memories import Filters, Memory
 from models.memory.postings import Postings
 from models.memory.recall_queries import CandidateRows, Neighbours, Ordinals
 from models.memory.spaces import Space, SpaceKey
+from models.platform import span_names, tracing
 from models.platform.database import Connection, Database
 from models.platform.metrics import RECALL_DURATION, observe
 from pipelines.memory import fusion, terms
@@ -79,7 +80,9 @@ def recall(database: Database, embed: Embed, key: SpaceKey, query: Query, now: d
     now = now or datetime.now(UTC)
     earlier = space.term_version < terms.CURRENT or space.reindex_below > 0
     parsed = terms.parse_query(query.text, speakers, now, earlier=earlier)
-    hits = RecallSearch(database, embed, space, query, parsed).hits(now)
+    with tracing.span(span_names.RECALL) as span:
+        hits = RecallSearch(database, embed, space, query, parsed).hits(now)
+        span.set(span_names.MEMORIES, len(hits))
     observe(RECALL_DURATION, time.perf_counter() - began)
     return hits
 

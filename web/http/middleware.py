@@ -13,11 +13,13 @@ from models.platform.errors import InvalidRequest, Unavailable
 from models.platform.ids import new_id
 from models.platform.log_context import LogContext, set_context
 from models.platform.redaction import redact
+from models.platform.tracing import Span
 from web.http import errors
 from web.http.access_log import UNMATCHED, log_request
 from web.http.bodies import BodyTooLarge, DrainingResponse
 from web.http.hosts import AllowedHosts
 from web.http.metrics import observe_request
+from web.http.request_spans import note_response, request_span, response_headers
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,11 @@ class RequestMiddleware:
         scope["request_id"] = request_id(scope)
         sender = scope["response_sender"] = ResponseSender(scope["request_id"], send)
         set_context(LogContext(request_id=redact(scope["request_id"])))
+        with request_span(scope) as span:
+            await self._serve(scope, receive, sender, span)
+
+    async def _serve(self, scope: Scope, receive: Receive, sender: "ResponseSender", span: Span) -> None:
+        sender.add_headers(response_headers(span))
         try:
             check_host(scope, self.hosts)
             await self.app(scope, receive, sender.send)
@@ -63,6 +70,7 @@ class RequestMiddleware:
             del scope["response_sender"]
             route = getattr(scope.get("endpoint"), "path", UNMATCHED)
             log_request(scope, route, sender.status, sender.started)
+            note_response(span, scope, route, sender.status)
         if sender.status:
             observe_request(route, scope["method"], sender.status, sender.seconds)
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import httpcore
 
+from models.platform.tracing import trace_headers
 from models.platform.upstreams import Upstream
 from pipelines.inference.openai.cancellable_http import (
     CONNECTION_ERRORS,
@@ -91,6 +92,7 @@ class EndpointClient:
             ("Content-Length", str(len(body))),
             ("Idempotency-Key", idempotency_key),
             *([(REPEAT_HEADER, "1")] if is_repeat else []),
+            *trace_headers().items(),
             *([("Authorization", f"Bearer {self._api_key.decode()}")] if self._api_key else []),
         ]
         return httpcore.Request(
