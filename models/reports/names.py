@@ -4,8 +4,8 @@ from collections.abc import Collection, Mapping
 
 from models.platform.database import Connection, fetch_all
 
-#: What has an id and a name → the statement that finds the names. With an account only what belongs to it has one:
-#: who has left it is shown by their id.
+#: What has an id and a name → the statement that finds the names. With an account, only what belongs to it has a
+#: name: a user who has left is shown by id.
 STATEMENTS: Mapping[str, str] = {
     "user": """
         SELECT users.id, coalesce(nullif(users.name, ''), users.email) AS name FROM users

@@ -101,8 +101,8 @@ class Selection:
             "accounts": list(self.filters["account_id"]) if "account_id" in self.filters else None,
         }
 
-    def begin_of(self, time: datetime) -> datetime:
-        """Return when an interval begins, as a statement has returned it: a day, at the first of two midnights."""
+    def start_of(self, time: datetime) -> datetime:
+        """Return the start of an interval that a statement has returned: of a day, the first of two midnights."""
         if time.tzinfo is not None:
             return time.astimezone(UTC)
         return time.replace(tzinfo=ZoneInfo(self.time_zone)).astimezone(UTC)

@@ -84,7 +84,7 @@ MERGE = INSERT.format(
 
 
 def update(connection: Connection) -> int:
-    """Add what has changed to the sums, at the begin of the caller's transaction. Returns the groups that changed."""
+    """Add what has changed to the sums, at the start of the caller's transaction. Returns the groups that changed."""
     counted_accounts = _begin(connection)
     changed = _add_changes(connection)
     connection.execute(MOVE, {"counted_accounts": counted_accounts})

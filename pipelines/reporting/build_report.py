@@ -43,7 +43,7 @@ class Groups:
 
     def key(self, row: Mapping[str, Any]) -> tuple[Value, ...]:
         """Return the group of a row. An empty text is None: the record has no key, agent, …"""
-        time = (self.selection.begin_of(row["time"]),) if self.selection.interval else ()
+        time = (self.selection.start_of(row["time"]),) if self.selection.interval else ()
         return (*time, *(row[group] or None for group in self.selection.groups))
 
 
@@ -168,8 +168,8 @@ ERROR_GROUPS: Mapping[str, str] = {"job_kind": "kind", "ended_state": "state", "
 
 def _errors(connection: Connection, selection: Selection) -> tuple[Sequence[Column], Sequence[Row], Row]:
     groups = {column: name for column, name in ERROR_GROUPS.items() if column not in selection.groups}
-    found = error_counts.errors(connection, selection.with_groups(*groups))
-    rows = [{**row, **{name: row[column] for column, name in groups.items()}} for row in found]
+    counts = error_counts.errors(connection, selection.with_groups(*groups))
+    rows = [{**row, **{name: row[column] for column, name in groups.items()}} for row in counts]
     columns = [*(Column(name, "text") for name in groups.values()), Column("jobs", "integer")]
     return columns, _rows(Groups(selection), rows, columns), _totals(rows, columns)
 
@@ -184,11 +184,11 @@ LATENCY = [
 def _latency(connection: Connection, selection: Selection) -> tuple[Sequence[Column], Sequence[Row], Row]:
     if "job_kind" not in selection.filters:
         selection = selection.with_filter("job_kind", [TURNS])
-    found = usage_sums.latency(connection, selection)
+    samples = usage_sums.latency(connection, selection)
     by_group: dict[tuple[Value, ...], list[Mapping[str, Any]]] = {}
-    for row in found:
+    for row in samples:
         by_group.setdefault(Groups(selection).key(row), []).append(row)
-    return LATENCY, [(*key, *_quantiles(rows)) for key, rows in by_group.items()], _quantiles(found)
+    return LATENCY, [(*key, *_quantiles(rows)) for key, rows in by_group.items()], _quantiles(samples)
 
 
 def _quantiles(rows: Sequence[Mapping[str, Any]]) -> Row:

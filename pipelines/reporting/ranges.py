@@ -18,7 +18,7 @@ DAYS: Mapping[str, int] = {"last_7_days": 7, "last_30_days": 30, "last_90_days":
 
 
 def resolve_range(name: RangeName, time_zone: str, now: datetime) -> tuple[datetime, datetime]:
-    """Return the begin and the end of a range at a time: midnights of the zone, of which the second is excluded.
+    """Return the start and the end of a range at a time: midnights of the zone, of which the second is excluded.
 
     A week begins on Monday. `last_7_days` and its like are the days before today; a range of `this_` includes what is
     still to come.

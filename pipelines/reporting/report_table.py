@@ -9,7 +9,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Literal
 
-#: What a column has: `time` is the begin of an hour, a day or a month; `decimal` is an amount of money; `number` is
+#: What a column has: `time` is the start of an hour, a day or a month; `decimal` is an amount of money; `number` is
 #: measured, as seconds are, so that its values have no sum.
 ColumnType = Literal["time", "text", "integer", "decimal", "number"]
 

@@ -1,4 +1,4 @@
-"""A report as users ask for it: who may have it, and what its names and ranges mean at a time."""
+"""A report as a user requests it: the period that its range means at a time, and who may read or receive it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -73,7 +73,7 @@ def check_groups(requested: RequestedReport, *, operator: bool) -> None:
 
 
 def resolve_period(requested: RequestedReport, now: datetime) -> tuple[datetime, datetime]:
-    """Return the begin and the end of the period. Raises InvalidRequest for one that is empty or too long."""
+    """Return the start and the end of the period. Raises InvalidRequest for one that is empty or too long."""
     if requested.start is None and requested.end is None:
         start, end = resolve_range(requested.range or DEFAULT_RANGE, requested.time_zone, now)
     else:

@@ -55,8 +55,8 @@ def charts_of(table: ReportTable) -> list[Chart]:
         return []
     if not times:
         return [_ranking(table, groups, measure) for measure in measures]
-    shown = _largest(_values_by_group(table, times[0], groups, measures[0].columns[0]))
-    return [_over_time(table, times[0], groups, shown, measure) for measure in measures]
+    largest = _largest(_values_by_group(table, times[0], groups, measures[0].columns[0]))
+    return [_over_time(table, times[0], groups, largest, measure) for measure in measures]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def _measures(table: ReportTable, *, split: bool) -> list[Measure]:
 
 
 def _varying(table: ReportTable, groups: Sequence[int]) -> list[int]:
-    """Return the columns that tell groups apart: not a currency that all rows have."""
+    """Return the columns whose values differ: not a currency that all rows have."""
     return [index for index in groups if len({row[index] for row in table.rows}) > 1]
 
 
@@ -108,7 +108,7 @@ def _largest(by_group: Mapping[str, Mapping[Value, float | None]]) -> list[str]:
     return sorted(sizes, key=lambda name: (-sizes[name], name))[:limit]
 
 
-def _over_time(table: ReportTable, time: int, groups: Sequence[int], shown: Sequence[str], measure: Measure) -> Chart:
+def _over_time(table: ReportTable, time: int, groups: Sequence[int], largest: Sequence[str], measure: Measure) -> Chart:
     times = times_of(table, time)
     labels = [time_text(table, each, table.interval) for each in times]
     if len(measure.columns) > 1:
@@ -116,9 +116,9 @@ def _over_time(table: ReportTable, time: int, groups: Sequence[int], shown: Sequ
     by_group = _values_by_group(table, time, groups, measure.columns[0])
     if measure.is_level:
         by_group = {name: _carried(values, times) for name, values in by_group.items()}
-    series = [Series(name, [by_group[name].get(each) for each in times]) for name in shown]
-    if measure.adds_up and len(by_group) > len(shown):
-        others = [values for name, values in by_group.items() if name not in shown]
+    series = [Series(name, [by_group[name].get(each) for each in times]) for name in largest]
+    if measure.adds_up and len(by_group) > len(largest):
+        others = [values for name, values in by_group.items() if name not in largest]
         series.append(Series(OTHERS, [sum(values.get(each) or 0.0 for values in others) for each in times], True))
     return Chart("columns" if measure.adds_up else "lines", measure.title, labels, series)
 
@@ -145,11 +145,11 @@ def _ranking(table: ReportTable, groups: Sequence[int], measure: Measure) -> Cha
     values = [(_group_name(table, groups, row), _number(row[measure.columns[0]])) for row in table.rows]
     known = [(name, value) for name, value in values if value is not None]
     ranked = sorted(known, key=lambda each: (-each[1], each[0]))
-    shown, rest = ranked[:MAX_BARS], ranked[MAX_BARS:]
-    series = [Series("", [value for _, value in shown])]
+    top, rest = ranked[:MAX_BARS], ranked[MAX_BARS:]
+    series = [Series("", [value for _, value in top])]
     if rest and measure.adds_up:
         series.append(Series(f"{len(rest):,} {OTHERS}", [sum(value for _, value in rest)], True))
-    return Chart("bars", measure.title, [name for name, _ in shown], series)
+    return Chart("bars", measure.title, [name for name, _ in top], series)
 
 
 def _group_name(table: ReportTable, groups: Sequence[int], row: Row) -> str:

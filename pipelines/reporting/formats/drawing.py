@@ -64,7 +64,7 @@ class Label:
     y: float
     text: str
     anchor: Anchor = "start"
-    quiet: bool = False
+    muted: bool = False
 
 
 Shape = Rectangle | Path | Label
@@ -93,11 +93,11 @@ def _bars(chart: Chart) -> Drawing:
         y, width = TOP + index * (BAR + BAR_GAP), abs(value) * scale
         shapes.append(Label(BAR_NAME - 8, y + BAR - 4, truncate(name, NAME_LENGTH), "end"))
         shapes.append(Rectangle(BAR_NAME, y, width, BAR, 1, f"{name}: {value:,.6g}"))
-        shapes.append(Label(BAR_NAME + width + 6, y + BAR - 4, short_number(value), quiet=True))
+        shapes.append(Label(BAR_NAME + width + 6, y + BAR - 4, short_number(value), muted=True))
     for index, series in enumerate(chart.series[1:], len(values)):
         y = TOP + index * (BAR + BAR_GAP) + BAR - 4
-        shapes.append(Label(BAR_NAME - 8, y, series.name, "end", quiet=True))
-        shapes.append(Label(BAR_NAME, y, short_number(series.values[0] or 0.0), quiet=True))
+        shapes.append(Label(BAR_NAME - 8, y, series.name, "end", muted=True))
+        shapes.append(Label(BAR_NAME, y, short_number(series.values[0] or 0.0), muted=True))
     return Drawing(WIDTH, TOP + (len(values) + len(chart.series) - 1) * (BAR + BAR_GAP), shapes)
 
 
@@ -156,7 +156,7 @@ def _grid(plot: _Plot, ticks: Sequence[float]) -> Iterator[Shape]:
     for tick in ticks:
         y = plot.y(tick)
         yield Path([(LEFT, y), (WIDTH - RIGHT, y)])
-        yield Label(LEFT - 6, y + 3.5, short_number(tick), "end", quiet=True)
+        yield Label(LEFT - 6, y + 3.5, short_number(tick), "end", muted=True)
 
 
 def _time_labels(plot: _Plot, labels: Sequence[str]) -> Iterator[Shape]:
@@ -169,7 +169,7 @@ def _time_labels(plot: _Plot, labels: Sequence[str]) -> Iterator[Shape]:
         half = len(texts[index]) * CHARACTER / 2
         x = min(max(plot.x(index), half), WIDTH - half)
         if x - half > end:
-            yield Label(x, HEIGHT - 6, texts[index], "middle", quiet=True)
+            yield Label(x, HEIGHT - 6, texts[index], "middle", muted=True)
             end = x + half + 4
 
 

@@ -28,22 +28,22 @@ def _variables(colours: Iterable[str]) -> str:
 
 
 STYLE = f"""
-:root {{ color-scheme: light dark; --page: #fff; --text: #1f2328; --quiet: #5c636d; --line: #d8dce1; --head: #f3f4f6;
+:root {{ color-scheme: light dark; --page: #fff; --text: #1f2328; --muted: #5c636d; --line: #d8dce1; --head: #f3f4f6;
   {_variables(LIGHT)} }}
-@media (prefers-color-scheme: dark) {{ :root {{ --page: #16181c; --text: #e6e8eb; --quiet: #a2a9b3; --line: #3a3f47;
+@media (prefers-color-scheme: dark) {{ :root {{ --page: #16181c; --text: #e6e8eb; --muted: #a2a9b3; --line: #3a3f47;
   --head: #22262c; {_variables(DARK)} }} }}
-@media print {{ :root {{ color-scheme: light; --page: #fff; --text: #000; --quiet: #444; --line: #ccc; --head: #eee;
+@media print {{ :root {{ color-scheme: light; --page: #fff; --text: #000; --muted: #444; --line: #ccc; --head: #eee;
   {_variables(LIGHT)} }} }}
 body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 2rem 1rem;
   color: var(--text); background: var(--page); }}
 h1 {{ font-size: 1.6rem; margin: 0 0 .5rem; overflow-wrap: anywhere; }}
 h2 {{ font-size: 1rem; margin: 1.75rem 0 .5rem; }}
-dl {{ display: flex; flex-wrap: wrap; gap: .25rem 2rem; margin: 0 0 1rem; color: var(--quiet); font-size: .9rem; }}
+dl {{ display: flex; flex-wrap: wrap; gap: .25rem 2rem; margin: 0 0 1rem; color: var(--muted); font-size: .9rem; }}
 dl div {{ display: flex; gap: .5rem; }}
 dd {{ margin: 0; color: var(--text); }}
 svg {{ display: block; width: 100%; height: auto; font: 11px system-ui, sans-serif; }}
 svg text {{ fill: var(--text); }}
-svg text.quiet {{ fill: var(--quiet); }}
+svg text.muted {{ fill: var(--muted); }}
 .grid {{ stroke: var(--line); stroke-width: 1; fill: none; }}
 .line {{ stroke-width: 1.75; fill: none; stroke-linejoin: round; }}
 .table {{ overflow-x: auto; }}
@@ -53,7 +53,7 @@ th {{ background: var(--head); position: sticky; top: 0; font-weight: 600; }}
 .text {{ text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 7rem; }}
 .time {{ text-align: left; }}
 tfoot td {{ font-weight: 600; border-top: 2px solid var(--line); }}
-.note {{ color: var(--quiet); }}
+.note {{ color: var(--muted); }}
 {_COLOURS}"""
 
 _STYLE_HASH = b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()

@@ -102,7 +102,7 @@ def _shape(pdf: PdfPages, shape: Shape, top: float, scale: float) -> None:
 
 def _label(pdf: PdfPages, label: Label, top: float, scale: float) -> None:
     pdf.set_font("text", size=CHART)
-    pdf.set_text_color(GREY if label.quiet else 0)
+    pdf.set_text_color(GREY if label.muted else 0)
     shift = {"start": 0.0, "middle": 0.5, "end": 1.0}[label.anchor] * pdf.get_string_width(label.text)
     pdf.text(MARGIN + label.x * scale - shift, top + label.y * scale, label.text)
     pdf.set_text_color(0)

@@ -1,4 +1,4 @@
-"""What stands above and below the table of a page or a PDF."""
+"""The facts above the table of a page or a PDF, and the note below it."""
 
 from collections.abc import Sequence
 from datetime import timedelta

@@ -23,8 +23,8 @@ def _elements(shapes: Iterable[Shape]) -> Iterable[str]:
 
 
 def _rectangle(shape: Rectangle) -> str:
-    place = f'x="{_number(shape.x)}" y="{_number(shape.y)}" width="{_number(shape.width)}"'
-    element = f'<rect class="c{shape.colour}" {place} height="{_number(max(shape.height, 0.5))}"'
+    position = f'x="{_number(shape.x)}" y="{_number(shape.y)}" width="{_number(shape.width)}"'
+    element = f'<rect class="c{shape.colour}" {position} height="{_number(max(shape.height, 0.5))}"'
     return f"{element}><title>{escape(shape.hint)}</title></rect>" if shape.hint else f"{element}/>"
 
 
@@ -35,7 +35,7 @@ def _path(shape: Path) -> str:
 
 
 def _label(shape: Label) -> str:
-    name = ' class="quiet"' if shape.quiet else ""
+    name = ' class="muted"' if shape.muted else ""
     anchor = "" if shape.anchor == "start" else f' text-anchor="{shape.anchor}"'
     return f'<text{name} x="{_number(shape.x)}" y="{_number(shape.y)}"{anchor}>{escape(shape.text)}</text>'
 

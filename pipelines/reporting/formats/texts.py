@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 from pipelines.reporting.report_table import Column, Interval, ReportTable, Value
 
-#: How the begin of an interval is written. An hour has its offset: at the end of summer time there are two of a name.
+#: How the start of an interval is written. An hour has its offset: at the end of summer time there are two of a name.
 TIME_FORMATS: dict[Interval | None, str] = {
     "month": "%Y-%m",
     "day": "%Y-%m-%d",
@@ -14,7 +14,7 @@ TIME_FORMATS: dict[Interval | None, str] = {
     None: "%Y-%m-%d %H:%M:%S%:z",
 }
 
-#: What a missing name is called: that of usage without an agent or an API key.
+#: The text in place of a missing name, such as that of usage without an agent or an API key.
 NO_NAME = "(none)"
 
 #: Short forms of large numbers, the largest first.
@@ -27,7 +27,7 @@ def local_time(table: ReportTable, time: datetime) -> datetime:
 
 
 def time_text(table: ReportTable, time: datetime, interval: Interval | None) -> str:
-    """Write the begin of an interval in the zone of the report: `2026-10`, `2026-10-31`, `2026-10-31 09:00+01:00`."""
+    """Write the start of an interval in the zone of the report: `2026-10`, `2026-10-31`, `2026-10-31 09:00+01:00`."""
     local = local_time(table, time)
     text = local.strftime(TIME_FORMATS[interval].replace("%:z", ""))
     return text + local.isoformat()[-6:] if interval in ("hour", None) else text

@@ -88,8 +88,8 @@ def add_accounts(database: Database, numbers: Iterable[int]) -> None:
             connection.execute("INSERT INTO accounts (id, name) VALUES (%s, '')", (f"acct_{number}",))
 
 
-def begin_of(time: datetime, interval: Interval, zone: ZoneInfo) -> datetime:
-    """Return when the hour, day or month of a time begins in a zone."""
+def start_of(time: datetime, interval: Interval, zone: ZoneInfo) -> datetime:
+    """Return the start of the hour, day or month of a time in a zone."""
     local = time.astimezone(zone)
     if interval == "hour":
         return (local.astimezone(UTC) - (local - local.replace(minute=0, second=0, microsecond=0))).astimezone(UTC)
@@ -102,7 +102,7 @@ def selected(connection: Connection, selection: Selection) -> Iterable[tuple[tup
     zone = ZoneInfo(selection.time_zone)
     for row in fetch_all(connection, SELECT, {"start": selection.start, "end": selection.end}):
         if all(row[column] in values for column, values in selection.filters.items()):
-            time = (begin_of(row["created_at"], selection.interval, zone),) if selection.interval else ()
+            time = (start_of(row["created_at"], selection.interval, zone),) if selection.interval else ()
             yield (*time, *(row[column] for column in selection.groups)), row
 
 
@@ -127,7 +127,7 @@ def count_samples(connection: Connection, selection: Selection) -> dict[tuple[An
 
 def key_of(row: Mapping[str, Any], selection: Selection, *names: str) -> tuple[Any, ...]:
     """Return the group of a row of `usage_sums`, and its values of more columns."""
-    time = (selection.begin_of(row["time"]),) if selection.interval else ()
+    time = (selection.start_of(row["time"]),) if selection.interval else ()
     return (*time, *(row[name] for name in (*selection.groups, *names)))
 
 
