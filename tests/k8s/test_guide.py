@@ -59,7 +59,7 @@ def test_every_variable_and_command_that_the_guide_names_exists():
 
     assert len(variables) > 8
     assert {name for name in variables if not is_known(name)} == set()
-    assert commands >= {"admin", "pools", "doctor", "migrate"}
+    assert commands >= {"admin", "top", "doctor", "migrate"}
     assert commands <= set(main.commands)
 
 
