@@ -15,7 +15,10 @@ from pipelines.requests.validation import RequestBody, Unsupported
 HEAD = 4096
 
 #: The content of a file with its type, as OpenAI's clients send it; without it is only the content.
-DATA_URL = re.compile(r"data:[^,;]*(?:;[^,;]*)*;base64,", re.IGNORECASE)
+DATA_URL = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
+
+#: Characters of a data URL before its content, at most. The event loop searches them.
+MAX_PREFIX = 256
 
 FileId = Annotated[str, Field(min_length=1, max_length=64)]
 FileName = Annotated[str, Field(min_length=1, max_length=255)]
@@ -73,16 +76,19 @@ def stored_file(part: InputFile, param: str) -> dict[str, Any]:
 
 
 def content_of(file_data: str) -> bytes:
-    """Decode the content of a part. Raises ValueError if it is not base64."""
-    match = DATA_URL.match(file_data)
-    return base64.b64decode(file_data[match.end() if match else 0 :], validate=True)
+    """Decode the content of a part. Raises ValueError with what it should be."""
+    match = DATA_URL.match(file_data[:MAX_PREFIX])
+    try:
+        return base64.b64decode(file_data[match.end() if match else 0 :], validate=True)
+    except ValueError:
+        raise ValueError("'file_data' should be a data URL with base64, or base64") from None
 
 
 def _check_content(file_data: str, filename: str) -> None:
     try:
         content = content_of(file_data)
-    except ValueError:
-        raise PydanticCustomError("file_data", "'file_data' should be a data URL with base64, or base64") from None
+    except ValueError as error:
+        raise PydanticCustomError("file_data", "{reason}", {"reason": str(error)}) from None
     content_type = detect_type(content[:HEAD], safe_filename(filename))
     if not is_readable(content_type):
         reason = f"cannot be read: {unreadable_type(content_type)}"
