@@ -264,7 +264,8 @@ class JobRunner:
             self._settlement.move(attempt.job, attempt.journal.archivable(), error)
             return "moved"
         except Released as error:
-            self._settlement.release(attempt.job, attempt.journal.archivable(), delay=error.delay)
+            events = attempt.journal.archivable()
+            self._settlement.release(attempt.job, events, delay=error.delay, advanced=error.advanced)
             return "released"
         except (Unavailable, redis.RedisError) as error:
             log.warning("Releasing job %s: a dependency is unavailable: %s", attempt.job.id, error)

@@ -63,9 +63,9 @@ class Settlement:
                 lambda connection: attempts.retry(connection, job, error, traceback, retry_after=retry_after)
             )
 
-    def release(self, job: Job, events: Sequence[Event], *, delay: float) -> None:
-        """Put the job back without counting a failure."""
-        self._database.run(lambda connection: attempts.release(connection, job, events, delay=delay))
+    def release(self, job: Job, events: Sequence[Event], *, delay: float, advanced: bool = False) -> None:
+        """Put the job back without counting a failure; those before it no longer count if it has `advanced`."""
+        self._database.run(lambda connection: attempts.release(connection, job, events, delay=delay, advanced=advanced))
         self._relay.nudge(lane_of(job))
 
     def move(self, job: Job, events: Sequence[Event], moved: Moved) -> None:

@@ -216,15 +216,22 @@ def backoff(job: Job) -> float:
 RELEASE = f"""
 UPDATE jobs SET state = CASE WHEN %(delay)s > 0 THEN 'scheduled' ELSE 'queued' END,
                 run_at = now() + make_interval(secs => %(delay)s),
+                failures = CASE WHEN %(advanced)s THEN 0 ELSE failures END,
+                crashes = CASE WHEN %(advanced)s THEN 0 ELSE crashes END,
                 published_at = NULL, message_id = NULL, worker = NULL, lease_until = NULL
 WHERE {RUNNING}
 RETURNING id
 """
 
 
-def release(connection: Connection, job: Job, events: Sequence[Event] = (), *, delay: float = 0) -> None:
-    """Put the job back without counting a failure: the worker stops, or a server is down. Raises Fenced."""
-    execute_fenced(connection, job, RELEASE, {"delay": delay})
+def release(
+    connection: Connection, job: Job, events: Sequence[Event] = (), *, delay: float = 0, advanced: bool = False
+) -> None:
+    """Put the job back without counting a failure: the worker stops, or a server is down. Raises Fenced.
+
+    advanced  earlier failures and crashes no longer count
+    """
+    execute_fenced(connection, job, RELEASE, {"delay": delay, "advanced": advanced})
     archive_missing(connection, job.id, events)
 
 

@@ -120,7 +120,8 @@ CATALOGUE: Mapping[str, JobKind] = {
     "credits.top_up": JobKind(queue="billing", priority=1, time_limit=300, attempts=3, backoff=10),
     "rollups.update": JobKind(queue="reporting", priority=1, time_limit=900, attempts=5, backoff=10),
     "account.export": JobKind(queue="reporting", time_limit=3600, attempts=3, backoff=10),
-    # A batch is looked at about once a second; each look is an attempt. 40 failures are hours without an object store.
+    # A batch is looked at about once a second; each look is an attempt. 40 failures without progress between them are
+    # hours without an object store.
     "batch.run": JobKind(queue="reporting_batch", time_limit=3600, attempts=40, backoff=2, cancellable=False),
     "report.build": JobKind(queue="reporting", time_limit=900, attempts=3, backoff=5),
     "data.erase": JobKind(queue="maintenance", time_limit=3600, attempts=20, backoff=10),

@@ -172,11 +172,15 @@ class Cancelled(JobError):
 
 
 class Released(JobError):
-    """The job returns to the queue without a failure, to continue after `delay` seconds: its worker stops or yields."""
+    """The job returns to the queue without a failure, to continue after `delay` seconds: its worker stops or yields.
 
-    def __init__(self, message: str, *, delay: float = 0) -> None:
+    advanced  the attempt has brought the job forward, so that earlier failures and crashes no longer count
+    """
+
+    def __init__(self, message: str, *, delay: float = 0, advanced: bool = False) -> None:
         super().__init__(message)
         self.delay = delay
+        self.advanced = advanced
 
 
 class Moved(Released):

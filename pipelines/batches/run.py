@@ -121,7 +121,10 @@ class _Look:
         if batch.status == "in_progress" and batch.ended_lines == batch.total_lines:
             self._stop("completed")
         elif batch.status == "in_progress":
-            raise Released("the lines of the batch run", delay=BUSY_DELAY if ended or begun else IDLE_DELAY)
+            advanced = bool(ended or begun)
+            raise Released(
+                "the lines of the batch run", delay=BUSY_DELAY if advanced else IDLE_DELAY, advanced=advanced
+            )
 
     def _report(self, batch: Batch) -> None:
         """Report progress, at most once a percent of the lines: each report is an event, which later attempts read."""

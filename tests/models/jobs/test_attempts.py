@@ -193,6 +193,19 @@ def test_a_release_counts_no_failure_and_may_delay_the_job(job_store, account):
     assert job_store.claim(job.id) is None
 
 
+@pytest.mark.parametrize(("advanced", "left"), [(True, 0), (False, 39)])
+def test_a_release_after_progress_forgets_earlier_failures(job_store, account, advanced, left):
+    # Given a job that was put back for as many crashes as it may have, but for one
+    job = job_store.start(account)
+    job_store.update(job.id, "failures = 39, crashes = 39")
+    # When an attempt returns it to the queue
+    with job_store.database.transaction() as connection:
+        attempts.release(connection, job, advanced=advanced)
+    # Then they no longer count if it has advanced
+    released = job_store.job(job.id)
+    assert (released.failures, released.crashes) == (left, left)
+
+
 def test_a_moved_job_keeps_its_place_and_counts_no_failure(job_store, account):
     # Given a job that was due before it ran
     job = job_store.start(account, arguments={"n": 1, "route": {"moves": 1}})

@@ -103,7 +103,8 @@ class Batches:
             ending = batch_run.run(self.worker, self.client, attempt)
         except Released as released:
             with self.database.transaction() as connection:
-                attempts.release(connection, attempt.job, attempt.journal.archivable(), delay=max(released.delay, 1))
+                events, delay = attempt.journal.archivable(), max(released.delay, 1)
+                attempts.release(connection, attempt.job, events, delay=delay, advanced=released.advanced)
         else:
             self.settle(attempt, ending)
         return self.read(batch)

@@ -58,6 +58,25 @@ def test_lines_are_background_work_of_their_account(user_batches):
     assert batch.running_lines == 2
 
 
+def test_crashes_of_workers_count_only_until_lines_begin_or_end_again(user_batches):
+    def crash():
+        with user_batches.database.connection() as connection:
+            connection.execute("UPDATE jobs SET failures = 39, crashes = 39 WHERE id = %s", (batch.job_id,))
+
+    failures = "SELECT failures AS count FROM jobs WHERE id = %s"
+    # Given a batch whose workers have crashed as often as they may, but for one
+    batch = user_batches.create(2)
+    crash()
+    # When its lines begin
+    user_batches.look(batch)
+    # Then the crashes no longer count
+    assert count(user_batches, failures, batch.job_id) == 0
+    # But those of a batch at which nothing happens do
+    crash()
+    user_batches.look(batch)
+    assert count(user_batches, failures, batch.job_id) == 39
+
+
 def test_a_bounded_number_of_lines_runs_at_a_time(user_batches, monkeypatch):
     monkeypatch.setattr(begin_lines, "RUNNING", 4)
     monkeypatch.setattr(begin_lines, "LEAST_RUNNING", 2)
