@@ -34,6 +34,7 @@ test: $(VENV)/.installed-dev ## Run all tests; installs RabbitMQ, PgBouncer, ngi
 	@sh tests/pgbouncer.sh
 	@sh tests/nginx.sh
 	@sh tests/prometheus.sh
+	@sh tests/tls_servers.sh
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: clients

@@ -59,6 +59,14 @@ def check_free_disk(folder: Path) -> None:
         )
 
 
+def check_certificate(settings: Settings) -> None:
+    """Raise ConfigurationError when the web process could not use its TLS certificate."""
+    from web.http.tls import certificate_files, load_context
+
+    if files := certificate_files(settings):
+        load_context(files)
+
+
 def check_release(settings: Settings) -> None:
     """Raise ConfigurationError when this release is too old for the database. A database that is down passes."""
     check_code_at_start(settings.postgres_dsn)

@@ -14,6 +14,7 @@ import psycopg
 from models.jobs.workers import SILENCE_LIMIT
 from models.platform.settings import Settings, variable_name
 from ops.logs import CONSOLE_PATTERN
+from ops.web_connection import request_status
 from scheduler.liveness import liveness_file
 
 #: Seconds after which a process without a readiness check, such as the scheduler, counts as ready.
@@ -83,14 +84,10 @@ class WebProcess(SanghaProcess):
 
     def _get(self, path: str) -> int | None:
         """Return the status of an answer, or None without one."""
-        connection = http.client.HTTPConnection(connectable_host(self.settings.host), self.settings.port, timeout=3)
         try:
-            connection.request("GET", path)
-            return connection.getresponse().status
+            return request_status(self.settings, path, timeout=3)
         except (OSError, http.client.HTTPException):
             return None
-        finally:
-            connection.close()
 
 
 class WorkerProcess(SanghaProcess):
@@ -133,8 +130,3 @@ class SchedulerProcess(SanghaProcess):
         responds = last_pass != self._last_pass
         self._last_pass = last_pass
         return responds
-
-
-def connectable_host(host: str) -> str:
-    """Return the address at which this machine can connect to a server that listens on `host`."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - compared, not bound

@@ -25,9 +25,10 @@ from ops.dead_worker_releaser import DeadWorkerReleaser
 from ops.embedded_servers import Postgres, Valkey, create_private_folder
 from ops.messages import first_line
 from ops.model_options import NamedModel, model_arguments
-from ops.sangha_services import SanghaProcess, SchedulerProcess, WebProcess, WorkerProcess, connectable_host
+from ops.sangha_services import SanghaProcess, SchedulerProcess, WebProcess, WorkerProcess
 from ops.supervisor import Supervisor
 from ops.version import version
+from ops.web_connection import connectable_host
 from pipelines.inference.openai import pool_models
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ def up(settings: Settings, models: Sequence[NamedModel] = ()) -> None:
     """
     with preflight.data_folder_lock(settings.home):
         preflight.check_free_disk(settings.home)
+        preflight.check_certificate(settings)
         settings = settings.model_copy(update={"port": preflight.choose_port(settings)})
         run_folder, log_folder = settings.home / "run", settings.home / "logs"
         for folder in (run_folder, log_folder, settings.socket_dir):
@@ -202,7 +204,9 @@ def migrate(settings: Settings) -> None:
 def first_call(settings: Settings) -> str:
     """Return shell commands that make a first call; they can be pasted any number of times."""
     host = connectable_host(settings.host)
-    address = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+    own = f"{settings.scheme}://{f'[{host}]' if ':' in host else host}:{settings.port}"
+    # A certificate is for the public name.
+    address = settings.public_address if settings.tls_cert and settings.public_url else own
     python = shlex.quote(sys.executable)
     install = "" if find_spec("openai") else f"{python} -m pip install openai\n"
     return FIRST_CALL.format(address=address, home=settings.home, install=install, python=python)

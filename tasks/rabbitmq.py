@@ -23,10 +23,11 @@ from dramatiq.common import xq_name
 from dramatiq.errors import ConnectionClosed
 from dramatiq.middleware import CurrentMessage
 
-from models.platform.errors import ConfigurationError, Unavailable
+from models.platform.errors import Unavailable
 from tasks.publishing import PublishResult
 from tasks.rabbitmq_probe import PROBE_TIMEOUT, QueueProbe
 from tasks.rabbitmq_publisher import Publisher, QueueMissing, QueueSilent
+from tasks.rabbitmq_url import connection_error, parse_amqp_url
 
 log = logging.getLogger(__name__)
 
@@ -45,12 +46,9 @@ class QuorumBroker(RabbitmqBroker):
     """
 
     def __init__(self, url: str) -> None:
-        try:
-            super().__init__(url=url, confirm_delivery=True, middleware=[CurrentMessage()])
-        except (TypeError, ValueError):  # raised by pika for an incomplete URL
-            raise ConfigurationError(
-                "SANGHA_BROKER_URL is malformed: it should be amqp://user:password@host:port/vhost"
-            ) from None
+        super().__init__(confirm_delivery=True, middleware=[CurrentMessage()])
+        nodes = [parse_amqp_url(node) for node in url.split(";")]
+        self.parameters = nodes if len(nodes) > 1 else nodes[0]
         self.on_queue_recreated: Callable[[str], None] | None = None
         self._probe = QueueProbe(self.parameters)
         self._publishers: set[Publisher] = set()
@@ -188,7 +186,7 @@ class QuorumBroker(RabbitmqBroker):
         try:
             pika.BlockingConnection(self.parameters).close()
         except (pika.exceptions.AMQPError, OSError) as error:
-            raise Unavailable(f"cannot connect to RabbitMQ: {type(error).__name__} {error}") from error
+            raise Unavailable(f"cannot connect to RabbitMQ: {connection_error(error)}") from error
 
 
 class ConnectionBoundConsumer(_RabbitmqConsumer):

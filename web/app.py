@@ -24,6 +24,7 @@ from web.http.cross_origin import CrossOriginMiddleware
 from web.http.documents import CachedDocument
 from web.http.hosts import AllowedHosts
 from web.http.middleware import RequestMiddleware
+from web.http.strict_transport import StrictTransportMiddleware, strict_host
 from web.http.threads import install_threads, run_in_thread
 from web.routes import ROUTES
 from web.streams.waiting import WaitingStreams
@@ -56,6 +57,7 @@ def build(settings: Settings, routes: Sequence[Route] = ROUTES) -> Starlette:
             platform.close()
 
     middleware = [
+        *_strict_transport_middleware(settings),
         *_cross_origin_middleware(settings, routes),
         *_proxy_middleware(settings),
         Middleware(RequestMiddleware, hosts=AllowedHosts.of(settings)),
@@ -87,6 +89,12 @@ def _cross_origin_middleware(settings: Settings, routes: Sequence[Route]) -> lis
         return []
     closed = [route.path for route in routes if route.same_origin]
     return [Middleware(CrossOriginMiddleware, origins=settings.cors_origins, closed_paths=closed)]
+
+
+def _strict_transport_middleware(settings: Settings) -> list[Middleware]:
+    """Return the middleware that keeps browsers on TLS, outside the one that lets proxies name the scheme."""
+    host = strict_host(settings)
+    return [Middleware(StrictTransportMiddleware, host=host)] if host else []
 
 
 def _proxy_middleware(settings: Settings) -> list[Middleware]:

@@ -19,6 +19,7 @@ from web.api.platform import Platform
 from web.api.system.sibling_metrics import InstallationMetrics
 from web.app import build
 from web.http.protocol import BoundedProtocol
+from web.http.tls import ServerTls, certificate_files
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +55,10 @@ class Server(uvicorn.Server):
 
 
 def serve(settings: Settings) -> None:
-    """Run the web process until TERM or INT. Raises ConfigurationError when the port is taken."""
+    """Run the web process until TERM or INT. Raises ConfigurationError for a taken port or a wrong certificate."""
     raise_file_limit()
+    files = certificate_files(settings)
+    tls = ServerTls(files).start() if files else None
     app = build(settings)
     listener = bind(settings)
     if settings.metrics_address is not None:
@@ -65,15 +68,16 @@ def serve(settings: Settings) -> None:
     # uvicorn raises the signal again after its shutdown: exit with status 0 then.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
-    Server(configure(app)).run(sockets=[listener])
+    Server(configure(app, tls)).run(sockets=[listener])
 
 
-def configure(app: Starlette) -> uvicorn.Config:
+def configure(app: Starlette, tls: ServerTls | None = None) -> uvicorn.Config:
     """Build uvicorn's configuration."""
     return uvicorn.Config(
         app,
         http=BoundedProtocol,
-        loop="uvloop",
+        loop="web.http.tls:TlsLoop" if tls else "uvloop",
+        ssl_context_factory=(lambda *_: tls.context) if tls else None,
         ws="none",
         lifespan="on",
         log_config=None,

@@ -95,6 +95,11 @@ class Settings(BaseModel):
     port: int = Field(8000, ge=0, le=65535)
     """Port that the web process listens on; 0: any free port."""
 
+    tls_cert: Path | None = None
+    """PEM file of the certificate, with its chain, by which the web process speaks TLS; unset: plain HTTP."""
+    tls_key: Path | None = None
+    """PEM file of the certificate's private key; both files are read again when they change."""
+
     metrics_address: Annotated[str | None, AfterValidator(host_and_port)] = None
     """`HOST:PORT` that serves the metrics of a process; unset: web processes serve them on the main port, to operators
     and the machine."""
@@ -232,6 +237,13 @@ class Settings(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _check_tls(self) -> "Settings":
+        if (self.tls_cert is None) != (self.tls_key is None):
+            missing, present = ("tls_key", "tls_cert") if self.tls_cert else ("tls_cert", "tls_key")
+            raise ValueError(f"{variable_name(missing)} is unset: {variable_name(present)} needs it")
+        return self
+
+    @model_validator(mode="after")
     def _check_spill(self) -> "Settings":
         if self.spill_to is None:
             return self
@@ -277,7 +289,12 @@ class Settings(BaseModel):
         if self.public_url:
             return self.public_url.rstrip("/")
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - replaced by the loopback address
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        return f"{self.scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    @property
+    def scheme(self) -> str:
+        """The scheme of the web process's own URLs."""
+        return "https" if self.tls_cert else "http"
 
     @property
     def postgres_dsn(self) -> str:

@@ -9,7 +9,7 @@ import psycopg
 from models.platform.settings import Settings
 from ops.doctor.finding import RUN_UP, Finding
 from ops.messages import describe_error
-from ops.sangha_services import connectable_host
+from ops.web_connection import request_status
 
 POOLS_OF_LIVING_WORKERS = "SELECT pools FROM workers WHERE seen_at > now() - make_interval(secs => %s)"
 
@@ -17,15 +17,11 @@ POOLS_OF_LIVING_WORKERS = "SELECT pools FROM workers WHERE seen_at > now() - mak
 def web(settings: Settings) -> Finding:
     """Check that a web process answers /readyz."""
     address = f"{settings.host}:{settings.port}"
-    connection = http.client.HTTPConnection(connectable_host(settings.host), settings.port, timeout=5)
     try:
-        connection.request("GET", "/readyz")
-        status = connection.getresponse().status
+        status = request_status(settings, "/readyz", timeout=5)
     except (OSError, http.client.HTTPException) as error:
         detail = f"no answer from {address} ({describe_error(error)})"
         return Finding("warn", "web", detail, f"{RUN_UP} or `sangha web`")
-    finally:
-        connection.close()
     if status == 200:
         return Finding("ok", "web", f"ready at {address}")
     remedy = f"see `curl {address}/readyz`, or choose another SANGHA_PORT"

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from models.platform.settings import Settings
+from ops.doctor.certificate import certificate
 from ops.doctor.engines import embedding_model, endpoint_checks, engine
 from ops.doctor.finding import Check, run_check
 from ops.doctor.installation import data_folder, open_files, packages, secret_key
@@ -26,6 +27,7 @@ CHECKS: Sequence[Check] = (
     mail_server,
     payments,
     secret_key,
+    certificate,
     web,
     workers,
     open_files,

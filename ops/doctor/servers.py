@@ -1,7 +1,6 @@
 """Checks of the servers that Sangha uses: Postgres, Redis, the broker, the mail server."""
 
 import socket
-from urllib.parse import urlsplit
 
 import psycopg
 import redis
@@ -102,14 +101,15 @@ def rabbitmq(address: str) -> Finding:
     """Check that RabbitMQ accepts the login and declares a quorum queue."""
     import pika
 
-    parts = urlsplit(address)
-    server = f"RabbitMQ at {parts.hostname}:{parts.port or 5672}"
-    parameters = pika.URLParameters(address)
+    from tasks.rabbitmq_url import connection_error, parse_amqp_url
+
+    parameters = parse_amqp_url(address.partition(";")[0])
+    server = f"RabbitMQ at {parameters.host}:{parameters.port}"
     parameters.socket_timeout, parameters.blocked_connection_timeout = TIMEOUT, 5
     try:
         connection = pika.BlockingConnection(parameters)
     except (pika.exceptions.AMQPError, OSError) as error:
-        detail = f"cannot connect to {server} ({describe_error(error)})"
+        detail = f"cannot connect to {server} ({connection_error(error)})"
         return Finding("FAIL", "broker", detail, "check SANGHA_BROKER_URL")
     try:
         version = connection._impl.server_properties.get("version", "?")

@@ -10,7 +10,7 @@ METADATA_PATH = "/.well-known/oauth-protected-resource"
 
 def base_url(settings: Settings, headers: Headers) -> str:
     """Return the public URL, or without that setting the one that the client has used. It has no final slash."""
-    return settings.public_address if settings.public_url else f"http://{headers.get('host', '')}"
+    return settings.public_address if settings.public_url else f"{settings.scheme}://{headers.get('host', '')}"
 
 
 def metadata_url(settings: Settings, headers: Headers, path: str) -> str:
