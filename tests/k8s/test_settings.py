@@ -129,6 +129,19 @@ def test_each_model_has_a_worker_with_its_file(examples):
     ]  # fmt: skip
 
 
+def test_files_are_mounted_in_workers_that_read_them(examples):
+    def mounting(example):
+        return {
+            pod["metadata"]["labels"]["sangha-worker"]
+            for pod, container in own_containers(example)
+            if "/models" in {mount["mountPath"] for mount in container["volumeMounts"]}
+        }
+
+    assert mounting(examples["production"]) == {"inference-llama"}
+    assert mounting(examples["several-models"]) == {"inference-llama", "inference-tiny", "recall", "memory"}
+    assert mounting(examples["minimal"]) == set()
+
+
 def test_workers_serve_the_queues_that_they_are_scaled_by(examples, clean_environment):
     served = {}
     for name, example in examples.items():

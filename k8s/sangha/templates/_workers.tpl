@@ -43,6 +43,14 @@
 {{- end }}
 {{- end }}
 
+{{/* Whether a worker reads model files: (list context worker). Those of recall and memory may have an embedder there. */}}
+{{- define "sangha.usesModelFiles" -}}
+{{- $root := index . 0 }}
+{{- $worker := index . 1 }}
+{{- $embeds := or (has "recall" $worker.pools) (has "memory" $worker.pools) (has "inference" $worker.pools) }}
+{{- if and (include "sangha.modelVolume" $root) (or $worker.isModel (and $root.Values.settings.SANGHA_EMBEDDING_MODEL $embeds)) }}true{{ end }}
+{{- end }}
+
 {{/* The model files: an init container that copies them from an image, or a claim. */}}
 {{- define "sangha.modelVolume" -}}
 {{- if .Values.modelFiles.existingClaim }}
