@@ -172,12 +172,12 @@ class Database:
         return PoolSize(stats.get("pool_size", 0) - idle, idle, stats.get("requests_waiting", 0))
 
     @contextmanager
-    def connection(self) -> Iterator[Connection]:
-        """Check out a connection in autocommit mode.
+    def connection(self, *, wait: float = CHECKOUT_TIMEOUT) -> Iterator[Connection]:
+        """Check out a connection in autocommit mode, for which the caller waits so many seconds.
 
         Raises Unavailable if the server cannot be reached, or has rolled back the transaction in favour of another.
         """
-        connection = self._checkout()
+        connection = self._checkout(wait)
         try:
             with connection:
                 yield connection
@@ -228,8 +228,8 @@ class Database:
                     connection.rollback()
                 raise
 
-    def _checkout(self) -> Connection:
-        deadline = time.monotonic() + CHECKOUT_TIMEOUT
+    def _checkout(self, wait: float) -> Connection:
+        deadline = time.monotonic() + wait
         while True:
             try:
                 return self._pool.getconn(timeout=CHECKOUT_RETRY)

@@ -102,7 +102,7 @@ WORKER_LEASE_AGE = ScrapedMetric(
 
 TIME_TO_FIRST_TOKEN = Histogram(
     "sangha_time_to_first_token_seconds",
-    "Seconds from the creation of a turn to its first token; of turns that were answered in one attempt",
+    "Seconds from the creation of a turn to its first token, by whichever attempt generates it",
     ("model",),
     buckets=SHORT,
     registry=REGISTRY,

@@ -185,6 +185,6 @@ class Check:
 RESULTS = "SELECT promise, cardinality(breaches) AS breaches, checked_to FROM promise_checks"
 
 
-def results(connection: Connection) -> dict[str, Check]:
+def results(connection: Connection) -> dict[Promise, Check]:
     """Return the results of the last checks by promise; none before the first one."""
     return {row["promise"]: Check(row["breaches"], row["checked_to"]) for row in fetch_all(connection, RESULTS)}

@@ -13,7 +13,7 @@ class TransactionDatabase(Database):
         self._connection = connection
 
     @contextmanager
-    def connection(self) -> Iterator[Connection]:
+    def connection(self, *, wait: float = 0.0) -> Iterator[Connection]:
         """Lend the connection, in its transaction."""
         yield self._connection
 

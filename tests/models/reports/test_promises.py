@@ -15,7 +15,8 @@ from models.reports import promises
 from models.reports.promises import PROMISES, STATEMENTS, check_all, results
 from tests.databases import new_database
 from tests.pipelines.billing.books import give, issue_fee, new_customer, pay, reset_seller, use
-from web.api.system.state_gauges import breaches, promises_checked
+from web.api.system.state_gauges import PROMISES as METRICS
+from web.api.system.state_gauges import promise_values
 
 INSERT_RESPONSE = """
 INSERT INTO responses (id, account_id, job_id, thread, request, input, usage) VALUES (%s, %s, %s, 't', '{}', '[]', '{}')
@@ -68,7 +69,8 @@ def check(database):
     """Check at once, and return how many rows break each promise."""
     check_all(database, grace=0, interval=0)
     with database.connection() as connection:
-        return {promise: breaches(promise, connection)[()] for promise in PROMISES}
+        values = dict(promise_values(connection))
+    return {promise: values[metric][()] for promise, metric in METRICS.items()}
 
 
 def execute(database, statement):
@@ -187,7 +189,7 @@ def test_a_pass_within_the_interval_or_beside_another_scheduler_does_nothing(boo
     check(books)
     execute(books, BREACHES["an answer is not recorded"][1])
     with books.connection() as connection:
-        checked = promises_checked(connection)
+        checked = dict(promise_values(connection))
     # When a pass follows at once, or another one holds the row
     check_all(books, grace=0)
     with books.transaction() as other:
@@ -195,13 +197,12 @@ def test_a_pass_within_the_interval_or_beside_another_scheduler_does_nothing(boo
         check_all(books, grace=0, interval=0)
     # Then nothing was checked
     with books.connection() as connection:
-        assert promises_checked(connection) == checked
+        assert dict(promise_values(connection)) == checked
 
 
 def test_gauges_are_absent_before_the_first_check(books):
     with books.connection() as connection:
-        assert promises_checked(connection) == {}
-        assert [breaches(promise, connection) for promise in PROMISES] == [{}] * len(PROMISES)
+        assert dict(promise_values(connection)) == {}
 
 
 @pytest.mark.parametrize("promise", ["lost_turns", "repeated_events", "double_charges"])

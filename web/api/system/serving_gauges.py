@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import psycopg
@@ -21,6 +21,9 @@ from web.api.platform import Platform
 from web.api.system.cached_read import CachedRead
 
 log = logging.getLogger(__name__)
+
+#: Seconds to wait for a connection: a scrape has to end also while Postgres is away.
+WAIT = 1.0
 
 STATES = ("closed", "open", "half_open")
 
@@ -65,17 +68,16 @@ def _values(values: Callable[[Reading], Values], reading: Callable[[], Reading])
 def read(platform: Platform) -> Reading:
     """Read what the gauges show."""
     try:
-        state = platform.serving.state()
-        with platform.database.connection() as connection:
-            days = spill_budget.list_today(connection)
-            return Reading(
-                state,
+        with platform.database.connection(wait=WAIT) as connection:
+            rows = Reading(
+                None,
                 breakers.list_breakers(connection),
                 moves.moves_by_reason(connection),
-                days,
+                spill_budget.list_today(connection),
                 breakers.failures_by_kind(connection),
                 spill_budget.ended_today(connection),
             )
+        return replace(rows, state=platform.serving.state())
     except (Unavailable, psycopg.Error) as error:
         log.warning("Cannot read models and endpoints for the metrics: %s", error)
         return Reading()

@@ -1,15 +1,18 @@
 """Gauges of what all processes share: jobs, workers, webhook endpoints and Redis. Each web process exports them."""
 
+import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
+import psycopg
 import redis
 
 from models.delivery import endpoints
 from models.jobs import counts, workers
 from models.platform import metrics
-from models.platform.database import Connection
+from models.platform.database import Connection, Database
+from models.platform.errors import Unavailable
 from models.platform.exposition import Values
 from models.platform.metrics import ScrapedMetric
 from models.platform.redis_memory import read_memory
@@ -17,7 +20,8 @@ from models.reports import promises
 from models.reports.promises import Promise
 from web.api.platform import Platform
 from web.api.system.cached_read import CachedRead
-from web.api.system.read_values import read_values
+
+log = logging.getLogger(__name__)
 
 #: The metric of each promise.
 PROMISES: Mapping[Promise, ScrapedMetric] = {
@@ -27,24 +31,33 @@ PROMISES: Mapping[Promise, ScrapedMetric] = {
     "unbalanced_postings": metrics.PROMISE_UNBALANCED_POSTINGS,
 }
 
+#: Seconds to wait for a connection: a scrape has to end also while Postgres is away.
+WAIT = 1.0
+
 
 def install(platform: Platform) -> None:
-    """Register the gauges."""
-    reads: Mapping[ScrapedMetric, Callable[[Connection], Values]] = {
-        metrics.JOBS: count_jobs,
-        metrics.SCHEDULED_JOBS: count_scheduled,
-        metrics.OLDEST_JOB: oldest_jobs,
-        metrics.RELAY_LAG: relay_lag,
-        metrics.WORKERS: count_workers,
-        metrics.WORKER_LEASE_AGE: lease_ages,
-        metrics.WEBHOOK_ENDPOINTS: count_endpoints,
-        metrics.PROMISES_CHECKED: promises_checked,
-        **{metric: partial(breaches, promise) for promise, metric in PROMISES.items()},
-    }
-    for metric, read in reads.items():
-        platform.metrics.read(metric, CachedRead(partial(read_values, platform.database, read, metric.name)))
-    platform.metrics.read(metrics.REDIS_MEMORY, CachedRead(partial(redis_memory, platform.redis)))
-    platform.metrics.read(metrics.REDIS_MEMORY_LIMIT, CachedRead(partial(redis_memory_limit, platform.redis)))
+    """Register the gauges. All are read at once, so that a scrape waits once for a server that is away."""
+    rows = CachedRead(partial(read_all, platform.database))
+    memory = CachedRead(partial(memory_values, platform.redis))
+    for metric in (*READS, *PROMISES.values(), metrics.PROMISES_CHECKED):
+        platform.metrics.read(metric, partial(_value_of, rows, metric))
+    for metric in (metrics.REDIS_MEMORY, metrics.REDIS_MEMORY_LIMIT):
+        platform.metrics.read(metric, partial(_value_of, memory, metric))
+
+
+def _value_of(rows: Callable[[], Mapping[ScrapedMetric, Values]], metric: ScrapedMetric) -> Values:
+    return rows().get(metric, {})
+
+
+def read_all(database: Database) -> Mapping[ScrapedMetric, Values]:
+    """Read the values of all gauges; none while Postgres is down, so that the other metrics are served."""
+    try:
+        with database.connection(wait=WAIT) as connection:
+            values = {metric: read(connection) for metric, read in READS.items()}
+            return values | dict(promise_values(connection))
+    except (Unavailable, psycopg.Error) as error:
+        log.warning("Cannot read jobs, workers and promises for the metrics: %s", error)
+        return {}
 
 
 def count_jobs(connection: Connection) -> Values:
@@ -87,25 +100,32 @@ def count_endpoints(connection: Connection) -> Values:
     return {(state,): float(count) for state, count in endpoints.count_by_state(connection).items()}
 
 
-def breaches(promise: Promise, connection: Connection) -> Values:
-    """Return how many rows break a promise; nothing before it was checked."""
-    check = promises.results(connection).get(promise)
-    return {} if check is None else {(): float(check.breaches)}
+def promise_values(connection: Connection) -> Iterator[tuple[ScrapedMetric, Values]]:
+    """Yield how many rows break each promise, and up to when all were checked; nothing before the first check."""
+    checks = promises.results(connection)
+    for promise, check in checks.items():
+        yield PROMISES[promise], {(): float(check.breaches)}
+    if checks:
+        yield metrics.PROMISES_CHECKED, {(): min(check.checked_to.timestamp() for check in checks.values())}
 
 
-def promises_checked(connection: Connection) -> Values:
-    """Return the time up to which all promises have been checked; nothing before the first check."""
-    checks = promises.results(connection).values()
-    return {(): min(check.checked_to.timestamp() for check in checks)} if checks else {}
-
-
-def redis_memory(client: "redis.Redis") -> Values:
-    """Return the memory that Redis uses; nothing while it is unavailable."""
+def memory_values(client: "redis.Redis") -> Mapping[ScrapedMetric, Values]:
+    """Return the memory that Redis uses, and may use, if there is a limit; nothing while it is unavailable."""
     memory = read_memory(client)
-    return {(): float(memory.used)} if memory else {}
+    if memory is None:
+        return {}
+    used: Values = {(): float(memory.used)}
+    limit: Values = {(): float(memory.limit)} if memory.limit else {}
+    return {metrics.REDIS_MEMORY: used, metrics.REDIS_MEMORY_LIMIT: limit}
 
 
-def redis_memory_limit(client: "redis.Redis") -> Values:
-    """Return the memory that Redis may use; nothing without a limit."""
-    memory = read_memory(client)
-    return {(): float(memory.limit)} if memory and memory.limit else {}
+#: How each metric is read.
+READS: Mapping[ScrapedMetric, Callable[[Connection], Values]] = {
+    metrics.JOBS: count_jobs,
+    metrics.SCHEDULED_JOBS: count_scheduled,
+    metrics.OLDEST_JOB: oldest_jobs,
+    metrics.RELAY_LAG: relay_lag,
+    metrics.WORKERS: count_workers,
+    metrics.WORKER_LEASE_AGE: lease_ages,
+    metrics.WEBHOOK_ENDPOINTS: count_endpoints,
+}

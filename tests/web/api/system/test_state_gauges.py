@@ -1,9 +1,16 @@
 """Gauges of what all processes share: each shows the state of the rows."""
 
+from types import SimpleNamespace
+
 import pytest
+import redis
 
 from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
 from models.jobs.workers import register
+from models.platform import metrics
+from models.platform.errors import Unavailable
+from models.platform.exposition import Exposition
+from models.platform.redis_memory import Memory
 from web.api.system import state_gauges as gauges
 
 
@@ -85,9 +92,31 @@ def test_endpoints_are_counted_by_state(connection):
     assert gauges.count_endpoints(connection) == {("enabled",): 1, ("failing",): 1, ("disabled",): 1}
 
 
-def test_memory_of_redis_is_absent_while_it_is_unavailable(settings):
-    import redis
+def test_memory_of_redis_has_a_limit_only_where_there_is_one(monkeypatch):
+    values = []
+    for limit in (0, 2048):
+        monkeypatch.setattr(gauges, "read_memory", lambda client, limit=limit: Memory(1024, limit))
+        values.append(gauges.memory_values(None))
 
-    client = redis.Redis(port=1)
+    assert [value[metrics.REDIS_MEMORY] for value in values] == [{(): 1024}] * 2
+    assert [value[metrics.REDIS_MEMORY_LIMIT] for value in values] == [{}, {(): 2048}]
 
-    assert gauges.redis_memory(client) == gauges.redis_memory_limit(client) == {}
+
+def test_a_scrape_waits_once_and_shortly_for_servers_that_are_away():
+    # Given a database without a free connection, and a Redis that accepts none
+    waits = []
+
+    class Away:
+        def connection(self, *, wait):
+            waits.append(wait)
+            raise Unavailable("away")
+
+    exposition = Exposition()
+    gauges.install(SimpleNamespace(database=Away(), redis=redis.Redis(port=1), metrics=exposition))
+    # When the metrics are scraped
+    text = exposition.render()[0].decode()
+    # Then the rows were asked for once, and the metrics of the process are there
+    assert waits == [gauges.WAIT]
+    assert "process_cpu_seconds_total" in text
+    assert "sangha_jobs{" not in text
+    assert "\nsangha_redis_memory_bytes " not in text
