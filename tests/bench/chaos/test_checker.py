@@ -12,6 +12,7 @@ from bench.chaos.checker import check, journal_lost
 from bench.chaos.crash_rules import CrashRules, forgotten_stops, silent_periods
 from bench.chaos.fault import InjectedFault
 from bench.chaos.faults import DEPLOY_WORKERS, POSTGRES_AWAY, POSTGRES_LINKS
+from bench.chaos.file_clients import GONE
 from bench.chaos.quiescence import wait_for_quiescence
 from bench.chaos.supervised_processes import WorkerDeath
 from bench.chaos.transcripts import Period
@@ -187,6 +188,22 @@ def test_a_corrupted_file_is_reported(finished: FinishedFleet, statement: str, r
         violations = list(file_rules.check(connection, objects, finished.transcripts, finished.accounts))
 
     assert rule in {violation.rule for violation in violations}
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_content_may_be_missing_after_a_deletion_that_postgres_has_lost(finished: FinishedFleet, deleted: bool):
+    objects = ObjectStore.open(finished.settings)
+    with corrupted(finished, "UPDATE file_objects SET object_key = object_key || 'x'") as connection:
+        rows = connection.execute("SELECT filename FROM files WHERE purpose = 'user_data'").fetchall()
+        kept = {row["filename"] for row in rows}
+        transcripts = [each for each in finished.transcripts if each.key in kept]
+        for transcript in transcripts:
+            transcript.statuses.extend([GONE] * deleted)
+        violations = list(file_rules.check(connection, objects, transcripts, finished.accounts, kept))
+        for transcript in transcripts:
+            del transcript.statuses[len(transcript.statuses) - deleted :]
+
+    assert {violation.rule for violation in violations} == (set() if deleted else {"files"})
 
 
 def test_a_search_that_finds_nothing_is_reported(finished: FinishedFleet):
