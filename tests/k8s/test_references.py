@@ -2,8 +2,10 @@
 
 from typing import Any
 
-from tests.k8s.helm import Manifest, Rendered
+from tests.k8s.helm import Manifest, Rendered, render
 from tests.k8s.pods import containers, pods
+
+PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 
 
 def labels_match(selector: Any, labels: Any) -> bool:
@@ -72,9 +74,7 @@ def test_containers_mount_volumes_that_exist_and_use_all(example):
 def test_probes_ask_ports_that_exist(example):
     for pod in pods(example):
         for container in pod["spec"]["containers"]:
-            probes = [
-                container[name] for name in ("startupProbe", "readinessProbe", "livenessProbe") if name in container
-            ]
+            probes = [container[name] for name in PROBES if name in container]
             asked = {(probe.get("httpGet") or probe["tcpSocket"])["port"] for probe in probes}
             assert asked <= ports_of(pod)
 
@@ -122,3 +122,25 @@ def test_the_proxy_neither_buffers_streams_nor_ends_silent_ones(examples):
     assert nginx["nginx.org/proxy-buffering"] == "False"
     assert load_balancer["alb.ingress.kubernetes.io/load-balancer-attributes"] == "idle_timeout.timeout_seconds=3600"
     assert rule["timeouts"] == {"request": "0s", "backendRequest": "0s"}
+
+
+def test_a_certificate_is_used_by_the_web_process_its_probes_and_its_proxy(examples):
+    # Given a Secret of cert-manager
+    values = {**examples["production"].values, "web": {"tls": {"secretName": "sangha-internal"}}}
+    rendered = render(values)
+
+    # Then the web process reads it, and everybody who connects to it speaks TLS
+    pod = rendered.of("Deployment")["sangha-web"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    variables = {each["name"]: each["value"] for each in container["env"]}
+    assert variables == {"SANGHA_TLS_CERT": "/tls/tls.crt", "SANGHA_TLS_KEY": "/tls/tls.key"}
+    assert {"name": "tls", "mountPath": "/tls", "readOnly": True} in container["volumeMounts"]
+    assert {"name": "tls", "secret": {"secretName": "sangha-internal", "defaultMode": 0o440}} in pod["volumes"]
+    assert {container[probe]["httpGet"]["scheme"] for probe in PROBES} == {"HTTPS"}
+    assert rendered.of("Service")["sangha-web"]["spec"]["ports"][0]["appProtocol"] == "https"
+    annotations = rendered.of("Ingress")["sangha-web"]["metadata"]["annotations"]
+    assert annotations["nginx.ingress.kubernetes.io/backend-protocol"] == "HTTPS"
+
+    # And workers and schedulers serve plain HTTP, as before
+    worker = rendered.of("Deployment")["sangha-worker-tools"]["spec"]["template"]["spec"]["containers"][0]
+    assert {worker[probe]["httpGet"]["scheme"] for probe in PROBES} == {"HTTP"}

@@ -115,23 +115,23 @@ securityContext:
 {{- end }}
 {{- end }}
 
-{{/* Probes over HTTP: (list port startupSeconds). The engine of a worker is loaded before it is ready. */}}
+{{/* Probes over HTTP: (list port startupSeconds scheme). The engine of a worker is loaded before it is ready. */}}
 {{- define "sangha.probes" -}}
 {{- $port := index . 0 }}
 startupProbe:
-  httpGet: {path: /healthz, port: {{ $port }}}
+  httpGet: {path: /healthz, port: {{ $port }}, scheme: {{ index . 2 }}}
   periodSeconds: 2
   timeoutSeconds: 2
   failureThreshold: {{ div (index . 1) 2 }}
 readinessProbe:
-  httpGet: {path: /readyz, port: {{ $port }}}
+  httpGet: {path: /readyz, port: {{ $port }}, scheme: {{ index . 2 }}}
   periodSeconds: 5
   # The checks of a web process, of Postgres, Redis and the broker, have 2 seconds.
   timeoutSeconds: 4
   failureThreshold: 2
 livenessProbe:
   # Looks at the process only: an outage of Postgres restarts nothing.
-  httpGet: {path: /healthz, port: {{ $port }}}
+  httpGet: {path: /healthz, port: {{ $port }}, scheme: {{ index . 2 }}}
   periodSeconds: 10
   timeoutSeconds: 5
   failureThreshold: 6
