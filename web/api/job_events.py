@@ -104,7 +104,7 @@ async def resume_position(request: Request, job_id: str, cursor: StreamCursor) -
     """Return the sequence number after which to resume: `starting_after`, else `Last-Event-ID`, else -1.
 
     Above a rewind that the client may have missed, `Tail.follow` begins with the event that announces it. Raises
-    InvalidRequest for a number that the journal has not reached, and Unavailable when the journal cannot be read.
+    InvalidRequest for a number that an ended journal has not reached, and Unavailable while one has to be repaired.
     """
     after = requested_position(request, cursor)
     name = "Last-Event-ID" if cursor.starting_after is None else "starting_after"
@@ -136,7 +136,8 @@ def _check_position(request: Request, job_id: str, after: int, name: str) -> int
         return min(after, last - 1)
     if after <= last or (rewound and recent.last >= 0):
         return after
-    if recent.last < 0 and not ended:
-        # Redis is down or has lost the journal: the running attempt, or the next one, writes it again.
+    if not ended:
+        # Redis is down, or has lost the journal or, by a failover, its end: the running attempt, or the next one,
+        # writes it again.
         raise Unavailable("The event stream cannot be resumed at the moment: its journal is being repaired.")
     raise InvalidRequest(f"'{name}' is {after}, but the last event of the stream is {last}.", param=name)
