@@ -127,6 +127,11 @@ class Attempt:
         if (reason := self.stop_reason()) is not None:
             raise reason
 
+    def check_current(self, connection: Connection) -> None:
+        """Raise Fenced if a newer attempt exists, in a transaction that has locked the job."""
+        if not is_current(connection, self.job.id, self.job.attempt, self.job.claim_id):
+            raise Fenced(f"Attempt {self.job.attempt} of {self.job.id} has been superseded.")
+
     def report_progress(
         self, done: int, total: int | None = None, note: str = "", *, resume: Mapping[str, Any] | None = None
     ) -> None:

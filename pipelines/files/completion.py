@@ -1,6 +1,6 @@
 """Turn an upload into a file, and cancel one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from models.accounts import files, uploads
 from models.accounts.files import File
@@ -25,9 +25,11 @@ def complete_upload(
     file_id: str,
     file: NewFile,
     job_id: str | None = None,
+    check: Callable[[Connection], None] | None = None,
 ) -> File:
     """Turn an upload into a file with the content of the parts, in one transaction. Returns the file.
 
+    `check` may raise an error in it, once the job is locked.
     An existing file with the id is returned as it is; the upload stays. Raises Conflict if the upload is no longer
     pending, NotAuthenticated if its user left the account, and Cancelled if its job has ended.
     """
@@ -36,6 +38,8 @@ def complete_upload(
         if upload is None or upload.status != "pending":
             raise no_longer_pending()
         _lock_owner(connection, account_id, upload.user_id, job_id)
+        if check is not None:
+            check(connection)
         sizes = uploads.part_sizes(connection, upload_id, account_id)
         objects = uploads.part_objects(connection, upload_id, account_id, part_ids)
         size = sum(sizes[part_id] for part_id in part_ids)

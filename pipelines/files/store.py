@@ -1,13 +1,13 @@
 """Store the results of jobs as files."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import BinaryIO
 
 from models.accounts import files, uploads
 from models.accounts.files import Audience, File
 from models.accounts.uploads import NewFile
-from models.platform.database import Database
+from models.platform.database import Connection, Database
 from models.platform.errors import Unavailable
 from models.platform.ids import new_id
 from models.platform.object_store import ObjectStore
@@ -32,12 +32,13 @@ def store_file(
     audience: Audience,
     days: float | None,
     job_id: str | None,
+    check: Callable[[Connection], None] | None = None,
 ) -> File:
     """Store a result as a file of the account, which is visible once it is complete. Returns the file.
 
     If the file exists already, of an earlier attempt, it is returned and the content is not read. It expires after
     `days`; None: never. Raises Unavailable, NotAuthenticated if the account or the user was deleted, and Cancelled if
-    the job `job_id` has ended.
+    the job `job_id` has ended. `check` may raise an error in the transaction that makes the file visible.
     """
     with database.connection() as connection:
         existing = files.read_any(connection, file_id, account_id)
@@ -62,6 +63,7 @@ def store_file(
             file_id=file_id,
             file=file,
             job_id=job_id,
+            check=check,
         )
     finally:
         with suppress(Unavailable):  # the sweeper repeats it; of a completed upload nothing is left

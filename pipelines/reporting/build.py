@@ -105,6 +105,7 @@ def _store(objects: ObjectStore, attempt: Attempt, report: Report, file: Rendere
         audience=AUDIENCES[report.scope],
         days=KEPT_DAYS,
         job_id=attempt.job.id,
+        check=attempt.check_current,
     )
 
 

@@ -53,6 +53,7 @@ def _store(objects: ObjectStore, attempt: Attempt, file_id: str) -> dict[str, in
             audience="admins",
             days=KEPT_DAYS,
             job_id=attempt.job.id,
+            check=attempt.check_current,
         )
     return numbers
 

@@ -9,7 +9,7 @@ from models.accounts import accounts, files
 from models.accounts.accounts import Caller, Role
 from models.accounts.plans import Limits
 from models.jobs.jobs import NewJob
-from models.platform.errors import InvalidRequest, PermanentFailure, Unavailable
+from models.platform.errors import Fenced, InvalidRequest, PermanentFailure, Unavailable
 from models.platform.ids import new_id
 from models.platform.object_store import ObjectStore
 from models.platform.settings import Settings
@@ -123,6 +123,25 @@ def test_an_attempt_that_finds_the_file_completes_the_report_with_its_numbers(
 
     completed = read_report(database, report)
     assert completed.outcome["rows"] == len(content(completed.file_id)["rows"])
+
+
+def test_an_attempt_that_was_superseded_stores_no_file(enqueue, run, settle, database, content, objects, begin):
+    # Given an attempt that is about to store its file when another one begins
+    report, rendered = enqueue(), build.render(table(2), "json")
+    job = NewJob("report.build", report.account_id, {"report_id": report.id}, id=report.job_id)
+    frozen = begin(job)
+    frozen.report_progress(2, 3, resume={"rows": 4})
+
+    def read(connection, request):
+        # When it goes on after the other one has read its rows
+        with pytest.raises(Fenced):
+            build._store(objects, frozen, report, rendered)
+        return table(5)
+
+    settle(*run(report, read))
+    # Then the file is that of the other one
+    completed = read_report(database, report)
+    assert completed.outcome["rows"] == len(content(completed.file_id)["rows"]) == 10
 
 
 def unavailable(*arguments, **options):
