@@ -30,6 +30,7 @@ from bench.scenarios import (
     startup,
     streams,
     throughput,
+    tracing,
     webhooks,
 )
 
@@ -45,6 +46,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "cost": Scenario("CPU milliseconds a turn, by process", cost.cost),
     "delegation": Scenario("time to delegate to five agents and join them", delegation.delegation),
     "posting": Scenario("CPU time of a billed turn ÷ one that is not billed", posting.posting),
+    "tracing": Scenario("CPU time of a turn whose spans are exported ÷ one without traces", tracing.tracing),
     "peer": Scenario("the same turns and kills on another platform, Aegra", peer.compare),
     "hybrid": Scenario("turns that spill to an endpoint, and LiteLLM's proxy before the same endpoint", hybrid.hybrid),
     "recovery": Scenario("time from kill -9 of a worker in mid-answer to the next token", recovery.recovery),
