@@ -7,6 +7,7 @@ from typing import Literal
 
 import click
 
+from ops.backup_commands import backup, restore
 from ops.command_line import data_dir, prepare
 from ops.file_commands import files_group
 from ops.observe_commands import log_level, top
@@ -171,5 +172,5 @@ def audit_money(as_json: bool, days: int, data_dir: Path | None) -> None:
 
 COMMANDS: Sequence[click.Command] = (
     pools, breakers_group, schedules, dead, effects, gateway_events, prices_group, plans_group, audit, admin, keys,
-    files_group, log_level, top,
+    files_group, backup, restore, log_level, top,
 )  # fmt: skip
