@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import psutil  # type: ignore[import-untyped]
 
 from models.platform.settings import Settings
-from ops.sangha_services import connectable_host
+from ops.web_connection import connectable_host
 
 #: Seconds that a process has to answer.
 TIMEOUT = 1.0
