@@ -21,6 +21,21 @@ FROM account_events JOIN webhook_deliveries ON webhook_deliveries.event_id = acc
 WHERE account_events.account_id = ANY(%(accounts)s) AND tested_id IS NULL
 """
 
+# Events that no endpoint gets, although one of the account asks for all types. A transaction may be older than an
+# endpoint that was created shortly before its event.
+UNDELIVERED = """
+SELECT account_events.id, account_events.event_type, account_events.data ->> 'id' AS data_id
+FROM account_events JOIN webhook_endpoints ON webhook_endpoints.account_id = account_events.account_id
+WHERE account_events.account_id = ANY(%(accounts)s) AND tested_id IS NULL AND '*' = ANY(event_types)
+  AND account_events.created_at > webhook_endpoints.created_at + make_interval(secs => %(oldest_transaction)s)
+  AND NOT EXISTS (
+      SELECT FROM webhook_deliveries
+      WHERE webhook_deliveries.event_id = account_events.id AND webhook_deliveries.endpoint_id = webhook_endpoints.id)
+"""
+
+#: Seconds that a transaction lasts at most.
+OLDEST_TRANSACTION = 30
+
 # Background responses that have ended, of which there is no event, several, or one of another kind.
 RESPONSES = """
 SELECT responses.id, jobs.state, count(account_events.id)::int AS count, min(account_events.event_type) AS type
@@ -58,6 +73,8 @@ def check(database: Database, receiver: WebhookReceiver, *, lost_commits: bool =
         for row in _missing(connection, accounts, accepted):
             detail = f"{row['event_type']} about {row['data_id']} was not accepted: {row['delivery_state']}"
             yield Violation("webhook lost", row["id"], f"{detail}, {row['tries']} tries")
+        for row in fetch_all(connection, UNDELIVERED, {"accounts": accounts, "oldest_transaction": OLDEST_TRANSACTION}):
+            yield Violation("webhook event", row["id"], f"{row['event_type']} about {row['data_id']} has no delivery")
         for row in fetch_all(connection, RESPONSES, {"accounts": accounts}):
             yield Violation("webhook event", row["id"], f"{row['state']}: {row['count']} events, of {row['type']}")
 

@@ -72,6 +72,22 @@ def test_an_accepted_event_is_no_violation(run):
     assert run.rules() == []
 
 
+def test_an_event_without_a_delivery_is_a_violation(run):
+    # Given an event that arrived, and whose delivery is not in the table
+    run.end_response("response.completed")
+    run.deliver()
+    with run.database.connection() as connection:
+        connection.execute("DELETE FROM webhook_deliveries WHERE account_id = %s", (run.account,))
+        assert run.rules() == []
+        # When its endpoint is older than any transaction
+        connection.execute(
+            "UPDATE webhook_endpoints SET created_at = now() - interval '1 minute' WHERE account_id = %s",
+            (run.account,),
+        )
+    # Then that is a violation
+    assert run.rules() == ["webhook event"]
+
+
 def test_an_event_that_did_not_arrive_is_a_violation(run):
     run.end_response("response.completed")
 
