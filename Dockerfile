@@ -43,8 +43,12 @@ LABEL org.opencontainers.image.title="Sangha" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-# Postgres, embedded by `sangha up`, needs a user with a name.
-RUN groupadd --gid 10001 sangha \
+# llama.cpp needs OpenMP's library. Postgres, embedded by `sangha up`, needs a user with a name.
+# hadolint ignore=DL3008
+RUN apt-get update -qq \
+    && apt-get install -qq --yes --no-install-recommends libgomp1 \
+    && rm -rf /var/lib/apt/lists/* \
+    && groupadd --gid 10001 sangha \
     && useradd --uid 10001 --gid 10001 --home-dir /data --shell /usr/sbin/nologin sangha \
     && install --directory --owner=10001 --group=10001 --mode=0700 /data \
     && install --directory /models
