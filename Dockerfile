@@ -2,7 +2,7 @@
 #
 #   docker build --target sangha -t sangha .                    without models: mount them, or use endpoints
 #   docker build --target sangha-models -t sangha:models .      with the bundled small models
-#   docker build --target sangha-gpu -t sangha:gpu .            for workers with an NVIDIA GPU
+#   docker build --target sangha-gpu --build-arg XLLAMACPP_INDEX=… -t sangha:gpu .    for workers with an NVIDIA GPU
 #
 # The base is pinned by its version. Pin it by digest in your own builds: --build-arg BASE=python:3.11-slim-bookworm@sha256:…
 # A base needs Python 3.11 or later with venv, as `python3`.
@@ -72,9 +72,11 @@ COPY --from=build-models /app/.venv /app/.venv
 
 # The same version of xllamacpp, built for CUDA; the driver comes from the host by the NVIDIA Container Toolkit.
 FROM build AS build-gpu
-ARG XLLAMACPP_INDEX=https://xorbitsai.github.io/xllamacpp/whl/cu128
+# The index with the wheels for your CUDA version, which the documentation of xllamacpp names.
+ARG XLLAMACPP_INDEX
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=secret,id=ca.pem,target=/run/ca.pem \
-    python3 -m venv /tmp/pip \
+    : "${XLLAMACPP_INDEX:?set it with --build-arg}" \
+    && python3 -m venv /tmp/pip \
     && version="$(/app/.venv/bin/python -c 'from importlib.metadata import version; print(version("xllamacpp"))')" \
     && /tmp/pip/bin/pip --python /app/.venv/bin/python install --quiet --force-reinstall --no-deps \
         --index-url "$XLLAMACPP_INDEX" "xllamacpp==$version"
