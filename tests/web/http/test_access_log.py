@@ -10,13 +10,12 @@ import pytest
 from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
 
-from models.platform.ids import new_id
 from ops.log_formats import EcsFormatter
 from tests.ops.ecs_fields import check_line
 from web.http.access_log import loggable_path
 from web.http.middleware import RequestMiddleware
 
-RESPONSE = new_id("resp")
+RESPONSE = "resp_01a223fb9d83701880648412d044face"
 
 
 def request(route=None, parameters=None, *, app=None, level=logging.INFO, headers=(), **scope):
