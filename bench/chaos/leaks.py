@@ -119,7 +119,8 @@ class Baseline:
             ("descriptors", before.descriptors, now.descriptors, before.descriptors + DESCRIPTORS),
         ):
             if has > most:
-                yield Violation("leak", name, f"{had} {resource} before, {has} now; at most {most} are allowed")
+                found = f"; sockets by peer: {peers_of(now.pid)}" if resource == "descriptors" else ""
+                yield Violation("leak", name, f"{had} {resource} before, {has} now; at most {most} are allowed{found}")
 
     def _baseline_of(self, name: str, now: ProcessUsage) -> ProcessUsage:
         own = self.processes.get(name)
@@ -143,6 +144,19 @@ def usage_of(pid: int) -> ProcessUsage:
             return ProcessUsage(pid, process.num_threads(), process.num_fds())
     except psutil.NoSuchProcess:
         return ProcessUsage(pid, 0, 0)
+
+
+def peers_of(pid: int) -> Mapping[str, int]:
+    """Count the sockets of a process, by the port and state of TCP and by the kind of others."""
+    try:
+        sockets = psutil.Process(pid).net_connections(kind="all")
+    except psutil.Error:
+        return {}
+    names = (
+        f"{each.raddr.port} {each.status}" if each.raddr and each.status != "NONE" else str(each.family)
+        for each in sockets
+    )
+    return dict(Counter(names))
 
 
 def count_connections(settings: Settings) -> Mapping[str, int]:
