@@ -152,4 +152,4 @@ def test_each_runbook_has_an_alert_and_says_what_to_do():
 
     assert {text.split("\n")[0] for text in runbooks} == alerts().keys()
     for text in runbooks:
-        assert all(part in text for part in ("**What it means**", "**Look at**", "**Do.**"))
+        assert all(part in text for part in ("**What it means**", "**Look at.**", "**Do.**"))
