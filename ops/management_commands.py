@@ -12,6 +12,7 @@ from ops.command_line import data_dir, prepare
 from ops.file_commands import files_group
 from ops.observe_commands import log_level, top
 from ops.plan_commands import plans_group
+from ops.smoke_commands import smoke
 from ops.work_commands import breakers_group, dead, effects, gateway_events, pools, schedules
 
 
@@ -172,5 +173,5 @@ def audit_money(as_json: bool, days: int, data_dir: Path | None) -> None:
 
 COMMANDS: Sequence[click.Command] = (
     pools, breakers_group, schedules, dead, effects, gateway_events, prices_group, plans_group, audit, admin, keys,
-    files_group, backup, restore, log_level, top,
+    files_group, backup, restore, log_level, top, smoke,
 )  # fmt: skip
