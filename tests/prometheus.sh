@@ -1,9 +1,12 @@
 #!/bin/sh
-# Make Prometheus and promtool available to the tests: installed programs, or a package from apt.
+# Make Prometheus, promtool and Alertmanager's amtool available to the tests: installed programs, or packages from apt.
 # Only the programs are needed: the tests start private servers on loopback.
 set -eu
 
-if command -v promtool >/dev/null && command -v prometheus >/dev/null; then
-    exit 0
+folder=$(dirname "$0")
+if ! command -v promtool >/dev/null || ! command -v prometheus >/dev/null; then
+    sh "$folder/apt_install.sh" prometheus "The tests need Prometheus: install prometheus (2.42 or later)"
 fi
-sh "$(dirname "$0")/apt_install.sh" prometheus "The tests need Prometheus: install prometheus (2.42 or later)"
+if ! command -v amtool >/dev/null; then
+    sh "$folder/apt_install.sh" prometheus-alertmanager "The tests need amtool: install prometheus-alertmanager (0.25 or later)"
+fi
