@@ -56,6 +56,7 @@ COPY --from=build /app/.venv /app/.venv
 ENV PATH=/app/.venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
+    SANGHA_COMMIT=${REVISION} \
     SANGHA_DATA_DIR=/data \
     SANGHA_HOST=0.0.0.0 \
     SANGHA_METRICS_ADDRESS=0.0.0.0:9000

@@ -94,6 +94,10 @@ cluster: $(VENV)/.installed-dev ## Lose and cut off hosts of a cluster in networ
 	@sh tests/nginx.sh
 	$(BIN)/python -m bench.cluster $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
+.PHONY: image
+image: $(VENV)/.installed-dev ## Build and try the image with buildah, as root: make image [TARGET=sangha-models]
+	@VENV=$(VENV) bash deploy/build_image.sh $(TARGET)
+
 .PHONY: clean
 clean: ## Remove .venv and generated files; keeps the data in .sangha
 	rm -rf $(VENV) .bench .clients build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

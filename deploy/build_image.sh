@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-target=${1:-sangha}
+target=${1:-sangha-models}
 out=$PWD/build/image
 bin=${VENV:-.venv}/bin
 mkdir -p "$out"
@@ -35,7 +35,7 @@ fi
 "$bin/python" deploy/pip_secret.py >"$out/pip.conf"
 trap 'rm -f "$out/pip.conf"' EXIT
 echo "Building $target"
-run_buildah build --isolation chroot --quiet --file Dockerfile --target "$target" --tag "localhost/$target" \
+run_buildah build --layers --isolation chroot --quiet --file Dockerfile --target "$target" --tag "localhost/$target" \
     --build-arg BASE=localhost/sangha-base --build-arg REVISION="$(git rev-parse HEAD)" \
     --secret id=pip.conf,src="$out/pip.conf" --secret id=ca.pem,src="${PIP_CERT:-/etc/ssl/certs/ca-certificates.crt}" .
 

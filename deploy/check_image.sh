@@ -1,6 +1,6 @@
 #!/bin/bash
 # Run an image's root file system as its user, with a read-only root: check_image.sh ROOT, in a mount and a pid namespace
-# of its own. Starts `sangha up`, and asks it for a turn and a worker for its state.
+# of its own. Where the image has models, asks `sangha up` for a turn, and another worker for its state.
 set -euo pipefail
 
 root=$1
@@ -21,16 +21,17 @@ for program in cc gcc pip make; do
 done
 in_image sangha --version
 
-in_image SANGHA_ENGINE=scripted sangha up --port 0 >"$root/tmp/up" 2>&1 &
-for _ in $(seq 600); do
-    address=$(sed -n 's/^Sangha is listening at \(\S*\).*/\1/p' "$root/tmp/up")
-    [[ -n $address ]] && break
-    kill -0 $! 2>/dev/null || break
-    sleep 0.2
-done
-[[ -n $address ]] || { cat "$root/tmp/up" >&2; exit 1; }
-grep '^Ready after' "$root/tmp/up"
-in_image python - "$address" <<'PYTHON'
+try_up() {
+    in_image sangha up --port 0 >"$root/tmp/up" 2>&1 &
+    for _ in $(seq 600); do
+        address=$(sed -n 's/^Sangha is listening at \(\S*\).*/\1/p' "$root/tmp/up")
+        [[ -n $address ]] && break
+        kill -0 $! 2>/dev/null || break
+        sleep 0.2
+    done
+    [[ -n $address ]] || { cat "$root/tmp/up" >&2; exit 1; }
+    grep '^Ready after' "$root/tmp/up"
+    in_image python - "$address" <<'PYTHON'
 import json, sys, urllib.request
 
 def post(path, body, **headers):
@@ -42,8 +43,11 @@ answer = post("/v1/responses", {"model": "default", "input": "Hello"}, authoriza
 print("A turn:", answer["status"])
 assert answer["status"] == "completed"
 PYTHON
-in_image SANGHA_METRICS_ADDRESS=127.0.0.1:9000 sangha worker tools >"$root/tmp/worker" 2>&1 &
-in_image python - <<'PYTHON' || { cat "$root/tmp/worker" >&2; exit 1; }
+}
+
+try_worker() {
+    in_image SANGHA_METRICS_ADDRESS=127.0.0.1:9000 sangha worker tools >"$root/tmp/worker" 2>&1 &
+    in_image python - <<'PYTHON' || { cat "$root/tmp/worker" >&2; exit 1; }
 import time, urllib.request
 
 for _ in range(300):
@@ -55,5 +59,13 @@ for _ in range(300):
 else:
     raise SystemExit("The worker is not ready")
 PYTHON
-kill -TERM $(jobs -p)
-wait
+}
+
+if compgen -G "$root/app/.venv/share/sangha/*.gguf" >/dev/null; then
+    try_up
+    try_worker
+    kill -TERM $(jobs -p)
+    wait
+else
+    echo "The image has no models: \`sangha up\` is not tried"
+fi

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,15 @@ def installation_with(
         installation.close()
 
 
+#: The databases of a Redis server that installations use in turn.
+REDIS_DATABASES = cycle(range(1, 16))
+
+
 class Installation(ProcessGroup):
-    """Two web processes, a scheduler, and the workers that a test starts, with a database of their own."""
+    """Two web processes, a scheduler, and the workers that a test starts.
+
+    They have a database of their own in Postgres and in Redis, so that no worker takes another installation's messages.
+    """
 
     def __init__(self, servers: Servers, home: Path, broker: BrokerName) -> None:
         super().__init__(home)
@@ -67,9 +75,11 @@ class Installation(ProcessGroup):
         self.servers = servers
         self.broker = broker
         changes = {"data_dir": home, "database_url": create_database(servers.postgres), "engine": "scripted"}
+        changes["redis_url"] = f"{servers.valkey.url}?db={next(REDIS_DATABASES)}"
         self.settings = servers.settings(broker, **changes)
         self.database = Database(self.settings.postgres_dsn, size=4)
         self.redis = connect(self.settings.redis_address)
+        self.redis.flushdb()
         self._workers_started = 0
 
     def close(self) -> None:
