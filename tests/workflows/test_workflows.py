@@ -66,7 +66,7 @@ def test_workflows_use_no_secret() -> None:
 
 def test_audits_of_zizmor_have_no_finding() -> None:
     zizmor = Path(sys.executable).parent / "zizmor"
-    command = [zizmor, "--offline", "--no-progress", "--color", "never", ".github/workflows"]
+    command = [str(zizmor), "--offline", "--no-progress", "--color", "never", ".github/workflows"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout
 

@@ -1,0 +1,4 @@
+output "cluster" {
+  description = "Name of the cluster: EKS_CLUSTER of the pipeline."
+  value       = module.cluster.name
+}
