@@ -175,7 +175,7 @@ class Sentinel(NetworkedServer):
 
 
 class PortMapper(NetworkedServer):
-    """The port mapper of Erlang, which tells the nodes of RabbitMQ each other's ports."""
+    """The port mapper of Erlang, through which the nodes of RabbitMQ find each other's ports."""
 
     def __init__(self, host: Host, folder: Path) -> None:
         super().__init__(f"{host.name}-epmd", host, EPMD_PORT, folder)

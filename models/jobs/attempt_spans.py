@@ -1,8 +1,8 @@
 """The spans of attempts at jobs.
 
 All attempts at a job are below the span that enqueued it. The id of an attempt's span is derived from the job and the
-number of the attempt: so spans below it have their parent also if its worker is killed, and whoever gives the job back
-exports the span from the row.
+number of the attempt: so spans below it have their parent also if its worker is killed, and the process that gives the
+job back exports the span from the row.
 """
 
 import time

@@ -344,9 +344,5 @@ class JournalWriter:
         retained = written.retained_events()
         result = journal.append(self._client, written.claim, retained, Fence.SEIZE, replace=True, shards=self._shards)
         written.mark_sent(result.last)
-        log.warning(
-            "Redis %s the journal of %s: writing it again from event %d",
-            "lost" if status == "lost" else "has another claim on",
-            written.claim.job_id,
-            retained[0].sequence,
-        )
+        reason, first = "lost" if status == "lost" else "has another claim on", retained[0].sequence
+        log.warning("Redis %s the journal of %s: writing it again from event %d", reason, written.claim.job_id, first)
