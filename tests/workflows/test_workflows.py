@@ -1,4 +1,4 @@
-"""The workflows of GitHub Actions: pinned actions, few rights, and the audits of zizmor."""
+"""The workflows of GitHub Actions: pinned actions, few rights, and no finding of actionlint and zizmor."""
 
 import re
 import subprocess
@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from tests.journeys.clients.environments import javascript_packages, node
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / ".github" / "workflows").glob("*.yaml"))
@@ -69,6 +71,16 @@ def test_audits_of_zizmor_have_no_finding() -> None:
     command = [str(zizmor), "--offline", "--no-progress", "--color", "never", ".github/workflows"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.timeout(600)
+def test_actionlint_has_no_finding() -> None:
+    packages = javascript_packages(Path(__file__).parent / "actionlint") / "node_modules"
+    program = packages / "@tktco" / "node-actionlint" / "bin" / "node-actionlint.js"
+    command = [str(node()), str(program), ".github/workflows/*.yaml"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout
+    assert f"Checking {len(FILES)} workflow file(s)" in done.stdout
 
 
 def test_production_follows_staging_which_follows_the_tests() -> None:
