@@ -4,6 +4,7 @@
 instead of being skipped. With `--pooler` the databases of the tests are opened through PgBouncer.
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import redis
 
 from models.platform.database import Database, fetch_all
 from models.platform.ids import new_id
+from models.platform.log_levels import OWN_LOGGERS
 from models.platform.redis_client import connect
 from models.platform.settings import Settings
 from ops.embedded_servers import Postgres, Valkey, running_server
@@ -58,6 +60,14 @@ def pgbouncer(home: Path, postgres: Postgres) -> Iterator[PgBouncer]:
     server = PgBouncer(home / "pgbouncer", postgres, size=2)
     with running_server(server, home / "run", home / "logs"):
         yield server
+
+
+@pytest.fixture(autouse=True)
+def log_levels() -> None:
+    """Log as Python does by default, whatever level a command of an earlier test has set in this process."""
+    logging.getLogger().setLevel(logging.WARNING)
+    for name in OWN_LOGGERS:
+        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

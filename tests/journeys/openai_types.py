@@ -13,7 +13,6 @@ from openai.types.responses import (
     Response,
     ResponseError,
     ResponseFunctionCallArgumentsDoneEvent,
-    ResponseInProgressEvent,
 )
 from pydantic import BaseModel, TypeAdapter
 
@@ -21,7 +20,6 @@ from pydantic import BaseModel, TypeAdapter
 EXTENSION_FIELDS: Mapping[type, set[str]] = {
     Model: {"sangha", "status"},
     Response: {"frequency_penalty", "job_id", "presence_penalty", "recalled", "sangha", "seed", "stop", "store"},
-    ResponseInProgressEvent: {"sangha"},
     ResponseError: {"reason"},
     ResponseFunctionCallArgumentsDoneEvent: {"name"},
 }
@@ -41,7 +39,10 @@ def assert_valid(type_: Any, body: Any) -> Any:
 
 
 def _unknown_fields(model: BaseModel) -> set[str]:
-    return set(model.model_extra or ()) - EXTENSION_FIELDS.get(type(model), set())
+    known = EXTENSION_FIELDS.get(type(model), set())
+    if type(model).__name__.endswith("Event"):  # each event may have our field
+        known = known | {"sangha"}
+    return set(model.model_extra or ()) - known
 
 
 def _models(value: Any) -> Iterator[BaseModel]:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
@@ -111,7 +112,8 @@ def test_jobs_are_published_over_amqps(servers: TlsServers) -> None:
         # When a job is published
         queue.enqueue(job_message("light", "test", "job_1"))
         # Then a consumer gets it
-        message = next(iter(queue.consume("light")))
+        with closing(queue.consume("light")) as consumer:
+            message = next(iter(consumer))
         assert message is not None
         assert message.args == ("job_1",)
     finally:

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from models.jobs.jobs import NewJob, enqueue
+from models.jobs.windows import others_wait
 from models.memory import memories
 from models.memory.memories import Filters
 from models.memory.spaces import SpaceKey
@@ -23,6 +24,12 @@ LINES = 3 * BATCH + 7
 
 class WorkerDied(Exception):
     """Simulates the death of the worker process."""
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    """Let no job of another test wait for the thread of an import."""
+    monkeypatch.setattr(time_slice, "others_wait", lambda connection, job: False)
 
 
 @pytest.fixture
@@ -269,6 +276,7 @@ def test_an_import_yields_its_thread_where_another_account_waits(begin, job, dat
     new, objects = job
     monkeypatch.setattr(import_file, "FLUSH_INTERVAL", -1)
     monkeypatch.setattr(time_slice.TimeSlice.__init__, "__defaults__", (time_slice.SECONDS, 0))
+    monkeypatch.setattr(time_slice, "others_wait", others_wait)
     insert_waiting_job(database)
 
     # When the import runs
