@@ -56,7 +56,9 @@ def test_twenty_long_jobs_of_each_kind_delay_another_account_by_seconds(user, ot
         assert user.request("POST", "/v1/memories/import", content=lines).status_code == 202
         answer = user.request("POST", "/v1/memories", json={"memories": texts}, headers={"prefer": "respond-async"})
         assert answer.status_code == 202
-    wait_until(lambda: "running" in states(user, "memory.import") and "running" in states(user, "memory.create"))
+    wait_until(
+        lambda: "running" in states(user, "memory.import") and "running" in states(user, "memory.create"), PATIENCE
+    )
 
     # When another account writes, embeds and imports
     created, creation = timed(lambda: other_user.request("POST", "/v1/memories", json={"text": "I like tea"}))
@@ -82,7 +84,7 @@ def test_deletions_that_wait_for_each_other_leave_connections_to_all(user, other
 
             # When all are deleted at once
             deletions = [threads.submit(user.request, "DELETE", f"/v1/memories/{id_}") for id_ in ids]
-            wait_until(lambda: waits_for_locks(connection))
+            wait_until(lambda: waits_for_locks(connection), PATIENCE)
 
             # Then one of them waits in Postgres, and the account and others are answered meanwhile
             for reader in (user, other_user):
