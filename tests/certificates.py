@@ -9,7 +9,7 @@ from web.http.tls import CertificateFiles
 
 
 class Authority:
-    """A certificate authority; `file` is its certificate, which clients are told to trust."""
+    """A certificate authority. `file` has its certificate, for the clients that trust it."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -98,12 +98,16 @@ class RunOptions:
             return f"{quiet} --no-adversary"
         return quiet + "".join(f" --attack {name}" for name in self.attacks if len(self.attacks) < len(ATTACKS))
 
+    def all_faults(self) -> Mapping[str, Fault]:
+        """Return all faults by name."""
+        links = [*LINKS, *QUEUE_LINKS] if self.broker == "rabbitmq" else LINKS
+        return faults(links, history=self.previous_commit is not None, spills=self.spills)
+
     def faults(self) -> dict[str, Fault]:
         """Return the faults to inject, with the targets to choose from. Raises KeyError for an unknown name."""
-        links = [*LINKS, *QUEUE_LINKS] if self.broker == "rabbitmq" else LINKS
         if self.quiet:
             return {}
-        table = faults(links, history=self.previous_commit is not None, spills=self.spills)
+        table = self.all_faults()
         chosen: dict[str, list[str]] = {}
         for name, _, target in (each.partition(":") for each in self.only or table):
             if target and target not in table[name].targets:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from bench import machine
-from bench.chaos.__main__ import interrupt
+from bench.chaos.__main__ import faults_of, interrupt
 from bench.chaos.previous import PREVIOUS
 from bench.chaos.report import ChaosReport
 from bench.cluster import run
@@ -58,7 +58,7 @@ def main(file: Path | None, listing: bool, only: Sequence[str], **values: Any) -
         values["seed"] = random.randrange(1_000_000)
         sys.orig_argv += ["--seed", str(values["seed"])]
     options = ClusterOptions(**values, only=only, broker="rabbitmq", attacks=(), spills=False)
-    check_faults(options)
+    faults_of(options)
     report = ChaosReport(machine.describe(), options.broker, options.seed, options.minutes, options.command)
     progress = Progress()
     code = exit_code_of("bench.cluster", progress, lambda: run_cluster(options, report, progress))
@@ -66,14 +66,6 @@ def main(file: Path | None, listing: bool, only: Sequence[str], **values: Any) -
         click.echo(report.text())
     write_json(file, report.json())
     sys.exit(code)
-
-
-def check_faults(options: ClusterOptions) -> None:
-    """Raise UsageError for an unknown fault."""
-    try:
-        options.faults()
-    except KeyError as error:
-        raise click.UsageError(f"There is no fault {error}; see --list.") from None
 
 
 def run_cluster(options: ClusterOptions, report: ChaosReport, progress: Progress) -> int:

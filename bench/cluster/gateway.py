@@ -1,20 +1,16 @@
 """The gateway of the cluster: nginx, which ends TLS and passes requests to the web processes.
 
-Its settings are those that `docs/guides/deploy-with-containers.md` recommends: events pass at once, a stream may be
-silent for longer than the 15 seconds between two comments, and only requests that were not sent are tried elsewhere.
+Events pass at once, and a stream may be silent for longer than the 15 seconds between two comments. Unlike
+`deploy/nginx.conf`, it tries a request elsewhere if a web process cannot be reached, so that clients keep working while
+a host is lost.
 """
 
-import datetime
-import ipaddress
 import shutil
 import signal
 from pathlib import Path
 from string import Template
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+import trustme
 
 from bench.cluster.network import Host
 from bench.cluster.servers import NetworkedServer
@@ -98,42 +94,8 @@ class Gateway(NetworkedServer):
 
 def write_certificate(host: Host, folder: Path) -> None:
     """Write the certificate and the key of a host, and the certificate of the authority that has signed it."""
-    authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    authority = _name("Authority of a cluster")
-    certificate = (
-        _certificate(_name(host.name), authority, key)
-        .add_extension(
-            x509.SubjectAlternativeName([x509.DNSName(host.name), x509.IPAddress(ipaddress.ip_address(host.address))]),
-            critical=False,
-        )
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False)
-        .sign(authority_key, hashes.SHA256())
-    )
-    root = (
-        _certificate(authority, authority, authority_key)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(authority_key.public_key()), critical=False)
-        .sign(authority_key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    plain = serialization.NoEncryption()
-    (folder / "authority.pem").write_bytes(root.public_bytes(pem))
-    (folder / "certificate.pem").write_bytes(certificate.public_bytes(pem))
-    (folder / "key.pem").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
-
-
-def _name(common_name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-
-
-def _certificate(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=7))
-    )
+    authority = trustme.CA()
+    issued = authority.issue_cert(host.name, host.address)
+    authority.cert_pem.write_to_path(str(folder / "authority.pem"))
+    issued.cert_chain_pems[0].write_to_path(str(folder / "certificate.pem"))
+    issued.private_key_pem.write_to_path(str(folder / "key.pem"))

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from bench.chaos import webhook_rules
 from bench.chaos.fault import Fault
@@ -29,15 +29,9 @@ class ClusterOptions(RunOptions):
         previous = "" if self.previous == PREVIOUS else f" --previous '{self.previous}'"
         return f"python -m bench.cluster --seed {self.seed} --minutes {self.minutes:g}{only}{previous}"
 
-    def faults(self) -> dict[str, Fault]:
-        """Return the faults to inject, with the targets to choose from. Raises KeyError for an unknown name."""
-        table: Mapping[str, Fault] = faults()
-        chosen: dict[str, Fault] = {}
-        for name, _, target in (each.partition(":") for each in self.only or table):
-            if target and target not in table[name].targets:
-                raise KeyError(f"{name}:{target}")
-            chosen[name] = replace(table[name], targets=[target] if target else table[name].targets)
-        return chosen
+    def all_faults(self) -> Mapping[str, Fault]:
+        """Return all faults by name."""
+        return faults()
 
 
 def run(options: ClusterOptions, report: ChaosReport, progress: Progress) -> None:
