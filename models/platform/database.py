@@ -67,6 +67,7 @@ class Connection(PsycopgConnection[DictRow]):
     def __init__(self, pgconn: PGconn, row_factory: Any = dict_row) -> None:
         super().__init__(pgconn, row_factory)
         self.inserted: list[Cursor[DictRow]] = []
+        self.opened_at = time.monotonic()
 
     def nudge_after_commit(self, inserted: Cursor[DictRow]) -> None:
         """Have the jobs published that a statement inserts, once they are committed. It returns each one's `lane`."""
@@ -151,6 +152,7 @@ class Database:
             open=False,
         )
         self._pool._pool = _FreeConnections()
+        self._replaced_at = 0.0
         self._pool.open()
 
     @classmethod
@@ -188,7 +190,7 @@ class Database:
             if not is_outage(error, connection):
                 raise
             if connection.closed or error.sqlstate == READ_ONLY:
-                self._replace_connections()
+                self._replace_connections(connection)
             connection.close()  # also where it is still open, as to a former primary
             log.warning("The database is unavailable: %s", " ".join(str(error).split()))
             raise Unavailable("The database is unavailable.") from error
@@ -241,11 +243,15 @@ class Database:
         connection.inserted.clear()
         self._pool.putconn(connection)
 
-    def _replace_connections(self) -> None:
+    def _replace_connections(self, lost: Connection) -> None:
         """Replace all connections, since the others are probably lost, too, as after a restart or a failover.
 
-        They are not checked first: a connection to a host that is cut off takes its time-out to fail.
+        They are not checked first: a connection to a host that is cut off takes its time-out to fail. Many threads lose
+        theirs at once: only the first one replaces them.
         """
+        if lost.opened_at < self._replaced_at:
+            return
+        self._replaced_at = time.monotonic()
         with suppress(Exception):
             self._pool.drain()
 

@@ -203,6 +203,27 @@ def test_all_connections_are_replaced_once_one_is_lost(job_store):
     assert count(database, "none") == 0
 
 
+def lose_two_connections(database):
+    with database.connection() as first:
+        with suppress(Unavailable), database.connection() as second:
+            second.execute("SELECT pg_terminate_backend(%s, 30000)", (first.info.backend_pid,))
+            second.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        first.execute("SELECT 1")
+
+
+def test_connections_that_are_lost_together_are_replaced_once(job_store, monkeypatch):
+    # Given a pool that counts how often its connections are replaced
+    database, drained = job_store.database, []
+    drain = database._pool.drain
+    monkeypatch.setattr(database._pool, "drain", lambda: drained.append(drain()))
+    # When two connections that are in use are lost
+    with pytest.raises(Unavailable):
+        lose_two_connections(database)
+    # Then those that replace them are not replaced again
+    assert len(drained) == 1
+    assert count(database, "none") == 0
+
+
 def read_length(connection):
     return connection.execute("SELECT length(%s) AS length", ("x" * 16 * MEBIBYTE,))
 
