@@ -62,7 +62,7 @@ class Relay:
 
     @property
     def thread(self) -> threading.Thread:
-        """The thread."""
+        """The thread that publishes jobs."""
         return self._thread
 
     def nudge(self, *lanes: str) -> None:

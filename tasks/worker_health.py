@@ -20,13 +20,13 @@ class WorkerHealth:
         self._threads: list[threading.Thread] = []
 
     def started(self, runner: JobRunner, heartbeat: Heartbeat, workers: Sequence[dramatiq.Worker]) -> None:
-        """Note that the worker consumes, by these threads."""
+        """Store the threads of a worker that has begun to consume messages."""
         messages = [thread for worker in workers for thread in (*worker.workers, *worker.consumers.values())]
         self._threads = [runner.relay.thread, runner.writer.thread, *heartbeat.threads, *messages]
         self._runner = runner
 
     def live(self) -> list[str]:
-        """Return the threads that have ended, unless the worker is stopping. Servers that are away are no problem."""
+        """Return the names of threads that have ended; none while the worker stops, or for an unreachable server."""
         if self._runner is None or self._runner.stopping.is_set():
             return []
         return dead_threads(self._threads)

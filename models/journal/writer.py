@@ -226,7 +226,7 @@ class JournalWriter:
 
     @property
     def thread(self) -> threading.Thread:
-        """The thread."""
+        """The thread that sends events to Redis."""
         return self._thread
 
     def schedule(self, written: Journal, *, text: bool = False) -> None:

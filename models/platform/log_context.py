@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class LogContext:
-    """The ids of the present work. They are labels of log lines, so they are never text of callers."""
+    """The ids of the present job or request, which are labels of log lines. Text from callers is not allowed."""
 
     job_id: str | None = None
     job_kind: str | None = None
@@ -43,7 +43,7 @@ def current_context() -> LogContext:
 
 
 def set_context(context: LogContext) -> None:
-    """Set the context of a task that ends with its work, such as that of a request: it needs no block."""
+    """Set the context for the rest of the present task, such as the one that serves a request."""
     _context.set(context)
 
 
